@@ -2,8 +2,9 @@
 
 ::
 
-    photo (B, 3, H, W) ── trunk: stem, blocks 0..10 ──> map (B, 112, H/16, W/16) ──┬── attention ──> logit (B, 1, H/16, W/16)
-                                                                                  └── tail ──> global map (B, 1280, H/32, W/32)
+    photo (B, 3, H, W) ── trunk: stem, blocks 0..10 ──> map (B, 112, H/16, W/16)
+                                                         ├── attention ──> logit (B, 1, H/16, W/16)
+                                                         └── tail ──> global map (B, 1280, H/32, W/32)
 
 Every convolution pads symmetrically by (k - 1) / 2, so output cell i of a stride-2 layer is centred on input
 pixel 2 i and cell i of the map on pixel 16 i, with no further offset.
@@ -121,9 +122,7 @@ class InvertedResidual(nn.Module):
         if self.has_expand:
             self._expand_conv = nn.Conv2d(spec.c_in, c, 1, bias=False)
             self._bn0 = _bn(c)
-        self._depthwise_conv = nn.Conv2d(
-            c, c, spec.kernel, spec.stride, (spec.kernel - 1) // 2, groups=c, bias=False
-        )
+        self._depthwise_conv = nn.Conv2d(c, c, spec.kernel, spec.stride, (spec.kernel - 1) // 2, groups=c, bias=False)
         self._bn1 = _bn(c)
         self._project_conv = nn.Conv2d(c, spec.c_out, 1, bias=False)
         self._bn2 = _bn(spec.c_out)

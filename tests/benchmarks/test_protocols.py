@@ -102,14 +102,16 @@ def test_revisited_settings_move_grades_between_positive_and_junk() -> None:
     assert score["easy"].map == pytest.approx((0 / 1 + 1 / 2) / 2)  # 5, 1: rank 1
     assert score["hard"].map == 1.0  # 2 first
     assert score["medium"].map == pytest.approx(0.5 + (0.5 + 2 / 3) / 4)
-    assert score["easy"].top1 == 0.0 and score["hard"].top1 == 1.0
+    assert score["easy"].top1 == 0.0
+    assert score["hard"].top1 == 1.0
 
 
 def test_a_query_without_positives_is_left_out_of_the_mean() -> None:
     names = tuple(f"{i}.jpg" for i in range(3))
     d = Dataset("mini", Path(), names, (Query("a", {"easy": (0,)}), Query("b", {"hard": (1,)})), REVISITED)
     score = protocols.score_rankings(d, [np.array([0, 1, 2])] * 2)
-    assert score["easy"].map == 1.0 and math.isnan(score["easy"].ap[1])
+    assert score["easy"].map == 1.0
+    assert math.isnan(score["easy"].ap[1])
     assert score["hard"].map == pytest.approx(0.25)
 
 

@@ -37,7 +37,8 @@ def test_json(tmp_path: Path) -> None:
         ' {"query": "c.jpg", "positives": ["a.jpg"]}], "database": ["a.jpg", "b.jpg", "c.jpg"]}'
     )
     d = read_json(path)
-    assert d.queries[0].graded("positive") == {0} and d.queries[0].graded("junk") == {1}
+    assert d.queries[0].graded("positive") == {0}
+    assert d.queries[0].graded("junk") == {1}
     assert d.queries[1].graded("junk") == {2}  # the query itself is in the database
     assert d.places == ("tower", None, None)
     assert d.missing() == ["a.jpg", "b.jpg", "c.jpg", "q.jpg"]
@@ -64,9 +65,11 @@ def test_subset_and_head_renumber(tmp_path: Path) -> None:
     path.write_text('{"queries": [{"query": "q", "positives": ["c", "e"]}], "database": ["a", "b", "c", "d", "e"]}')
     d = read_json(path)
     small = d.subset([1, 4])
-    assert small.database == ("b", "e") and small.queries[0].graded("positive") == {1}
+    assert small.database == ("b", "e")
+    assert small.queries[0].graded("positive") == {1}
     head = d.head(1, 3)
-    assert len(head.database) == 3 and {head.database[i] for i in head.queries[0].graded("positive")} == {"c", "e"}
+    assert len(head.database) == 3
+    assert {head.database[i] for i in head.queries[0].graded("positive")} == {"c", "e"}
 
 
 # ------------------------------------------------------------------------------------------------- Oxford and Paris
@@ -87,8 +90,11 @@ def test_oxford(tmp_path: Path) -> None:
     gt, images = oxford(tmp_path)
     d = readers.read(gt, images)
     (q,) = d.queries
-    assert q.name == "all_souls_000000.jpg" and q.box == (136.5, 34.1, 648.5, 955.7) and q.place == "all_souls"
-    assert q.graded("good", "ok") == {1, 2} and q.graded("junk") == {3}
+    assert q.name == "all_souls_000000.jpg"
+    assert q.box == (136.5, 34.1, 648.5, 955.7)
+    assert q.place == "all_souls"
+    assert q.graded("good", "ok") == {1, 2}
+    assert q.graded("junk") == {3}
     assert d.places == (None, "all_souls", "all_souls", None, None)
     assert score_rankings(d, [np.array([3, 1, 2, 0, 4])])["map"].map == 1.0
 
@@ -105,7 +111,8 @@ def test_paris_keeps_its_photos_in_folders_and_has_no_prefix(tmp_path: Path) -> 
     ):
         (gt / f"defense_1_{grade}.txt").write_text(text)
     d = readers.read_oxford(gt, images)
-    assert d.queries[0].name == "defense/paris_defense_000605.jpg" and d.queries[0].graded("good") == {1}
+    assert d.queries[0].name == "defense/paris_defense_000605.jpg"
+    assert d.queries[0].graded("good") == {1}
 
 
 def test_oxford_that_is_wrong(tmp_path: Path) -> None:
@@ -130,7 +137,9 @@ def test_distractors_are_added_behind(tmp_path: Path) -> None:
     gt, images = oxford(tmp_path)
     more = photos(tmp_path / "more", "z.jpg")
     d = readers.with_distractors(readers.read(gt, images), more)
-    assert len(d.database) == 6 and d.path(d.database[5]) == more / "z.jpg" and d.places[5] is None
+    assert len(d.database) == 6
+    assert d.path(d.database[5]) == more / "z.jpg"
+    assert d.places[5] is None
 
 
 # ------------------------------------------------------------------------------------------------ Revisited (pickle)
@@ -287,7 +296,8 @@ def test_landmarks_retrieval(tmp_path: Path) -> None:
     (tmp_path / "index.csv").write_text("id\n00a\n00b\n")
     (tmp_path / "retrieval_solution_v2.1.csv").write_text("id,images,Usage\n01q,00b,Public\n02i,,Ignored\n")
     d = readers.read(tmp_path / "retrieval_solution_v2.1.csv", images, tmp_path / "index.csv")
-    assert [q.name for q in d.queries] == ["test/0/1/q/01q.jpg"] and d.queries[0].graded("positive") == {1}
+    assert [q.name for q in d.queries] == ["test/0/1/q/01q.jpg"]
+    assert d.queries[0].graded("positive") == {1}
     assert score_rankings(d, [np.array([0, 1])])["map@100"].map == 0.5
 
 
@@ -296,8 +306,10 @@ def test_landmarks_recognition(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("id,url,landmark_id\n00a,http://x,7\n00b,http://x,8\n00c,http://x,7\n")
     (tmp_path / "recognition_solution_v2.1.csv").write_text("id,landmarks,Usage\n01q,7 9,Private\n02n,,Public\n")
     d = readers.read(tmp_path / "recognition_solution_v2.1.csv", images, tmp_path / "train.csv")
-    assert d.queries[0].graded("positive") == {0, 2} and d.queries[0].place == "7"
-    assert d.queries[1].graded("positive") == frozenset() and d.queries[1].place is None
+    assert d.queries[0].graded("positive") == {0, 2}
+    assert d.queries[0].place == "7"
+    assert d.queries[1].graded("positive") == frozenset()
+    assert d.queries[1].place is None
     assert d.places == ("7", "8", "7")
 
 

@@ -68,7 +68,7 @@ def verify_pair(
     matched = np.hstack([first[0][mutual], second[0][forth[mutual]]])
     cv2.setRNGSeed(0)
     affine, inliers = cv2.estimateAffine2D(
-        matched[:, :2], matched[:, 2:], method=cv2.RANSAC, ransacReprojThreshold=residual, maxIters=1000
+        matched[:, :2].copy(), matched[:, 2:].copy(), method=cv2.RANSAC, ransacReprojThreshold=residual, maxIters=1000
     )
     if affine is None:
         return None

@@ -321,6 +321,8 @@ class Trainer:
         self.network = self.network.eval().to(memory_format=torch.channels_last)
         self.heads = Heads(self.network.channels, self.network.spec.head, len(sampler.places))
         tap = self.network.spec.tap
+        if not 0 <= options.first_block <= tap + 1:
+            raise ValueError(f"first_block={options.first_block}: the trunk of {options.spec} has blocks 0..{tap}")
         trunk = [p for block in self.network._blocks[options.first_block : tap + 1] for p in block.parameters()]
         tail = [p for block in self.network._blocks[tap + 1 :] for p in block.parameters()]
         tail += [*self.network._conv_head.parameters(), *self.network._bn1.parameters()]

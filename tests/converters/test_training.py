@@ -1,0 +1,123 @@
+"""The training loop on a tiny network and synthetic places."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: make test-converters")
+pytestmark = pytest.mark.torch
+
+from converters.network import TINY, DelfNetwork, load_checkpoint  # noqa: E402
+from converters.pairs import mine_pairs, verify_pair  # noqa: E402
+from converters.photos import Photo  # noqa: E402
+from converters.training import Pairs, Sampler, Trainer, TrainOptions, correspondence_loss, train  # noqa: E402
+
+OPTIONS = TrainOptions(
+    spec="tiny", steps=6, batch=4, sizes=(64,), first_block=0, warmup=2, anchors=8, max_side=160, save_every=3
+)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Photo]:
+    """Four places of two photos: smooth noise, the second one shifted by (10, 4)."""
+    out = []
+    for place in range(4):
+        rng = np.random.default_rng(place)
+        scene = cv2.GaussianBlur(rng.integers(0, 256, (200, 240, 3)).astype(np.float32), (0, 0), 3)
+        scene = np.clip((scene - scene.mean()) * 6 + 128, 0, 255).astype(np.uint8)
+        for view, (x, y) in enumerate([(0, 0), (10, 4)]):
+            path = tmp_path / f"place{place}" / f"{view}.png"
+            path.parent.mkdir(exist_ok=True)
+            cv2.imwrite(str(path), scene[y : y + 120, x : x + 160])
+            out.append(Photo(path, f"place{place}"))
+    return out
+
+
+def start() -> DelfNetwork:
+    torch.manual_seed(0)
+    return DelfNetwork(TINY, attention_hidden=8)
+
+
+def test_a_killed_run_resumes_to_the_same_weights(photos: list[Photo], tmp_path: Path) -> None:
+    whole = train(photos, tmp_path / "whole", OPTIONS, start=start(), report=lambda _: None)
+    trainer = Trainer(Sampler(photos, OPTIONS), OPTIONS, start())
+    (tmp_path / "cut").mkdir()
+    for _ in range(3):  # killed after its third step
+        trainer.train_step(trainer.sampler.batch(trainer.step))
+    trainer.save(tmp_path / "cut")
+    resumed = train(photos, tmp_path / "cut", OPTIONS, start=start(), report=lambda _: None)
+    a, b = load_checkpoint(whole).state_dict(), load_checkpoint(resumed).state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    untrained = start().state_dict()
+    assert not torch.equal(a["_blocks.3._project_conv.weight"], untrained["_blocks.3._project_conv.weight"])
+
+
+def test_resuming_with_other_options_is_refused(photos: list[Photo], tmp_path: Path) -> None:
+    train(photos, tmp_path, OPTIONS, start=start(), report=lambda _: None)
+    other = TrainOptions(**{**{k: getattr(OPTIONS, k) for k in OPTIONS.__slots__}, "lr": 1e-5})
+    with pytest.raises(ValueError, match=r"lr 0.0002 -> 1e-05"):
+        train(photos, tmp_path, other, start=start(), report=lambda _: None)
+
+
+def test_frozen_descriptors_do_not_move_while_attention_learns(photos: list[Photo], tmp_path: Path) -> None:
+    options = TrainOptions(
+        spec="tiny",
+        steps=3,
+        batch=4,
+        sizes=(64,),
+        first_block=0,
+        train_trunk=False,
+        w_global=0.0,
+        max_side=160,
+        warmup=1,
+    )
+    before = start().state_dict()
+    after = load_checkpoint(train(photos, tmp_path, options, start=start(), report=lambda _: None)).state_dict()
+    moved = {k for k in before if not torch.equal(before[k], after[k])}
+    assert moved
+    assert all(k.startswith("attention.") for k in moved)
+
+
+def test_correspondence_loss_rewards_the_right_cell() -> None:
+    torch.manual_seed(0)
+    one = torch.randn(2, 16, 4, 4)
+    same = torch.cat([one, one])
+    shuffled = torch.cat([one, one.flip(-1)])
+    score = torch.ones(4, 1, 4, 4)
+    eye = torch.eye(3).repeat(2, 1, 1)
+    places = torch.tensor([0, 1])
+    good, right = correspondence_loss(same, score, eye, 64, places, OPTIONS, 0)
+    bad, wrong = correspondence_loss(shuffled, score, eye, 64, places, OPTIONS, 0)
+    assert float(right) == 1.0
+    assert float(wrong) < 0.5
+    assert float(good) < float(bad)
+
+
+def test_pairs_map_between_photos_in_both_directions(photos: list[Photo]) -> None:
+    shift = np.array([[[1.0, 0, -10], [0, 1, -4]]])
+    pairs = Pairs(np.array([[0, 1]], np.int32), shift, np.array([[80.0, 60.0]]), np.array([90.0]))
+    sampler = Sampler(photos, TrainOptions(spec="tiny", batch=2, sizes=(64,), max_side=160, pair_share=1.0), pairs)
+    rng = np.random.default_rng(0)
+    j, forward, centre, side = sampler._partner(rng, 0)
+    assert (j, side) == (1, 90.0)
+    np.testing.assert_allclose(forward @ [80, 60, 1], [70, 56])
+    i, back, centre, _ = sampler._partner(rng, 1)
+    assert i == 0
+    np.testing.assert_allclose(centre, [70, 56])
+    np.testing.assert_allclose(back @ [70, 56, 1], [80, 60], atol=1e-9)
+
+
+def test_verify_pair_finds_a_known_affine_and_nothing_in_noise(photos: list[Photo]) -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 600, (60, 2)).astype(np.float32)
+    descriptors = rng.normal(size=(60, 16)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    moved = (points @ np.array([[0.9, 0.1], [-0.1, 0.9]]) + [30, -5]).astype(np.float32)
+    result = verify_pair((points, descriptors), (moved, descriptors))
+    assert result is not None
+    affine, inliers, _ = result
+    assert inliers.sum() == 60
+    np.testing.assert_allclose(affine, [[0.9, -0.1, 30], [0.1, 0.9, -5]], atol=1e-3)
+    assert mine_pairs(start(), photos[:2], max_side=160, min_inliers=1000, report=lambda _: None).index.shape == (0, 2)

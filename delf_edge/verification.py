@@ -1,0 +1,227 @@
+"""Does the geometry agree? Mutual nearest neighbours, then an affine RANSAC with a fixed seed.
+
+The paper's code (Noh et al., ICCV 2017, section 4.1) matches by nearest neighbour and runs 1,000 affine hypotheses with
+a residual of 20 px on photos of 1,024 px. Here a match must be mutual, the tolerance grows with the image, all
+hypotheses are scored together in numpy, and the same input gives the same inliers each time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from delf_edge.errors import OptionError
+from delf_edge.types import BoolArray, Features, Float32Array, Float64Array, Int32Array, Verification
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """How a candidate is verified.
+
+    Attributes:
+        tolerance: largest residual of an inlier, in the stored image, as a share of its longer side (the paper's
+            20 px of 1,024).
+        hypotheses: affine maps tried.
+        min_similarity: inner product below which two descriptors are no match.
+        ratio: largest allowed ratio of the descriptor distances to the best and to the second best stored feature; 1
+            switches the test off.
+        max_scale: a map may enlarge or shrink by this factor at most.
+        max_anisotropy: largest ratio of the map's two singular values.
+        refinements: least-squares rounds on the inliers of the best hypothesis.
+        seed: of the samples drawn.
+    """
+
+    tolerance: float = 20 / 1024
+    hypotheses: int = 1000
+    min_similarity: float = 0.0
+    ratio: float = 1.0
+    max_scale: float = 8.0
+    max_anisotropy: float = 4.0
+    refinements: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance < 1 or self.hypotheses < 1 or self.refinements < 0:
+            raise OptionError(f"tolerance must be in (0, 1), hypotheses >= 1, refinements >= 0: {self}")
+        if not (0 < self.ratio <= 1 and self.max_scale > 1 and self.max_anisotropy > 1 and self.min_similarity <= 1):
+            raise OptionError(f"ratio must be in (0, 1], max_scale and max_anisotropy above 1: {self}")
+
+
+def match(query: Float32Array, stored: Float32Array, options: VerifyOptions | None = None) -> Int32Array:
+    """Mutual nearest neighbours by inner product.
+
+    Args:
+        query: float32 (N, D), unit L2.
+        stored: float32 (L, D), unit L2 (`codec.decode`).
+        options: `min_similarity` and `ratio` apply.
+
+    Returns:
+        int32 (P, 2), (query feature, stored feature), ascending by query feature. No feature occurs twice.
+    """
+    options = options or VerifyOptions()
+    if not len(query) or not len(stored):
+        return np.zeros((0, 2), np.int32)
+    similarity = query @ stored.T
+    forth, back = similarity.argmax(axis=1), similarity.argmax(axis=0)
+    rows = np.arange(len(query))
+    best = similarity[rows, forth]
+    keep = (back[forth] == rows) & (best >= options.min_similarity)
+    if options.ratio < 1 and len(stored) > 1:
+        second = np.partition(similarity, -2, axis=1)[:, -2]
+        keep &= 2 - 2 * best <= options.ratio**2 * (2 - 2 * second)  # squared distances of unit vectors
+    return np.stack([rows[keep], forth[keep]], axis=1).astype(np.int32)
+
+
+def verify(
+    image_id: int,
+    query: Features,
+    stored: Float32Array,
+    keypoints: Float32Array,
+    image_size: tuple[int, int],
+    options: VerifyOptions | None = None,
+) -> Verification:
+    """Match a query with one candidate and check the geometry.
+
+    Args:
+        image_id: the candidate's id, passed on.
+        query: features of the query.
+        stored: float32 (L, D), decoded descriptors of the candidate, unit L2.
+        keypoints: float32 (L, 2), its keypoints.
+        image_size: (width, height) the keypoints refer to.
+        options: see `VerifyOptions`.
+
+    Returns:
+        Matches, inliers and the map from query to stored pixels; a NaN map and no inliers where there is none.
+    """
+    options = options or VerifyOptions()
+    matches = match(query.descriptors, stored, options)
+    tolerance = options.tolerance * max(*image_size, 1)
+    source, target = query.keypoints[matches[:, 0]], keypoints[matches[:, 1]]
+    transform, inliers = estimate_affine(source, target, tolerance, options)
+    return Verification(image_id, matches, inliers, transform)
+
+
+def estimate_affine(
+    source: Float32Array, target: Float32Array, tolerance: float, options: VerifyOptions | None = None
+) -> tuple[Float64Array, BoolArray]:
+    """The affine map that most pairs of points agree with.
+
+    Args:
+        source, target: float32 (P, 2), pairs of points in pixels.
+        tolerance: pixels of `target`.
+        options: see `VerifyOptions`.
+
+    Returns:
+        float64 (2, 3) and bool (P,). NaN and no inliers where fewer than 3 pairs agree, or every map is implausible.
+    """
+    options = options or VerifyOptions()
+    P = len(source)
+    nothing = np.full((2, 3), np.nan), np.zeros(P, np.bool_)
+    if P < 3:
+        return nothing
+    centre = source.mean(axis=0, dtype=np.float64)
+    x = np.column_stack([source - centre, np.ones(P)])  # (P, 3); centred for the condition of the least squares
+    y = target.astype(np.float64)
+    maps = _hypotheses(x, y, options)
+    if not len(maps):
+        return nothing
+    inliers = _count_and_pick(maps, x, y, tolerance)
+    for _ in range(options.refinements):  # local optimisation (Chum et al., DAGM 2003)
+        fitted = _least_squares(x[inliers], y[inliers])
+        if fitted is None or not _plausible(fitted[None], options)[0]:
+            break
+        better = _residuals(fitted[None], x, y)[0] <= tolerance**2
+        if better.sum() < inliers.sum() or (better == inliers).all():
+            break
+        inliers = better
+    final = _least_squares(x[inliers], y[inliers])
+    if final is None or inliers.sum() < 3 or not _plausible(final[None], options)[0]:
+        return nothing
+    transform = final.T.copy()  # (2, 3), of centred points
+    transform[:, 2] -= transform[:, :2] @ centre
+    return transform, inliers
+
+
+@lru_cache(maxsize=64)
+def _uniform(hypotheses: int, seed: int) -> Float64Array:
+    """float64 (hypotheses, 3) in [0, 1): the same draws for every candidate."""
+    draws = np.random.default_rng(seed).random((hypotheses, 3))
+    draws.setflags(write=False)
+    return draws
+
+
+def _samples(P: int, options: VerifyOptions) -> Int32Array:
+    """int32 (H, 3), three different indices below P each."""
+    draws = _uniform(options.hypotheses, options.seed)
+    a = (draws[:, 0] * P).astype(np.int32)
+    b = (a + 1 + (draws[:, 1] * (P - 1)).astype(np.int32)) % P
+    c = (draws[:, 2] * (P - 2)).astype(np.int32)  # the c-th of the indices that are neither a nor b
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    c += c >= low
+    c += c >= high
+    return np.stack([a, b, c], axis=1)
+
+
+def _hypotheses(x: Float64Array, target: Float64Array, options: VerifyOptions) -> Float64Array:
+    """float64 (H, 3, 2): exact maps of samples of three pairs, implausible ones left out."""
+    sample = _samples(len(x), options)
+    corners, goals = x[sample, :2], target[sample]  # (H, 3, 2)
+    u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    det = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]  # twice the triangle's area
+    extent = np.abs(x[:, :2]).max()
+    good = np.abs(det) > 1e-4 * extent**2 + 1e-9  # three points nearly on a line define nothing
+    corners, goals, u, v, det = corners[good], goals[good], u[good], v[good], det[good]
+    p, q = goals[:, 1] - goals[:, 0], goals[:, 2] - goals[:, 0]
+    inverse = np.stack([np.stack([v[:, 1], -u[:, 1]], 1), np.stack([-v[:, 0], u[:, 0]], 1)], 1) / det[:, None, None]
+    linear = inverse @ np.stack([p, q], axis=1)  # (H, 2, 2), acts on row vectors
+    offset = goals[:, 0] - np.einsum("hi,hij->hj", corners[:, 0], linear)
+    maps = np.concatenate([linear, offset[:, None]], axis=1)
+    return maps[_plausible(maps, options)]
+
+
+def _plausible(maps: Float64Array, options: VerifyOptions) -> BoolArray:
+    """bool (H,): no mirror image, no extreme scale, no extreme squeeze."""
+    a, b, c, d = maps[:, 0, 0], maps[:, 0, 1], maps[:, 1, 0], maps[:, 1, 1]
+    det = a * d - b * c
+    norm = a * a + b * b + c * c + d * d  # sum of squared singular values; det is their product
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        scale = np.sqrt(det)
+        squeeze = norm / det  # = r + 1 / r for r = ratio of the singular values
+        limit = options.max_anisotropy + 1 / options.max_anisotropy
+        return np.asarray(
+            (det > 0) & (scale <= options.max_scale) & (scale >= 1 / options.max_scale) & (squeeze <= limit)
+        )
+
+
+def _residuals(maps: Float64Array, x: Float64Array, target: Float64Array) -> Float64Array:
+    """float64 (H, P), squared distances in target pixels."""
+    error = x @ maps - target  # (H, P, 2)
+    return np.asarray(np.einsum("hpi,hpi->hp", error, error))
+
+
+def _count_and_pick(maps: Float64Array, x: Float64Array, target: Float64Array, tolerance: float) -> BoolArray:
+    """Inliers of the map with the most of them; among equals, of the smallest sum of their residuals.
+
+    One product scores all maps: residual = [x, y, 1, -target] . [map; 1].
+    """
+    H, P = len(maps), len(x)
+    stacked = maps.transpose(1, 0, 2).reshape(3, 2 * H).astype(np.float32)
+    error = (x.astype(np.float32) @ stacked).reshape(P, H, 2)
+    error -= target.astype(np.float32)[:, None]
+    error *= error
+    squared = error[..., 0] + error[..., 1]  # (P, H)
+    limit = np.float32(tolerance**2)
+    cost = np.minimum(squared, limit).sum(axis=0)  # truncated, as MSAC (Torr and Zisserman, 2000)
+    count = (squared <= limit).sum(axis=0)
+    best = np.lexsort((cost, -count))[0]
+    return np.asarray(_residuals(maps[best][None], x, target)[0] <= tolerance**2)
+
+
+def _least_squares(x: Float64Array, target: Float64Array) -> Float64Array | None:
+    """float64 (3, 2), or None where the points lie on a line."""
+    if len(x) < 3:
+        return None
+    solution, _, rank, _ = np.linalg.lstsq(x, target, rcond=1e-9)
+    return np.asarray(solution, np.float64) if rank == 3 else None

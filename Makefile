@@ -1,0 +1,71 @@
+# The whole developer interface. Needs Python 3.11 or newer and a C++ compiler (hnswlib is built from source).
+#
+#   make demo              index the demo photographs, recognise the queries, write out/demo/contact_sheet.png
+#   make test              ruff, mypy --strict, import contracts and every test that needs no PyTorch
+#   make lint              the first three of these alone
+#   make bench             the DEV benchmark; DEV=path/to/dev.json
+#   make bench-search      the search over many images, without photographs
+#   make test-converters   the tests that need PyTorch, in an environment of their own
+#   make clean             forget the environments and everything that was made
+
+PYTHON ?= python3
+DEV ?= ../shared/data/dev.json
+TORCH ?= torch>=2.13
+
+VENV := .venv
+BIN := $(VENV)/bin
+CONVERTERS := .venv-converters
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench bench-search test-converters clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# A stamp is newer than pyproject.toml once what that names is installed, so a second run does not ask again.
+$(VENV)/runtime.stamp: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/runtime.stamp
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/bench.stamp: $(VENV)/runtime.stamp
+	$(BIN)/python -m pip install --quiet --editable '.[benchmarks]'
+	touch $@
+
+# PyTorch first and by itself: TORCH may name a CPU build, which saves gigabytes.
+$(CONVERTERS)/converters.stamp: pyproject.toml
+	test -x $(CONVERTERS)/bin/python || $(PYTHON) -m venv $(CONVERTERS)
+	$(CONVERTERS)/bin/python -m pip install --quiet '$(TORCH)'
+	$(CONVERTERS)/bin/python -m pip install --quiet --editable '.[converters,test]'
+	touch $@
+
+demo: $(VENV)/runtime.stamp
+	$(BIN)/python examples/demo.py --out out/demo
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks.evaluate $(DEV)
+
+bench-search: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks.search
+
+test-converters: $(CONVERTERS)/converters.stamp
+	$(CONVERTERS)/bin/python -m pytest -m torch
+
+clean:
+	rm -rf $(VENV) $(CONVERTERS) out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

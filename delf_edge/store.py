@@ -528,14 +528,24 @@ class Store:
 
     def codes(self, image_ids: Sequence[int]) -> dict[int, Codes]:
         """Codes by image id; ids that are absent or damaged are left out (the latter noted in `damaged`)."""
-        return {row[0]: unpack_codes(row[2], self.layout) for row in self._checked_codes(image_ids)}
+        found = {}
+        for row in self._checked_codes(image_ids):
+            try:
+                found[row[0]] = unpack_codes(row[2], self.layout)
+            except ValueError as e:
+                self.damaged["codes", row[0]] = f"codes of image {row[0]!r}: {e}"
+        return found
 
     def code_batches(self, image_ids: Sequence[int] | None = None, *, size: int = 2048) -> Iterator[CodeBatch]:
         """Codes of many images (None: all), `size` images at a time; damaged ones are skipped and noted."""
         ids = self._keys("codes") if image_ids is None else image_ids
         for i in range(0, len(ids), size):
             rows = list(self._checked_codes(ids[i : i + size]))
-            yield CodeBatch.unpack([r[0] for r in rows], [r[2] for r in rows], self.layout)
+            batch = CodeBatch.unpack([r[0] for r in rows], [r[2] for r in rows], self.layout)
+            if len(batch.words) and int(batch.words.max()) >= self.layout.n_words:  # somebody wrote this on purpose
+                sound = self.codes([r[0] for r in rows])
+                batch = CodeBatch.of(list(sound.items()), self.layout)
+            yield batch
 
     def _checked_codes(self, image_ids: Sequence[Value]) -> Iterator[Row]:
         for row in self._rows("codes", image_ids):

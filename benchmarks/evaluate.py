@@ -198,8 +198,8 @@ def summary(row: dict[str, Any]) -> str:
     lines.append(f"  strangers named at 95 % recall: {unknown['false_accepts_at_95_recall']:.3f}")
     if "false_accepts" in unknown:
         lines.append(
-            f"  at the default threshold: {unknown['named_right']:.3f} named right, {unknown['named_wrong']:.3f} wrong, "
-            f"{unknown['false_accepts']:.3f} of strangers named"
+            f"  at the default threshold: {unknown['named_right']:.3f} named right, {unknown['named_wrong']:.3f} "
+            f"wrong, {unknown['false_accepts']:.3f} of strangers named"
         )
     lines.append(
         f"  {row['extract_ms']:.0f} ms to extract, {row['query_ms']:.1f} ms to search, "
@@ -217,9 +217,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--images", type=Path, help="folder of the photos (not for JSON)")
     p.add_argument("--index", type=Path, help="CSV of the database (Google Landmarks)")
     p.add_argument("--distractors", type=Path, help="folder of photos to add to the database")
-    p.add_argument(
-        "--system", default=registry.RUNTIME, help=f"row of the table, default {registry.RUNTIME}; see --list"
-    )
+    p.add_argument("--system", default=registry.RUNTIME, help=f"row of the table, default {registry.RUNTIME}")
     p.add_argument("--bundle", type=Path, help="bundle folder, default: the one in assets/")
     p.add_argument("--preset", help="extraction preset, default: the bundle's own")
     p.add_argument("--train", type=Path, help="folder of train.csv, default: the dataset's folder")

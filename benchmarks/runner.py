@@ -112,8 +112,10 @@ def time_extraction(system: System, photos: Sequence[Path]) -> float:
     return 1e3 * (time.perf_counter() - start) / len(pixels)
 
 
-def run(system: System, dataset: Dataset, cache: FeatureCache, progress: Progress = silent) -> Run:
-    """Index the database, ask every query twice, and measure."""
+def run(
+    system: System, dataset: Dataset, cache: FeatureCache, progress: Progress = silent, *, strangers: bool = True
+) -> Run:
+    """Index the database, ask every query twice (once without `strangers`), and measure."""
     database = extract_all(system, [(dataset.path(n), None) for n in dataset.database], cache, progress, "database")
     queries = extract_all(system, [(dataset.path(q.name), q.box) for q in dataset.queries], cache, progress, "queries")
     step = max(1, len(dataset.database) // TIMED_PHOTOS)
@@ -125,7 +127,8 @@ def run(system: System, dataset: Dataset, cache: FeatureCache, progress: Progres
         start = time.perf_counter()
         known.append(system.search(features))
         spent.append(1e3 * (time.perf_counter() - start))
-        stranger.append(system.search(features, same_place(dataset, q)))
+        if strangers:
+            stranger.append(system.search(features, same_place(dataset, q)))
         progress(f"{system.name}: search", i + 1, len(queries))
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return Run(known, stranger, extract_ms, float(np.median(spent)), system.bytes_per_image(), rss)

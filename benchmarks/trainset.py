@@ -17,7 +17,13 @@ FILLER = ("stitching/", "indoor_ie_tower/")
 
 
 def training_dataset(
-    data: Path, *, queries_per_place: int = 6, views_per_place: int = 20, filler: int = 300, seed: int = 1
+    data: Path,
+    *,
+    queries_per_place: int = 6,
+    views_per_place: int = 20,
+    filler: int = 300,
+    seed: int = 1,
+    only: tuple[str, ...] = (),
 ) -> Dataset:
     """Queries, positives and database from `data/train.csv`.
 
@@ -27,6 +33,8 @@ def training_dataset(
         views_per_place: views of a place that are used at all.
         filler: photos without a place in the database.
         seed: of the choice of views.
+        only: starts of the names of places that may be asked for, such as those a network was not trained on; the
+            others are filler. Empty: all.
 
     Raises:
         DatasetError: train.csv is missing or has other columns.
@@ -46,7 +54,7 @@ def training_dataset(
     asked: list[tuple[str, str]] = []
     spare: list[str] = []
     for place, names in sorted(views.items()):
-        if place.startswith(FILLER) or len(names) < 4:
+        if place.startswith(FILLER) or len(names) < 4 or (only and not place.startswith(only)):
             spare += names
             continue
         chosen = [names[i] for i in rng.permutation(len(names))[:views_per_place]]

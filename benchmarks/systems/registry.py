@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +68,14 @@ def build(name: str, bundle: Path | None = None, preset: str | None = None) -> S
     return rows[name]()
 
 
+def runtime_options() -> LocalOptions:
+    """Search and verification exactly as the SDK's defaults."""
+    from delf_edge.recognizer import IdentifyOptions
+
+    o = IdentifyOptions()
+    return LocalOptions(search=o.search, verify=o.geometry, verified=o.verify, min_inliers=o.min_inliers)
+
+
 def _global(pooling: str, expansion: Expansion, bundle: Path | None) -> System:
     from benchmarks.backbones import bundle_backbone
 
@@ -107,9 +114,7 @@ def _delf(
     from benchmarks.systems.delf import DelfSystem
 
     loaded = load_bundle(bundle)
-    options = LocalOptions()
-    if fused:  # the runtime's candidate stage has the global descriptor as a term
-        options = replace(options, search=replace(options.search, global_weight=0.1))
+    options = runtime_options() if fused else LocalOptions()
     return DelfSystem(
         loaded,
         extract_options(loaded, preset),

@@ -1,7 +1,7 @@
 """The row `delf-edge`: the installed SDK itself, asked as an application asks it.
 
-A database file is filled with `Recognizer.add`, and every query goes through `Recognizer.search`: quantised network, PQ,
-inverted lists, RANSAC, fused score, calibrated probability. Nothing is taken apart or replaced.
+A database file is filled with `Recognizer.add_many`, and every query goes through `Recognizer.rank`: quantised network,
+PQ, inverted lists, RANSAC, fused score, calibrated probability. Nothing is taken apart or replaced.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def _strangers(
             copy = Path(folder) / "without.db"
             shutil.copyfile(file, copy)
             with open_copy(copy) as places:
-                for i in np.flatnonzero(masks[key]):
-                    places.remove(dataset.database[i])
+                for gone in np.flatnonzero(masks[key]):
+                    places.remove(dataset.database[gone])
                 for i in members:
                     out[i] = ranked(places, asked[i], index, len(index))
             for left in Path(folder).glob("without.db*"):

@@ -501,8 +501,15 @@ class Store:
 
     def images(self) -> Iterator[StoredImage]:
         """All images by ascending id; damaged ones are skipped and noted in `damaged`."""
+        yield from self._images(self._keys("images"))
+
+    def images_by_id(self, image_ids: Sequence[int]) -> list[StoredImage]:
+        """Images by id, in no particular order; absent ones are left out, damaged ones too, and noted."""
+        return list(self._images(image_ids))
+
+    def _images(self, image_ids: Sequence[Value]) -> Iterator[StoredImage]:
         landmarks: dict[Value, Row] = {}
-        for image in self._rows("images", self._keys("images")):
+        for image in self._rows("images", image_ids):
             if image[2] not in landmarks:
                 landmarks |= {row[0]: row for row in self._rows("landmarks", [image[2]])}
             if image[2] in landmarks:

@@ -213,6 +213,7 @@ def test_iteration_is_complete_and_by_id(path: Path) -> None:
     with open_rw(path) as store:
         store.add_many(new_image(i) for i in range(1200))  # more than two chunks
         assert [image.name for image in store.images()] == [f"{i}.jpg" for i in range(1200)]
+        assert sorted(image.name for image in store.images_by_id([3, 99_999, 1])) == ["0.jpg", "2.jpg"]
         batches = list(store.code_batches(size=500))
         assert [len(b.image_ids) for b in batches] == [500, 500, 200]
         assert_array_equal(batches[2].words[-30:], make_codes(1199).words)

@@ -1,0 +1,171 @@
+"""Runs a TFLite network. The only door to LiteRT (`ai_edge_litert`, else `tflite_runtime`).
+
+What callers need not know:
+
+* A model is passed as bytes. By path it would be memory-mapped, and truncating the file later kills the process.
+* An interpreter shared between threads mixes up results, so each thread has its own.
+* Changing the input's shape allocates all tensors anew; it is done only when the shape differs from the last one.
+* A fully quantised network takes and gives int8. It is fed and read through the scale and zero point of its tensors,
+  so that callers see float32 either way.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import threading
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from delf_edge.errors import EngineError, OptionError
+from delf_edge.types import Float32Array
+
+SIGNATURE = "serving_default"
+_RUNTIMES = ("ai_edge_litert", "tflite_runtime")
+_QUANTISED = (np.int8, np.uint8, np.int16)
+
+
+@cache
+def _runtime() -> tuple[str, Any]:
+    """Name and Interpreter class of the first runtime that can be imported."""
+    failures = []
+    for name in _RUNTIMES:
+        try:
+            return name, importlib.import_module(f"{name}.interpreter").Interpreter
+        except ImportError as e:
+            failures.append(f"{name}: {e}")
+    raise EngineError("no TFLite runtime; pip install ai-edge-litert (tried " + "; ".join(failures) + ")")
+
+
+def runtime_version() -> tuple[str, str]:
+    """(distribution name, version) of the runtime in use, for `delf-edge doctor`.
+
+    Raises:
+        EngineError: neither runtime is installed.
+    """
+    name = _runtime()[0].replace("_", "-")
+    try:
+        return name, importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return name, "unknown"
+
+
+class Engine:
+    """One network, ready to run in any number of threads.
+
+    Args:
+        model: content of a .tflite file. Verify its SHA-256 first: damaged models can crash the runtime.
+        num_threads: threads each run may use.
+
+    Raises:
+        EngineError: no runtime is installed, or it refuses the model.
+        OptionError: `num_threads` is below 1.
+    """
+
+    def __init__(self, model: bytes, num_threads: int = 1) -> None:
+        if num_threads < 1:
+            raise OptionError(f"num_threads is {num_threads}; it must be at least 1")
+        if model[4:8] != b"TFL3":
+            raise EngineError(f"not a TFLite model ({len(model)} bytes, no TFL3 mark); export it again")
+        self._model = model
+        self._num_threads = num_threads
+        self._local = threading.local()
+        self._worker()  # constructing means ready: a bad model fails here, not in the first run
+
+    def run(self, array: Float32Array) -> dict[str, Float32Array]:
+        """Run the network once.
+
+        Args:
+            array: float32 (1, H, W, C), the network's only input, normalised as its bundle says.
+
+        Returns:
+            Output name in the signature -> float32 array, a copy.
+
+        Raises:
+            EngineError: the shape does not fit the network, or the runtime failed.
+        """
+        return self._worker().run(array)
+
+    def _worker(self) -> _Worker:
+        worker: _Worker | None = getattr(self._local, "worker", None)
+        if worker is None:
+            worker = self._local.worker = _Worker(self._model, self._num_threads)
+        return worker
+
+
+class _Worker:
+    """One interpreter, used by one thread."""
+
+    def __init__(self, model: bytes, num_threads: int) -> None:
+        name, interpreter = _runtime()
+        try:
+            self._interpreter = interpreter(model_content=model, num_threads=num_threads)
+            inputs = self._interpreter.get_input_details()
+            self._outputs = self._named_outputs()
+        except (ValueError, RuntimeError, TypeError, AttributeError) as e:
+            hint = "; tflite-runtime needs numpy below 2" if name == "tflite_runtime" else ""
+            raise EngineError(f"{name} refuses the model ({len(model)} bytes): {e}{hint}") from e
+        if len(inputs) != 1 or len(inputs[0]["shape"]) != 4:
+            raise EngineError(f"the model has {len(inputs)} inputs; expected one of shape (1, H, W, C)")
+        self._input = inputs[0]
+        for tensor in (self._input, *self._outputs.values()):
+            _check_dtype(tensor)
+        self._shape: tuple[int, ...] = ()
+
+    def _named_outputs(self) -> dict[str, Any]:
+        """Output name -> tensor details; names come from the signature, where the model has one."""
+        details = {d["index"]: d for d in self._interpreter.get_output_details()}
+        if SIGNATURE not in self._interpreter.get_signature_list():
+            return {d["name"]: d for d in details.values()}
+        # The runner keeps views of tensors, which would forbid every later allocation: use it and let it go.
+        signed = self._interpreter.get_signature_runner(SIGNATURE).get_output_details()
+        return {name: details.get(d["index"], d) for name, d in signed.items()}
+
+    def run(self, array: Float32Array) -> dict[str, Float32Array]:
+        expected = [int(n) for n in self._input.get("shape_signature", self._input["shape"])]
+        if array.ndim != 4 or any(e not in (-1, n) for e, n in zip(expected, array.shape, strict=True)):
+            wanted = tuple("any" if n < 0 else n for n in expected)
+            raise EngineError(f"the network takes input of shape {wanted}, got {array.shape}")
+        index = self._input["index"]
+        try:
+            if array.shape != self._shape:
+                self._shape = ()  # stays so if the allocation fails
+                self._interpreter.resize_tensor_input(index, array.shape, strict=False)
+                self._interpreter.allocate_tensors()
+                self._shape = array.shape
+            self._interpreter.set_tensor(index, _quantise(array, self._input))
+            self._interpreter.invoke()
+            return {
+                name: _dequantise(self._interpreter.get_tensor(d["index"]), d) for name, d in self._outputs.items()
+            }
+        except (ValueError, RuntimeError, MemoryError) as e:
+            raise EngineError(f"the runtime failed on input of shape {array.shape}: {e}") from e
+
+
+def _check_dtype(tensor: Any) -> None:
+    dtype = tensor["dtype"]
+    if dtype is np.float32:
+        return
+    if dtype not in _QUANTISED:
+        raise EngineError(f"tensor {tensor['name']!r} is {np.dtype(dtype)}; expected float32 or quantised int8")
+    if len(tensor["quantization_parameters"]["scales"]) != 1:
+        raise EngineError(f"tensor {tensor['name']!r} is {np.dtype(dtype)} without one scale; export it again")
+
+
+def _quantise(array: Float32Array, tensor: Any) -> Any:
+    dtype = tensor["dtype"]
+    if dtype is np.float32:
+        return np.asarray(array, np.float32)
+    scale, zero = tensor["quantization"]
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(array / np.float32(scale)) + zero, limits.min, limits.max).astype(dtype)
+
+
+def _dequantise(array: Any, tensor: Any) -> Float32Array:
+    if tensor["dtype"] is np.float32:
+        result: Float32Array = array
+        return result
+    scale, zero = tensor["quantization"]
+    return (array.astype(np.float32) - np.float32(zero)) * np.float32(scale)

@@ -1,0 +1,421 @@
+"""Photos as bytes become `Image`: header probe, size cap, decoding, orientation. The only door to cv2.imdecode.
+
+::
+
+    path ──read──> bytes ──probe──> width, height, format ──cap──> imdecode ──orientation──> Image
+
+Rules, each with a test:
+
+* The header is read in Python before OpenCV sees the file, so that a small file which declares a huge picture is
+  refused without decoding it.
+* Large JPEGs are decoded at 1/2, 1/4 or 1/8 (the decoder skips the work), but not below `decode_max_side`.
+* EXIF orientation is applied here, once, and never by OpenCV; TIFF alone is turned by its decoder.
+* The transparency of a photo is ignored: its colours are taken as they are stored.
+* Grey, palette, CMYK and 16-bit pictures become 8-bit RGB.
+* A file without its end is refused, also where the decoder would fill the rest with grey.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from delf_edge.errors import ImageDecodeError, ImageError, ImageTooLargeError, OptionError
+from delf_edge.types import Image, UInt8Array
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+ChannelOrder: TypeAlias = Literal["RGB", "BGR"]
+PhotoSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | UInt8Array"
+
+_FORMATS = "JPEG, PNG, WebP, BMP and TIFF"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What `load_image` accepts.
+
+    Attributes:
+        max_pixels: most pixels a photo may have. A picture that is not a JPEG needs 3 bytes of RAM for each; the
+            default lets 108-megapixel phone photos pass.
+        max_bytes: largest file that is read.
+        decode_max_side: a JPEG is decoded at reduced size while its longer side stays at least this many pixels.
+            The default leaves enough for pyramid levels of 1280 px.
+    """
+
+    max_pixels: int = 120_000_000
+    max_bytes: int = 256 * 1024 * 1024
+    decode_max_side: int = 1280
+
+    def __post_init__(self) -> None:
+        for name in ("max_pixels", "max_bytes", "decode_max_side"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+class Probe(NamedTuple):
+    """What a file's header says: stored width and height in pixels (before orientation), and its format."""
+
+    width: int
+    height: int
+    format: str
+
+
+def load_image(
+    source: PhotoSource, *, channel_order: ChannelOrder | None = None, limits: ImageLimits = DEFAULT_LIMITS
+) -> Image:
+    """A photo from a path, from the bytes of an image file, or from an array.
+
+    Args:
+        source: path, file bytes, or uint8 array (H, W) grey or (H, W, 3). Arrays are copied.
+        channel_order: "RGB" or "BGR"; required for (H, W, 3) arrays (OpenCV's cameras give BGR), refused otherwise.
+        limits: caps on what is read and decoded.
+
+    Returns:
+        The photo, upright, uint8 (H, W, 3) RGB.
+
+    Raises:
+        ImageDecodeError: not an image, truncated, damaged, or of an unsupported form.
+        ImageTooLargeError: more pixels or bytes than the limits allow.
+        ImageError: the file is missing or cannot be read; an array of the wrong dtype or shape.
+        OptionError: `channel_order` is missing, unknown, or given for something that is not a colour array.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, channel_order, limits)
+    if channel_order is not None:
+        raise OptionError(f"channel_order={channel_order!r} is for arrays; an image file knows its own, leave it out")
+    return _decode(_as_bytes(source, limits), _name(source), limits)
+
+
+def content_hash(
+    source: PhotoSource, *, channel_order: ChannelOrder | None = None, limits: ImageLimits = DEFAULT_LIMITS
+) -> bytes:
+    """Identity of a photo: 32 bytes, SHA-256 of the file's bytes, or of an array's order, shape and pixels.
+
+    Raises:
+        ImageError: as `load_image`, except that files are not decoded.
+        OptionError: as `load_image`.
+    """
+    if not isinstance(source, np.ndarray):
+        return hashlib.sha256(_as_bytes(source, limits)).digest()
+    _check_array(source, channel_order, limits)
+    digest = hashlib.sha256(f"{channel_order or 'grey'} {source.shape}\n".encode())
+    digest.update(np.ascontiguousarray(source).data)
+    return digest.digest()
+
+
+def read_photo(path: str | os.PathLike[str], *, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of a photo's file: read once, then give them to both `content_hash` and `load_image`.
+
+    Raises:
+        ImageTooLargeError: the file has more than `limits.max_bytes`.
+        ImageError: missing, a folder or device, or not readable.
+    """
+    p = Path(path)
+    try:
+        if p.is_dir():
+            raise ImageError(f"{p} is a folder, not a photo; to add a folder use `delf-edge index`")
+        if p.exists() and not p.is_file():
+            raise ImageError(f"{p} is a device or pipe, not a photo; read it yourself and pass the bytes")
+        size = p.stat().st_size
+        if size > limits.max_bytes:
+            raise ImageTooLargeError(f"{p} has {size} bytes, the cap is {limits.max_bytes}; shrink the photo")
+        return p.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{p} does not exist; check the path") from None
+    except PermissionError:
+        raise ImageError(f"{p} may not be read by this user; check its permissions") from None
+    except (OSError, ValueError) as e:  # ValueError: a NUL in the path
+        raise ImageError(f"{p} cannot be read: {e}") from e
+
+
+def probe_size(data: bytes) -> Probe:
+    """Width, height and format from the header of an image file, without decoding it.
+
+    Raises:
+        ImageDecodeError: not a supported image, or the header is cut off.
+    """
+    if not data:
+        raise ImageDecodeError("the file is empty (0 bytes); copy the photo again")
+    for magic, probe in _PROBES:
+        if data.startswith(magic):
+            try:
+                width, height, name = probe(data)
+            except (struct.error, IndexError):
+                raise ImageDecodeError(f"the header is cut off after {len(data)} bytes; copy the photo again") from None
+            if width < 1 or height < 1:
+                raise ImageDecodeError(f"the {name} header declares {width} x {height} pixels; the file is damaged")
+            return Probe(width, height, name)
+    raise ImageDecodeError(f"{_what_else(data)}; {_FORMATS} are supported, convert it to one of them")
+
+
+def _name(source: PhotoSource) -> str:
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else "the photo"
+
+
+def _as_bytes(source: PhotoSource, limits: ImageLimits) -> bytes:
+    if isinstance(source, str | os.PathLike):
+        return read_photo(source, limits=limits)
+    if isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
+        if len(data) > limits.max_bytes:
+            raise ImageTooLargeError(f"the photo has {len(data)} bytes, the cap is {limits.max_bytes}; shrink it")
+        return data
+    raise ImageError(f"a photo is a path, bytes or a uint8 array, not {type(source).__name__}")
+
+
+# -- arrays --------------------------------------------------------------------------------------------------------
+
+
+def _check_array(array: UInt8Array, channel_order: ChannelOrder | None, limits: ImageLimits) -> None:
+    if array.dtype != np.uint8:
+        raise ImageError(f"the array is {array.dtype}; pass uint8 with values 0..255")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
+        raise ImageError(f"the array has shape {array.shape}; pass (H, W, 3), or (H, W) for grey")
+    if array.ndim == 3 and channel_order not in ("RGB", "BGR"):
+        raise OptionError(f'channel_order is {channel_order!r}; say "RGB" or "BGR" (OpenCV gives BGR)')
+    if array.ndim == 2 and channel_order is not None:
+        raise OptionError(f"channel_order={channel_order!r} was given for a grey array; leave it out")
+    _check_size(array.shape[1], array.shape[0], "the array", limits)
+
+
+def _from_array(array: UInt8Array, channel_order: ChannelOrder | None, limits: ImageLimits) -> Image:
+    _check_array(array, channel_order, limits)
+    if array.ndim == 2:
+        pixels = np.repeat(array[..., None], 3, axis=2)
+    else:
+        # A copy, so that neither side can change the other's pixels: cameras reuse their buffers.
+        pixels = np.array(array[..., ::-1] if channel_order == "BGR" else array, order="C")
+    return Image(pixels, (pixels.shape[1], pixels.shape[0]))
+
+
+# -- decoding ------------------------------------------------------------------------------------------------------
+
+
+def _cv2() -> ModuleType:
+    import cv2
+
+    cv2.setLogLevel(0)  # errors are raised, not printed
+    return cv2
+
+
+def _check_size(width: int, height: int, name: str, limits: ImageLimits) -> None:
+    if width * height > limits.max_pixels:
+        raise ImageTooLargeError(
+            f"{name} declares {width} x {height} pixels, {width * height / 1e6:.1f} million; "
+            f"the cap is {limits.max_pixels / 1e6:.1f} million. Shrink it, or raise ImageLimits.max_pixels"
+        )
+
+
+def _decode(data: bytes, name: str, limits: ImageLimits) -> Image:
+    try:
+        width, height, kind = probe_size(data)
+        _check_size(width, height, name, limits)
+        _check_end(data, kind)
+    except ImageDecodeError as e:
+        raise ImageDecodeError(f"{name}: {e}") from None
+    cv2 = _cv2()
+    flags = cv2.IMREAD_COLOR
+    if kind == "JPEG":
+        long_side = max(width, height)
+        for factor, reduced in ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2)):
+            if long_side // factor >= limits.decode_max_side:
+                flags = reduced
+                break
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except (cv2.error, MemoryError) as e:
+        raise ImageDecodeError(f"{name}: OpenCV cannot decode this {kind}: {e}") from e
+    if bgr is None or bgr.dtype != np.uint8 or bgr.ndim != 3:
+        raise ImageDecodeError(f"{name}: this {kind} is damaged or of an unsupported form; save it again as JPEG or PNG")
+    orientation = 1 if kind == "TIFF" else _orientation(data, kind)
+    turned = orientation >= 5 or (kind == "TIFF" and (bgr.shape[1] > bgr.shape[0]) != (width > height))
+    rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr)
+    return Image(_upright(rgb, orientation), (height, width) if turned else (width, height))
+
+
+def _upright(pixels: UInt8Array, orientation: int) -> UInt8Array:
+    """Undo an EXIF orientation 1..8 (EXIF 2.3, section 4.6.4 A)."""
+    if orientation >= 5:  # 5: transposed, 6: turn 90 degrees clockwise, 7: transversed, 8: turn 90 anticlockwise
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _check_end(data: bytes, kind: str) -> None:
+    """Refuse a file whose end is missing. Some decoders return what came before, filled up with grey."""
+    if kind == "JPEG":
+        # Within compressed data 0xFF is followed by 0 or a restart marker, so the first FF D9 behind the start of
+        # scan is the end of this picture, and not that of an EXIF thumbnail.
+        scan = next((at for marker, at in _jpeg_segments(data) if marker == 0xDA), -1)
+        complete = scan >= 0 and data.find(b"\xff\xd9", scan) >= 0
+    elif kind == "PNG":
+        complete = False
+        for name, at, size in _png_chunks(data):
+            stored = data[at + size : at + size + 4]
+            if len(stored) < 4:
+                break
+            # libpng prints its complaints to stderr: find damage before it does.
+            if zlib.crc32(memoryview(data)[at - 4 : at + size]) != int.from_bytes(stored, "big"):
+                raise ImageDecodeError(f"the PNG is damaged: wrong checksum of chunk {name!r}; copy the photo again")
+            complete = complete or name == b"IEND"
+    elif kind == "WebP":
+        complete = len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    else:  # BMP and TIFF decoders read all rows or fail
+        complete = True
+    if not complete:
+        raise ImageDecodeError(f"the {kind} is cut off: {len(data)} bytes and no end; copy the photo again")
+
+
+# -- headers -------------------------------------------------------------------------------------------------------
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """(marker, position behind its length field) of each segment up to the start of scan."""
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a segment
+            at += 2
+            continue
+        if marker == 0xD9:
+            return
+        yield marker, at + 4
+        if marker == 0xDA:
+            return
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+def _probe_jpeg(data: bytes) -> tuple[int, int, str]:
+    for marker, at in _jpeg_segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # SOFn, without DHT, JPG, DAC
+            _, height, width = struct.unpack_from(">BHH", data, at)
+            return width, height, "JPEG"
+    raise ImageDecodeError(f"the JPEG has no frame header in its {len(data)} bytes; it is cut off or damaged")
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(name, position of the content, size of the content) of each chunk."""
+    at = 8
+    while at + 8 <= len(data):
+        size, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        yield name, at + 8, size
+        if name == b"IEND":
+            return
+        at += 12 + size
+
+
+def _probe_png(data: bytes) -> tuple[int, int, str]:
+    width, height = struct.unpack_from(">II", data, 16)
+    if data[12:16] != b"IHDR":
+        raise ImageDecodeError("the PNG does not begin with its header; it is damaged")
+    return width, height, "PNG"
+
+
+def _probe_webp(data: bytes) -> tuple[int, int, str]:
+    kind = data[8:16]
+    if kind == b"WEBPVP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little"), "WebP"
+    if kind == b"WEBPVP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), "WebP"
+    if kind == b"WEBPVP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF, "WebP"
+    raise ImageDecodeError(f"a RIFF file that is not a WebP picture; {_FORMATS} are supported")
+
+
+def _probe_bmp(data: bytes) -> tuple[int, int, str]:
+    (size,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if size == 12 else "<ii", data, 18)
+    return width, abs(height), "BMP"  # a negative height means that rows go downwards
+
+
+def _tiff_tags(data: bytes) -> dict[int, int]:
+    """First value of the SHORT and LONG tags of the first directory of a TIFF, or of the EXIF block that is one."""
+    order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
+    (at,) = struct.unpack_from(order + "I", data, 4)
+    (n,) = struct.unpack_from(order + "H", data, at)
+    tags: dict[int, int] = {}
+    for i in range(n):
+        tag, kind, _ = struct.unpack_from(order + "HHI", data, at + 2 + 12 * i)
+        if kind in (3, 4):
+            (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 10 + 12 * i)
+    return tags
+
+
+def _probe_tiff(data: bytes) -> tuple[int, int, str]:
+    tags = _tiff_tags(data)
+    return tags.get(256, 0), tags.get(257, 0), "TIFF"
+
+
+_PROBES = (
+    (b"\xff\xd8\xff", _probe_jpeg),
+    (b"\x89PNG\r\n\x1a\n", _probe_png),
+    (b"RIFF", _probe_webp),
+    (b"BM", _probe_bmp),
+    (b"II*\0", _probe_tiff),
+    (b"MM\0*", _probe_tiff),
+)
+
+
+def _what_else(data: bytes) -> str:
+    """Name what was given instead of a photo, so that the message helps."""
+    if data[:4] == b"GIF8":
+        return "a GIF"
+    if data[4:8] == b"ftyp":
+        return f"a {data[8:12].decode('ascii', 'replace').strip()} file (HEIC, AVIF or video)"
+    if data[:4] == b"%PDF":
+        return "a PDF"
+    if b"\0" not in data[:512]:
+        return f"text, beginning with {data[:24].decode('utf-8', 'replace')!r}"
+    return f"not an image (first bytes {data[:8].hex(' ')})"
+
+
+def _orientation(data: bytes, kind: str) -> int:
+    """EXIF orientation 1..8; 1 where there is none or the EXIF block is damaged."""
+    try:
+        value = _tiff_tags(_exif(data, kind)).get(274, 1)
+    except struct.error:
+        return 1
+    return value if 1 <= value <= 8 else 1
+
+
+def _exif(data: bytes, kind: str) -> bytes:
+    """The TIFF structure inside the EXIF block, or nothing."""
+    if kind == "JPEG":
+        for marker, at in _jpeg_segments(data):
+            if marker == 0xE1 and data[at : at + 6] == b"Exif\0\0":
+                return data[at + 6 : at - 2 + int.from_bytes(data[at - 2 : at], "big")]
+    elif kind == "PNG":
+        for name, at, size in _png_chunks(data):
+            if name == b"eXIf":
+                return data[at : at + size]
+    elif kind == "WebP":
+        at = 12
+        while at + 8 <= len(data):
+            size = int.from_bytes(data[at + 4 : at + 8], "little")
+            if data[at : at + 4] == b"EXIF":
+                return data[at + 8 : at + 8 + size].removeprefix(b"Exif\0\0")
+            at += 8 + size + size % 2
+    return b""

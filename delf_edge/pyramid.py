@@ -1,0 +1,77 @@
+"""An image becomes the levels that the network sees.
+
+Level sizes are counted from a working size, not from the photo: at scale s the longer side has
+`round(working_size * s)` pixels, whatever the camera's resolution.
+
+Source: Noh et al., ICCV 2017, section 3 (image pyramid); the scales themselves belong to the presets of a bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from delf_edge.types import Image, PyramidLevel, UInt8Array
+
+BASE_SIZE = 640
+MAX_UPSCALE = 2.0
+MIN_SIDE = 32  # pixels; a level narrower than two cells of the stride-16 map has no inside
+
+
+def working_size(image: Image, base_size: int = BASE_SIZE, max_upscale: float = MAX_UPSCALE) -> float:
+    """Longer side in pixels that scale 1 stands for.
+
+    `base_size`, except for photos so small that they would be enlarged more than `max_upscale` times: small photos
+    gain from being enlarged (their details reach the size the network knows), tiny ones only cost time.
+    """
+    return min(float(base_size), max_upscale * max(image.size))
+
+
+def build_pyramid(
+    image: Image, scales: Sequence[float], base_size: int = BASE_SIZE, max_upscale: float = MAX_UPSCALE
+) -> list[PyramidLevel]:
+    """The levels of an image, the largest first.
+
+    Args:
+        image: the photo.
+        scales: level sizes relative to the working size; more than 1 enlarges beyond it.
+        base_size: longer side in pixels at scale 1.
+        max_upscale: how many times a small photo may be enlarged to reach `base_size`.
+
+    Returns:
+        One level per distinct size. Levels whose shorter side would be below 32 px are left out, so the list is empty
+        for a photo that is tiny or a thin strip.
+    """
+    width, height = image.size
+    work = working_size(image, base_size, max_upscale)
+    sizes = set()
+    for scale in scales:
+        factor = work * scale / max(width, height)
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        if min(size) >= MIN_SIDE:
+            sizes.add(size)
+    made: list[UInt8Array] = [image.pixels]
+    levels = []
+    for size in sorted(sizes, reverse=True):
+        pixels = _resize(made, size)
+        made.append(pixels)
+        levels.append(PyramidLevel(pixels, np.array([size[0] / width, size[1] / height], np.float64)))
+    return levels
+
+
+def _resize(made: list[UInt8Array], size: tuple[int, int]) -> UInt8Array:
+    """`size` (w, h) from the smallest picture at hand that is at least twice as large, else from the original.
+
+    From less than twice the size, averaging an average would blur visibly; from more, it only costs time.
+    """
+    import cv2
+
+    enough = [p for p in made if p.shape[1] >= 2 * size[0] and p.shape[0] >= 2 * size[1]]
+    source = min(enough, key=lambda p: p.size) if enough else made[0]
+    height, width = source.shape[:2]
+    if (width, height) == size:
+        return source
+    shrink = size[0] <= width and size[1] <= height
+    resized: UInt8Array = cv2.resize(source, size, interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+    return resized

@@ -133,16 +133,13 @@ def estimate_affine(
     y = target.astype(np.float64)
     maps = np.concatenate([_affine_hypotheses(x, y, options), _similarity_hypotheses(x, y, options)])
     maps = maps[_plausible(maps, options)]
-    inliers, solution = np.zeros(P, np.bool_), None
-    for rough in _most_promising(maps, x, y, tolerance, options.refined):
-        refined, fitted = _refine(rough, x, y, tolerance, options)
-        if refined.sum() > inliers.sum():
-            inliers, solution = refined, fitted
-    if solution is None:
+    inliers, fitted = _refine(_most_promising(maps, x, y, tolerance, options.refined), x, y, tolerance, options)
+    if not inliers.any():
         return nothing
-    transform = solution.T.copy()  # (2, 3), of centred points
+    best = inliers.sum(axis=1).argmax()
+    transform = fitted[best].T.copy()  # (2, 3), of centred points
     transform[:, 2] -= transform[:, :2] @ centre
-    return transform, inliers
+    return transform, inliers[best]
 
 
 @lru_cache(maxsize=64)
@@ -212,10 +209,8 @@ def _residuals(maps: Float64Array, x: Float64Array, target: Float64Array) -> Flo
     return np.asarray(np.einsum("hpi,hpi->hp", error, error))
 
 
-def _most_promising(
-    maps: Float64Array, x: Float64Array, target: Float64Array, tolerance: float, n: int
-) -> list[BoolArray]:
-    """Inliers of the n maps of least truncated cost (MSAC; Torr and Zisserman, 2000), the best first.
+def _most_promising(maps: Float64Array, x: Float64Array, target: Float64Array, tolerance: float, n: int) -> BoolArray:
+    """bool (n, P), inliers of the n maps of least truncated cost (MSAC; Torr and Zisserman, 2000), the best first.
 
     One product moves all points by all maps; residual = [x, y, 1] . map - target.
     """
@@ -227,34 +222,48 @@ def _most_promising(
     squared = error[..., 0] + error[..., 1]  # (P, H)
     limit = np.float32(tolerance**2)
     cost = np.minimum(squared, limit).sum(axis=0)
-    return [squared[:, h] <= limit for h in np.argsort(cost, kind="stable")[:n]]
+    best = np.argsort(cost, kind="stable")[:n]
+    return np.asarray((squared[:, best] <= limit).T)
 
 
 def _refine(
     inliers: BoolArray, x: Float64Array, target: Float64Array, tolerance: float, options: VerifyOptions
-) -> tuple[BoolArray, Float64Array | None]:
-    """Least squares on the inliers, inliers of the result, and again (Chum et al., DAGM 2003)."""
-    best, solution = np.zeros(len(x), np.bool_), None
+) -> tuple[BoolArray, Float64Array]:
+    """Least squares on the inliers, inliers of the result, and again (Chum et al., DAGM 2003), for n sets at once.
+
+    Returns:
+        bool (n, P) and the maps they belong to, float64 (n, 3, 2); no inliers where no plausible map fits.
+    """
+    best, maps = np.zeros_like(inliers), np.full((len(inliers), 3, 2), np.nan)
     for _ in range(options.refinements):
-        fitted = _least_squares(x[inliers], target[inliers])
-        if fitted is None or not _plausible(fitted[None], options)[0]:
+        fitted = _least_squares(inliers, x, target)
+        agree = (_residuals(fitted, x, target) <= tolerance**2) & _plausible(fitted, options)[:, None]
+        better = agree.sum(axis=1) > np.maximum(best.sum(axis=1), 2)
+        if not better.any():
             break
-        inliers = _residuals(fitted[None], x, target)[0] <= tolerance**2
-        if inliers.sum() < 3 or inliers.sum() <= best.sum():
-            break
-        best, solution = inliers, fitted
-    return best, solution
+        best[better], maps[better] = agree[better], fitted[better]
+        inliers = best
+    return best, maps
 
 
-def _least_squares(x: Float64Array, target: Float64Array) -> Float64Array | None:
-    """float64 (3, 2), or None where the points lie on a line. In closed form: LAPACK would take longer to call."""
-    if len(x) < 3:
-        return None
-    mean, goal = x[:, :2].mean(axis=0), target.mean(axis=0)
-    u = x[:, :2] - mean
-    (a, b), (_, d) = (u.T @ u).tolist()
+def _least_squares(chosen: BoolArray, x: Float64Array, target: Float64Array) -> Float64Array:
+    """float64 (n, 3, 2), the affine map of each set of chosen pairs; NaN where they lie on a line.
+
+    Closed form: with means removed, linear = (X^T X)^-1 X^T Y.
+    """
+    xy = x[:, :2]
+    products = np.concatenate(
+        [xy, target, xy[:, :1] * xy, xy[:, 1:] * xy, xy[:, :1] * target, xy[:, 1:] * target], axis=1
+    )
+    count = chosen.sum(axis=1)[:, None]
+    moments = chosen.astype(np.float64) @ products / np.maximum(count, 1)
+    mean, goal = moments[:, :2], moments[:, 2:4]
+    within = moments[:, 4:8].reshape(-1, 2, 2) - mean[:, :, None] * mean[:, None]
+    across = moments[:, 8:].reshape(-1, 2, 2) - mean[:, :, None] * goal[:, None]
+    a, b, d = within[:, 0, 0], within[:, 0, 1], within[:, 1, 1]
     det = a * d - b * b
-    if det <= 1e-9 * (a + d) ** 2:
-        return None
-    linear = np.array([[d, -b], [-b, a]]) @ (u.T @ (target - goal)) / det
-    return np.concatenate([linear, (goal - mean @ linear)[None]])
+    det[det <= 1e-9 * (a + d) ** 2] = np.nan
+    inverse = np.array([[d, -b], [-b, a]]).transpose(2, 0, 1) / det[:, None, None]
+    linear = inverse @ across
+    offset = goal - np.einsum("ni,nij->nj", mean, linear)
+    return np.concatenate([linear, offset[:, None]], axis=1)

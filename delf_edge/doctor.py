@@ -63,13 +63,20 @@ def diagnose(bundle: str | os.PathLike[str] | None = None, *, num_threads: int =
         bundle: folder of a model bundle; default: the one that came with the package.
         num_threads: threads of the network.
     """
-    folder = Path(bundle) if bundle is not None else default_bundle_path()
-    facts: dict[str, str] = {"folder": str(folder)}
+    facts: dict[str, str] = {}
     checks: list[Check] = []
     try:
+        folder = Path(bundle) if bundle is not None else default_bundle_path()
+        manifest = Bundle.verify(folder)
         loaded = Bundle.load(folder)
-        facts |= {"bundle": loaded.id}
-        checks.append(Check("bundle", True, "every file has the SHA-256 of the manifest"))
+        facts = {
+            "folder": str(folder),
+            "bundle": f"{manifest.name} {manifest.version}",
+            "bundle id": loaded.id,
+            "network": f"{loaded.variant}, {len(loaded.network)} bytes",
+            "licence": manifest.licence,
+        }
+        checks.append(Check("bundle", True, "every file has the SHA-256 that the manifest names"))
         checks += self_test(loaded, num_threads=num_threads)
     except (BundleError, EngineError) as e:
         checks.append(Check("bundle", False, str(e)))

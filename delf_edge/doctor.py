@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from delf_edge.bundle import Bundle, default_bundle_path
-from delf_edge.features import Extractor, extract_options
 from numpy.typing import NDArray
 
+from delf_edge.bundle import Bundle, default_bundle_path
+from delf_edge.engine import runtime_version
 from delf_edge.errors import BundleError, EngineError
+from delf_edge.features import Extractor, extract_options
 from delf_edge.types import Features, Image
 
 _DISTRIBUTIONS = ("delf-edge", "numpy", "opencv-python-headless", "hnswlib", "ai-edge-litert", "tflite-runtime")
@@ -135,6 +136,10 @@ def _versions() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = "absent"
+    try:
+        found["runtime in use"] = " ".join(runtime_version())
+    except EngineError as e:
+        found["runtime in use"] = f"none ({e})"
     return found
 
 

@@ -207,7 +207,7 @@ def _from_array(array: UInt8Array, channel_order: ChannelOrder | None, limits: I
 def _cv2() -> ModuleType:
     import cv2
 
-    cv2.setLogLevel(0)  # errors are raised, not printed
+    cv2.utils.logging.setLogLevel(0)  # errors are raised, not printed
     return cv2
 
 
@@ -230,7 +230,11 @@ def _decode(data: bytes, name: str, limits: ImageLimits) -> Image:
     flags = cv2.IMREAD_COLOR
     if kind == "JPEG":
         long_side = max(width, height)
-        for factor, reduced in ((8, cv2.IMREAD_REDUCED_COLOR_8), (4, cv2.IMREAD_REDUCED_COLOR_4), (2, cv2.IMREAD_REDUCED_COLOR_2)):
+        for factor, reduced in (
+            (8, cv2.IMREAD_REDUCED_COLOR_8),
+            (4, cv2.IMREAD_REDUCED_COLOR_4),
+            (2, cv2.IMREAD_REDUCED_COLOR_2),
+        ):
             if long_side // factor >= limits.decode_max_side:
                 flags = reduced
                 break
@@ -239,7 +243,9 @@ def _decode(data: bytes, name: str, limits: ImageLimits) -> Image:
     except (cv2.error, MemoryError) as e:
         raise ImageDecodeError(f"{name}: OpenCV cannot decode this {kind}: {e}") from e
     if bgr is None or bgr.dtype != np.uint8 or bgr.ndim != 3:
-        raise ImageDecodeError(f"{name}: this {kind} is damaged or of an unsupported form; save it again as JPEG or PNG")
+        raise ImageDecodeError(
+            f"{name}: this {kind} is damaged or of an unsupported form; save it again as JPEG or PNG"
+        )
     orientation = 1 if kind == "TIFF" else _orientation(data, kind)
     turned = orientation >= 5 or (kind == "TIFF" and (bgr.shape[1] > bgr.shape[0]) != (width > height))
     rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=bgr)

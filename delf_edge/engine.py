@@ -59,6 +59,9 @@ class Engine:
         model: content of a .tflite file. Verify its SHA-256 first: damaged models can crash the runtime.
         num_threads: threads each run may use.
 
+    Attributes:
+        outputs: names of the outputs.
+
     Raises:
         EngineError: no runtime is installed, or it refuses the model.
         OptionError: `num_threads` is below 1.
@@ -72,7 +75,7 @@ class Engine:
         self._model = model
         self._num_threads = num_threads
         self._local = threading.local()
-        self._worker()  # constructing means ready: a bad model fails here, not in the first run
+        self.outputs = self._worker().outputs  # constructing means ready: a bad model fails here, not in the first run
 
     def run(self, array: Float32Array) -> dict[str, Float32Array]:
         """Run the network once.
@@ -114,6 +117,11 @@ class _Worker:
             _check_dtype(tensor)
         self._shape: tuple[int, ...] = ()
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, sorted."""
+        return tuple(sorted(self._outputs))
+
     def _named_outputs(self) -> dict[str, Any]:
         """Output name -> tensor details; names come from the signature, where the model has one."""
         details = {d["index"]: d for d in self._interpreter.get_output_details()}
@@ -137,9 +145,7 @@ class _Worker:
                 self._shape = array.shape
             self._interpreter.set_tensor(index, _quantise(array, self._input))
             self._interpreter.invoke()
-            return {
-                name: _dequantise(self._interpreter.get_tensor(d["index"]), d) for name, d in self._outputs.items()
-            }
+            return {name: _dequantise(self._interpreter.get_tensor(d["index"]), d) for name, d in self._outputs.items()}
         except (ValueError, RuntimeError, MemoryError) as e:
             raise EngineError(f"the runtime failed on input of shape {array.shape}: {e}") from e
 
@@ -164,8 +170,8 @@ def _quantise(array: Float32Array, tensor: Any) -> Any:
 
 
 def _dequantise(array: Any, tensor: Any) -> Float32Array:
-    if tensor["dtype"] is np.float32:
-        result: Float32Array = array
-        return result
-    scale, zero = tensor["quantization"]
-    return (array.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+    result: Float32Array = array
+    if tensor["dtype"] is not np.float32:
+        scale, zero = tensor["quantization"]
+        result = (array.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+    return result

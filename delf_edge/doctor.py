@@ -99,7 +99,7 @@ def self_test(bundle: Bundle, *, num_threads: int = 1) -> list[Check]:
     began = time.perf_counter()
     found = extractor.extract(Image(pixels, (pixels.shape[1], pixels.shape[0])), extract_options(bundle, None))
     elapsed = (time.perf_counter() - began) * 1000
-    return _compare(found, golden, float(golden["tolerance"]), f"{elapsed:.0f} ms, first run")
+    return _compare(found, golden, golden["tolerance"].item(), f"{elapsed:.0f} ms, first run")
 
 
 def _compare(found: Features, golden: Mapping[str, NDArray[Any]], tolerance: float, note: str) -> list[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -26,8 +27,8 @@ def draw(explanation: Explanation) -> UInt8Array:
     """Draw an explanation.
 
     The outline on the query is the frame of the stored photo, mapped by the transform that the inliers agree with;
-    the outline on the stored photo is the frame of the query. Where the stored photo's file is gone, its points are
-    drawn on an empty canvas of the photo's shape and the caption says so.
+    the outline on the stored photo is the frame of the query. An unknown photo gets no outline: nothing was located.
+    Where the stored photo's file is gone, its points are drawn on an empty canvas and the caption says so.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -107,9 +108,9 @@ def _scaled(points: NDArray[np.floating], size: tuple[int, int], panel: UInt8Arr
 
 
 def _draw_outlines(explanation: Explanation, query: UInt8Array, stored: UInt8Array) -> None:
-    """The frame of either photo on the other, where a transform was found."""
+    """The frame of either photo on the other, where a place was found."""
     verification = explanation.answer.verification
-    if verification is None or not np.isfinite(verification.transform).all():
+    if not explanation.answer.found or verification is None or not np.isfinite(verification.transform).all():
         return
     forward = np.vstack([verification.transform, [0, 0, 1]])
     if abs(np.linalg.det(forward)) < 1e-12:
@@ -140,8 +141,9 @@ def _draw_lines(canvas: UInt8Array, query: Float64Array, stored: Float64Array) -
 
 
 def _write(canvas: UInt8Array, text: str, left: int, right: int) -> None:
-    """A caption, shrunk to fit between two columns; OpenCV's font has ASCII letters only."""
-    text = text.encode("ascii", "replace").decode()
+    """A caption, shrunk to fit between two columns; OpenCV's font is sure to have ASCII letters only."""
+    plain = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    text = "".join(plain).encode("ascii", "replace").decode()
     (width, _), _ = cv2.getTextSize(text, _FONT, 0.55, 1)
     scale = 0.55 * min(1.0, (right - left - 8) / max(width, 1))
     cv2.putText(canvas, text, (left + 4, 19), _FONT, scale, _INK, 1, cv2.LINE_AA)

@@ -22,7 +22,7 @@ from delf_edge.recognizer import AddItem, Recognizer
 from delf_edge.types import Answer, UInt8Array
 
 PHOTOS = Path(__file__).resolve().parent.parent / "assets" / "demo"
-CELL = (640, 340)  # pixels (width, height) of a picture on the contact sheet
+CELL = (640, 240)  # pixels (width, height) of a picture on the contact sheet
 COLUMNS = 3
 
 
@@ -63,8 +63,8 @@ def index(places: Recognizer, photos: Path) -> int:
     listed, _ = list_folder(photos / "references")
     items = (AddItem(p.path, p.landmark, name=p.name, metadata={"path": str(p.path)}) for p in listed)
     for done, added in enumerate(places.add_many(items), start=1):
-        print(f"\rindexing {done} of {len(listed)}: {added.name:50}", end="", file=sys.stderr)
-    print(file=sys.stderr)
+        if sys.stderr.isatty():
+            print(f"\rindexing {done} of {len(listed)}: {added.name:50}", end="", file=sys.stderr)
     return places.info().n_images
 
 
@@ -79,12 +79,12 @@ def ask(places: Recognizer, queries: Sequence[Query]) -> list[Asked]:
 
 def print_table(asked: Sequence[Asked]) -> None:
     """One line a query."""
-    print(f"{'':2} {'query':24} {'answer':24} {'probability':>11} {'inliers':>7} {'ms':>6}")
+    print(f"{'':2} {'query':30} {'answer':24} {'probability':>11} {'inliers':>7} {'ms':>6}")
     for one in asked:
         answer, name = one.answer, one.query.path.stem + (" (same photo)" if one.query.same_photo else "")
         elapsed = sum(answer.milliseconds.values())
         print(
-            f"{'ok' if one.right else '--':2} {name:24} {answer.landmark or 'unknown':24} {answer.probability:11.3f} "
+            f"{'ok' if one.right else '--':2} {name:30} {answer.landmark or 'unknown':24} {answer.probability:11.3f} "
             f"{answer.n_inliers:7d} {elapsed:6.0f}"
         )
 

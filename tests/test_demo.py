@@ -135,4 +135,4 @@ def test_the_demo_names_its_places_and_no_stranger(tmp_path: Path, capsys: pytes
     for row in queries():
         assert (tmp_path / row["file"]).with_suffix(".jpg").stat().st_size > 0
     sheet = cv2.imdecode(np.frombuffer((tmp_path / "contact_sheet.png").read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    assert sheet.shape == (9 * 340, 3 * 640, 3)
+    assert sheet.shape == (9 * 240, 3 * 640, 3)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from delf_edge.images import load_image
 from numpy.typing import NDArray
 
 from delf_edge.errors import ImageError, OptionError
+from delf_edge.images import load_image
 from delf_edge.recognizer import Explanation
 from delf_edge.types import Float64Array, UInt8Array
 

@@ -3,7 +3,7 @@
 #   make demo              index the demo photographs, recognise the queries, write out/demo/contact_sheet.png
 #   make test              ruff, mypy --strict, import contracts and every test that needs no PyTorch
 #   make lint              the first three of these alone
-#   make bench             the DEV benchmark; DEV=path/to/dev.json
+#   make bench             all systems on the DEV benchmark, one table; DEV=path/to/dev.json
 #   make bench-search      the search over many images, without photographs
 #   make test-converters   the tests that need PyTorch, in an environment of their own
 #   make clean             forget the environments and everything that was made
@@ -59,7 +59,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/bench.stamp
-	$(BIN)/python -m benchmarks.evaluate $(DEV)
+	$(BIN)/python -m benchmarks.bench $(DEV)
 
 bench-search: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.search

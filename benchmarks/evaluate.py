@@ -14,20 +14,36 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks import readers, stats
 from benchmarks.cache import FeatureCache
 from benchmarks.datasets import Dataset, DatasetError
-from benchmarks.runner import Progress, environment, extract_all, figures, jsonable, run, silent, to_stderr
+from benchmarks.runner import (
+    Progress,
+    environment,
+    extract_all,
+    figures,
+    jsonable,
+    rankings,
+    run,
+    silent,
+    to_stderr,
+    top_is_right,
+)
 from benchmarks.systems import registry
 from benchmarks.systems.base import NotInstalledError, System
 from benchmarks.trainset import fitting_photos, training_dataset
 
 OUT = Path("out")
 FALSE_ACCEPTS = 0.01
+
+
+Build = Callable[[Dataset], System]
 
 
 def fit(system: System, data: Path, cache: FeatureCache, progress: Progress = silent) -> None:
@@ -50,17 +66,27 @@ def fit(system: System, data: Path, cache: FeatureCache, progress: Progress = si
     system.load_fit(learned)
 
 
-def trained_threshold(build: Any, data: Path, cache: FeatureCache, progress: Progress = silent) -> float:
-    """A system's default threshold: at most 1 % of strangers named on the training set.
+def trained_threshold(build: Build, data: Path, cache: FeatureCache, progress: Progress = silent) -> float:
+    """A system's default threshold: at most 1 % of strangers named on the training set. Found once, then loaded.
 
     Args:
-        build: makes a fresh, fitted system.
+        build: makes a fresh, fitted system for a dataset.
         data: folder of train.csv.
         cache: features.
         progress: told how far it is.
     """
-    done = run(build(), training_dataset(data), cache, progress)
-    return stats.threshold_at_false_accepts([r.confidence for r in done.stranger], FALSE_ACCEPTS)  # type: ignore[arg-type]
+    dataset = training_dataset(data)
+    system = build(dataset)
+    asked = "\n".join([*dataset.database, *(q.name for q in dataset.queries)])
+    settings = json.dumps(jsonable(system.describe()), sort_keys=True)
+
+    def find() -> dict[str, Any]:
+        done = run(system, dataset, cache, progress)
+        strangers = np.array([r.confidence for r in done.stranger])
+        return {"threshold": np.array(stats.threshold_at_false_accepts(strangers, FALSE_ACCEPTS))}
+
+    content = hashlib.sha256(f"{asked}\n{settings}".encode()).digest()
+    return float(cache.get(f"threshold 1 {system.name} {system.fit_key()}", content, find)["threshold"])
 
 
 def evaluate(
@@ -126,10 +152,6 @@ def _runtime(
 
 def reliability_figures(dataset: Dataset, done: Any) -> dict[str, Any]:
     """Reliability of the probability over known places and strangers together; a stranger's answer is always wrong."""
-    import numpy as np
-
-    from benchmarks.runner import rankings, top_is_right
-
     right = top_is_right(dataset, rankings(dataset, (r.scores for r in done.known)))
     p = [r.evidence.get("probability", 0.0) for r in (*done.known, *done.stranger)]
     r = stats.reliability(np.array(p), np.concatenate([right, np.zeros(len(done.stranger), bool)]))
@@ -151,22 +173,23 @@ def _adapter(
     train: Path | None,
     out: Path,
     progress: Progress,
+    *,
+    only_prepare: bool = False,
 ) -> dict[str, Any]:
     cache = FeatureCache(out / "features")
     data = train or dataset.root
 
-    def build(asked: Dataset | None = None) -> System:
+    def build(asked: Dataset) -> System:
         system = registry.build(name, bundle, preset)
         if system.needs_fit:
             fit(system, data, cache, progress)
-        if hasattr(system, "places") and asked is not None:
-            system.places = asked.places
+        system.places = asked.places
         return system
 
-    threshold = None
-    if (data / "train.csv").is_file() and dataset.root == data:
-        threshold = trained_threshold(lambda: build(training_dataset(data)), data, cache, progress)
+    threshold = trained_threshold(build, data, cache, progress) if (data / "train.csv").is_file() else None
     system = build(dataset)
+    if only_prepare:
+        return {"threshold": threshold}
     row = figures(dataset, run(system, dataset, cache, progress), threshold)
     stages = row["stages"]
     return row | {
@@ -223,6 +246,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--train", type=Path, help="folder of train.csv, default: the dataset's folder")
     p.add_argument("--out", type=Path, default=OUT, help="folder for caches, default out/")
     p.add_argument("--head", type=int, nargs=2, metavar=("QUERIES", "PHOTOS"), help="only a part, for a quick look")
+    p.add_argument("--prepare", action="store_true", help="only fit on training photos and find the threshold")
     p.add_argument("--json", action="store_true", help="pure JSON on stdout")
     p.add_argument("--list", action="store_true", help="list the systems and stop")
     return p
@@ -243,6 +267,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             dataset = readers.with_distractors(dataset, a.distractors)
         if a.head:
             dataset = dataset.head(*a.head)
+        if a.prepare:
+            if a.system != registry.RUNTIME:
+                _adapter(dataset, a.system, a.bundle, a.preset, a.train, a.out, to_stderr, only_prepare=True)
+            return 0
         row = evaluate(
             dataset, a.system, bundle=a.bundle, preset=a.preset, train=a.train, out=a.out, progress=to_stderr
         )

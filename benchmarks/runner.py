@@ -28,6 +28,7 @@ from benchmarks.systems.base import Result, System
 from delf_edge.types import UInt8Array
 
 RECALL_AT = (1, 5, 10, 20, 50, 100)
+STAGES = ("candidates", "global")  # what `Result.stages` may hold that is worth a figure
 TIMED_PHOTOS = 12
 Progress = Callable[[str, int, int], None]
 
@@ -182,7 +183,8 @@ def figures(dataset: Dataset, done: Run, threshold: float | None = None) -> dict
         },
         "stages": {
             stage: stage_figures(dataset, [r.stages[stage] for r in done.known])
-            for stage in (done.known[0].stages if done.known else ())
+            for stage in STAGES
+            if done.known and stage in done.known[0].stages
         },
         "unknown": unknown_figures(known, right, strangers, threshold),
         "extract_ms": done.extract_ms,

@@ -50,6 +50,7 @@ class System(ABC):
         key: everything that its features depend on; names the cached features.
         needs_fit: whether it learns a whitening or a codebook from training photos.
         stages: names of the stages that `Result.stages` has.
+        places: place of each database photo, where a margin to the next place enters the confidence.
     """
 
     name: str
@@ -57,6 +58,7 @@ class System(ABC):
     key: str
     needs_fit: bool = False
     stages: tuple[str, ...] = ()
+    places: Sequence[str | None] | None = None
 
     @abstractmethod
     def extract(self, pixels: UInt8Array) -> Arrays:

@@ -65,9 +65,8 @@ class DelfSystem(System):
         self._extractor = Extractor(bundle, num_threads=1)
         self._extract_options, self.options = extract, options or LocalOptions()
         settings = hashlib.sha256(repr(extract).encode()).hexdigest()[:12]
-        self.key = f"delf 1 {bundle.id} {settings}"
+        self.key = f"delf 1 {bundle.id} {bundle.variant} {settings}"
         self.calibration = calibration or Calibration.from_mapping(bundle.calibration)
-        self.places: Sequence[str | None] | None = None
         self._index = LocalIndex(bundle.codebook, self.options, verifier)
         self._globals: Float32Array = np.zeros((0, bundle.codebook.global_dim), np.float32)
 

@@ -18,7 +18,8 @@ from benchmarks.systems.base import Result, System
 from benchmarks.systems.keypoints import Detector, at_base_size
 from delf_edge.candidates import CandidateIndex, SearchOptions
 from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import CodeBatch, CodeLayout, decode, encode, pack_codes, project
+from delf_edge.codec import CodeBatch, CodeLayout, decode, encode, pack_codes
+from delf_edge.features import project
 from delf_edge.types import Codebook, Codes, Features, Float32Array, UInt8Array, Verification
 from delf_edge.verification import VerifyOptions, verify
 
@@ -41,7 +42,7 @@ class LocalOptions:
 
     search: SearchOptions = field(default_factory=lambda: SearchOptions(global_weight=0.0))
     verify: VerifyOptions = field(default_factory=VerifyOptions)
-    verified: int = 50
+    verified: int = 20
     min_inliers: int = 6
     query_features: int = 1000
     stored_features: int = 1000

@@ -25,7 +25,6 @@ from delf_edge.decision import Calibration
 
 if TYPE_CHECKING:
     from delf_edge.bundle import Bundle
-
     from delf_edge.recognizer import Recognizer
     from delf_edge.types import Features, Match
 
@@ -98,7 +97,7 @@ def run_runtime(
     from delf_edge.recognizer import Recognizer
 
     folder.mkdir(parents=True, exist_ok=True)
-    used = preset or bundle.default_preset
+    used = preset or bundle.manifest.default_preset
     file = folder / f"{dataset.name}-{bundle.id}-{used}.db"
     index = {n: i for i, n in enumerate(dataset.database)}
     n = len(index)

@@ -1,0 +1,148 @@
+"""The recorded rows as a Markdown table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Rows = Mapping[str, Mapping[str, Any]]
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+COLUMNS = (
+    ("system", "left"),
+    ("in the paper's table", "left"),
+    ("mAP (95 %)", "right"),
+    ("top-1", "right"),
+    ("before RANSAC", "right"),
+    ("recall@50", "right"),
+    ("strangers named", "right"),
+    ("at 95 % recall", "right"),
+    ("extract ms", "right"),
+    ("query ms", "right"),
+    ("bytes/image", "right"),
+    ("RSS MB", "right"),
+)
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A figure, or a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: Any) -> str:
+    """A share in per cent, or a dash."""
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+def cells(name: str, row: Mapping[str, Any]) -> list[str]:
+    """One line of the table."""
+    if "error" in row:
+        return [name, str(row.get("role", "")), str(row["error"]), *[""] * (len(COLUMNS) - 3)]
+    low, high = row["map_ci"]
+    stage = row["stages"].get("candidates") or {"map": None, "recall_at": {}}
+    unknown = row["unknown"]
+    return [
+        name,
+        str(row.get("role") or ""),
+        f"{number(row['map'])} ({number(low, 2)}–{number(high, 2)})",
+        number(row["top1"]),
+        number(stage["map"]),
+        number(stage["recall_at"].get("50")),
+        percent(unknown.get("false_accepts")),
+        percent(unknown["false_accepts_at_95_recall"]),
+        number(row["extract_ms"], 0),
+        number(row["query_ms"], 1),
+        number(row["bytes_per_image"], 0),
+        number(row["rss_mb"], 0),
+    ]
+
+
+def table(systems: Rows) -> str:
+    """The Markdown table, in the order of the rows."""
+    lines = [[c for c, _ in COLUMNS], ["---" if side == "left" else "---:" for _, side in COLUMNS]]
+    lines += [cells(name, row) for name, row in systems.items()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def places(systems: Rows, names: Sequence[str]) -> str:
+    """mAP by place of a few rows, the place with most queries first."""
+    shown = [n for n in names if "places" in systems.get(n, {})]
+    if not shown:
+        return ""
+    counts = {p: v["queries"] for n in shown for p, v in systems[n]["places"].items()}
+    head = ["place", "queries", *shown]
+    lines = [head, ["---", "---:", *["---:"] * len(shown)]]
+    for place in sorted(counts, key=lambda p: (-counts[p], p)):
+        values = [number(systems[n]["places"].get(place, {}).get("map"), 2) for n in shown]
+        lines.append([place, str(counts[place]), *values])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def differences(systems: Rows, a: str, b: str, n: int = 5) -> str:
+    """The queries where one row wins most over the other, both ways (the paper's Figures 6 and 7, in numbers)."""
+    if "queries" not in systems.get(a, {}) or "queries" not in systems.get(b, {}):
+        return ""
+    pairs = [
+        (x["ap"] - y["ap"], x["query"], x["ap"], y["ap"])
+        for x, y in zip(systems[a]["queries"], systems[b]["queries"], strict=True)
+        if x["ap"] is not None and y["ap"] is not None
+    ]
+    pairs.sort()
+    lines = ["| query | " + a + " | " + b + " |", "| --- | ---: | ---: |"]
+    won = [p for p in reversed(pairs) if p[0] > 0][:n]
+    lost = [p for p in pairs if p[0] < 0][:n]
+    lines += [f"| {query} | {x:.2f} | {y:.2f} |" for _, query, x, y in [*won, *lost]]
+    return "\n".join(lines)
+
+
+def document(result: Mapping[str, Any]) -> str:
+    """The part of benchmarks/README.md that is written by `make bench`."""
+    systems: Rows = result["systems"]
+    environment = result["environment"]
+    versions = ", ".join(f"{k} {v}" for k, v in environment["versions"].items())
+    own, rival = "delf-edge", best_other(systems)
+    parts = [
+        f"`{result['command']}` at commit {environment['commit']}, {environment['date']}, on {environment['machine']}; "
+        f"Python {environment['python']}, {versions}.",
+        table(systems),
+        "One thread. mAP by the trapezoid rule with a bootstrap interval over queries; *before RANSAC* is the mAP of "
+        "the candidate stage and *recall@50* its share of positives among the first 50. A *stranger* is a query whose "
+        "place was taken out of the database; *strangers named* is at the row's own threshold (peers: set for 1 % on "
+        "the training set), *at 95 % recall* at the threshold that keeps 95 % of its right answers. RSS is the "
+        "process' largest, the features of the whole set in it for all rows but the last. Figures compare systems run "
+        "side by side here; they are not Oxford or Paris figures.",
+        "![mAP against time](results/speed.png) ![precision and right answers](results/precision_recall.png) "
+        "![reliability](results/reliability.png)",
+    ]
+    by_place = places(systems, [n for n in (own, "GeM", "RootSIFT") if n in systems])
+    if by_place:
+        parts += ["### mAP by place", by_place]
+    if rival:
+        compared = differences(systems, own, rival)
+        if compared:
+            parts += [
+                f"### Where delf-edge wins most over the best other row, and where it loses most ({rival})",
+                compared,
+            ]
+    return "\n\n".join(parts)
+
+
+def best_other(systems: Rows) -> str | None:
+    """The best row that is neither the SDK nor built of its features."""
+    others = {n: r["map"] for n, r in systems.items() if r.get("map") is not None and not n.lower().startswith("delf")}
+    return max(others, key=lambda n: others[n]) if others else None
+
+
+def write_between(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
+    """Replace what stands between two markers of a file.
+
+    Raises:
+        ValueError: the file does not have both markers.
+    """
+    whole = path.read_text(encoding="utf-8")
+    if begin not in whole or end not in whole:
+        raise ValueError(f"{path}: expected the lines {begin} and {end}")
+    before, _, rest = whole.partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")

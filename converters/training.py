@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .augment import CropOptions, degrade, draw_crop, warp
-from .network import INPUT_MEAN, INPUT_SCALE, SPECS, STRIDE, DelfNetwork, gem, load_imagenet
+from .network import INPUT_MEAN, INPUT_SCALE, SPECS, STRIDE, DelfNetwork, gem, load_checkpoint, load_imagenet
 from .photos import Photo
 
 
@@ -416,6 +416,12 @@ class Trainer:
             torch.save(content, folder / (name + ".part"))
             os.replace(folder / (name + ".part"), folder / name)
 
+    def take_heads(self, folder: Path) -> None:
+        """Take the classifiers of an earlier run (its `last.pt`) where it knew the same places."""
+        saved: dict[str, Any] = torch.load(folder / "last.pt", map_location="cpu", weights_only=True)
+        if saved["places"] == self.sampler.places:
+            self.heads.load_state_dict(saved["heads"])
+
     def resume(self, folder: Path) -> None:
         """Continue from `last.pt`.
 
@@ -442,7 +448,7 @@ def train(
     options: TrainOptions | None = None,
     *,
     pairs: Pairs | None = None,
-    start: DelfNetwork | None = None,
+    start: DelfNetwork | Path | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Train, resuming from `out/last.pt` when it is there.
@@ -452,7 +458,7 @@ def train(
         out: folder for `last.pt`, `network.pt` and `log.jsonl`.
         options: what to train.
         pairs: geometrically verified pairs of `photos`.
-        start: network to start from; default: ImageNet weights.
+        start: network to start from, or the folder of an earlier run; default: ImageNet weights.
         report: called with one line of figures now and then.
 
     Returns:
@@ -461,7 +467,10 @@ def train(
     options = options or TrainOptions()
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(Sampler(photos, options, pairs), options, start)
+    network = load_checkpoint(start / "network.pt") if isinstance(start, Path) else start
+    trainer = Trainer(Sampler(photos, options, pairs), options, network)
+    if isinstance(start, Path):
+        trainer.take_heads(start)
     if (folder / "last.pt").exists():
         trainer.resume(folder)
     sums: Counter[str] = Counter()

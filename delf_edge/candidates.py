@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import CodeBatch, CodeLayout, inner_product_tables, normalise
+from delf_edge.codec import CodeBatch, CodeLayout, inner_product_tables
 from delf_edge.errors import OptionError
+from delf_edge.features import l2_normalise
 from delf_edge.store import Store
 from delf_edge.types import (
     BoolArray,
@@ -456,7 +457,7 @@ def _global_similarity(state: _State, descriptor: Float32Array) -> Float64Array:
     similarity = np.zeros(S)
     if descriptor.shape != (G,):
         raise OptionError(f"a global descriptor {descriptor.shape}; the index has dimension {G}")
-    query = normalise(descriptor)
+    query = l2_normalise(descriptor)
     for i in range(0, S, _GLOBAL_CHUNK):
         part = slice(i, i + _GLOBAL_CHUNK)
         similarity[part] = state.global_codes[part].astype(np.float32) @ query * state.global_scale[part]

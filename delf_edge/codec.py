@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge.errors import OptionError
+from delf_edge.features import l2_normalise
 from delf_edge.types import Codebook, Codes, Features, Float32Array, UInt8Array, UInt16Array
 
 PACK_VERSION = 1
@@ -76,25 +77,6 @@ class CodeLayout:
     def record(self) -> np.dtype[np.void]:
         """NumPy dtype of one packed feature: fields `keypoint` (3 bytes), `word`, `code`."""
         return np.dtype([("keypoint", "u1", (3,)), ("word", "<u2"), ("code", "u1", (self.code_size,))])
-
-
-def normalise(vectors: NDArray[np.floating]) -> Float32Array:
-    """Rows of (N, D) scaled to unit L2 norm, float32; zero rows stay zero."""
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)
-
-
-def project(codebook: Codebook, raw: NDArray[np.floating]) -> Float32Array:
-    """L2, PCA, L2 (the paper, section 3.4).
-
-    Args:
-        codebook: gives the mean and the basis.
-        raw: (N, C), outputs of the network.
-
-    Returns:
-        float32 (N, D), unit L2.
-    """
-    return normalise((normalise(raw) - codebook.pca_mean) @ codebook.pca_basis.T)
 
 
 def encode(features: Features, words: NDArray[np.integer], codebook: Codebook) -> Codes:
@@ -147,7 +129,7 @@ def decode(codes: Codes, codebook: Codebook, *, unit: bool = True) -> Float32Arr
     N, M = codes.codes.shape
     residual = codebook.pq[np.arange(M), codes.codes].reshape(N, codebook.dim)  # [n, m] = pq[m, code[n, m]]
     descriptors = codebook.centroids[codes.words] + residual @ codebook.rotation  # R^-1 = R^T
-    return normalise(descriptors) if unit else np.asarray(descriptors, np.float32)
+    return l2_normalise(descriptors) if unit else np.asarray(descriptors, np.float32)
 
 
 def inner_product_tables(queries: Float32Array, codebook: Codebook) -> Float32Array:
@@ -174,7 +156,7 @@ def quantise_global(descriptor: NDArray[np.floating]) -> NDArray[np.int8]:
 
 def decode_global(codes: NDArray[np.int8]) -> Float32Array:
     """int8 (..., G) back to float32 (..., G) of unit L2 norm; zeros stay zeros."""
-    return normalise(codes.astype(np.float32))
+    return l2_normalise(codes.astype(np.float32))
 
 
 def quantise_keypoints(keypoints: NDArray[np.floating], image_size: tuple[int, int]) -> Float32Array:

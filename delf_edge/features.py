@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from delf_edge.bundle import Bundle
 from delf_edge.engine import Engine
@@ -94,11 +95,10 @@ def extract_options(bundle: Bundle, preset: str | None = None, **overrides: Any)
     return ExtractOptions(**{**stored, **overrides})
 
 
-def l2_normalise(rows: Float32Array) -> Float32Array:
-    """Float32 (..., D) with each row scaled to unit L2; a zero row stays zero."""
+def l2_normalise(rows: NDArray[np.floating[Any]]) -> Float32Array:
+    """Rows of (..., D) scaled to unit L2, float32; a zero row stays zero."""
     norm = np.sqrt(np.einsum("...d,...d->...", rows, rows))[..., None]
-    result: Float32Array = rows / np.maximum(norm, np.float32(1e-12))
-    return result
+    return np.asarray(rows / np.maximum(norm, np.float32(1e-12)), np.float32)
 
 
 def project(codebook: Codebook, raw: Float32Array) -> Float32Array:
@@ -180,18 +180,18 @@ class Extractor:
         options = options or extract_options(self.bundle)
         times: dict[str, float] = {} if timings is None else timings
         codebook = self.bundle.codebook
-        with _clock(times, "pyramid"):
+        with clock(times, "pyramid"):
             levels = build_pyramid(image, options.scales, options.base_size, options.max_upscale)
             nothing = not levels or float(levels[-1].pixels.std()) < options.min_contrast
         if nothing:
             return Features.empty(codebook.dim, codebook.global_dim, image.size)
-        with _clock(times, "network"):
+        with clock(times, "network"):
             maps = [self._run(level) for level in levels]
-        with _clock(times, "selection"):
+        with clock(times, "selection"):
             keypoints, scales, scores, raw = self._select(maps, image.size, options)
-        with _clock(times, "projection"):
+        with clock(times, "projection"):
             descriptors = project(codebook, raw)
-        with _clock(times, "global"):
+        with clock(times, "global"):
             target = (
                 working_size(image, options.base_size, options.max_upscale)
                 * self.bundle.manifest.global_spec.level_scale
@@ -284,7 +284,8 @@ def _check_outputs(what: str, engine: Engine, wanted: set[str]) -> None:
 
 
 @contextmanager
-def _clock(times: dict[str, float], stage: str) -> Iterator[None]:
+def clock(times: dict[str, float], stage: str) -> Iterator[None]:
+    """Note the milliseconds that the block takes as `times[stage]`."""
     began = time.perf_counter()
     try:
         yield

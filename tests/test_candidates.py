@@ -11,8 +11,9 @@ from numpy.testing import assert_allclose
 from delf_edge import candidates
 from delf_edge.candidates import CandidateIndex, SearchOptions
 from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import CodeBatch, CodeLayout, decode, decode_global, encode, normalise
+from delf_edge.codec import CodeBatch, CodeLayout, decode, decode_global, encode
 from delf_edge.errors import OptionError
+from delf_edge.features import l2_normalise
 from delf_edge.store import NewImage, Store
 from delf_edge.types import Codebook, Codes, Features
 
@@ -26,7 +27,7 @@ def codebook() -> Codebook:
     return Codebook(
         pca_mean=np.zeros(D, np.float32),
         pca_basis=np.eye(D, dtype=np.float32),
-        centroids=(normalise(rng.normal(size=(K, D))) * 0.8).astype(np.float32),
+        centroids=(l2_normalise(rng.normal(size=(K, D))) * 0.8).astype(np.float32),
         pq=(rng.normal(size=(M, 256, D // M)) * 0.25).astype(np.float32),
         rotation=np.linalg.qr(rng.normal(size=(D, D)))[0].astype(np.float32),
         global_mean=np.zeros(G, np.float32),
@@ -45,8 +46,8 @@ def make_features(seed: int, n: int = 20, dim: int = D) -> Features:
         keypoints=(rng.random((n, 2)) * 300).astype(np.float32),
         scales=np.ones(n, np.float32),
         scores=np.ones(n, np.float32),
-        descriptors=normalise(rng.normal(size=(n, dim))),
-        global_descriptor=normalise(rng.normal(size=G)),
+        descriptors=l2_normalise(rng.normal(size=(n, dim))),
+        global_descriptor=l2_normalise(rng.normal(size=G)),
         image_size=(320, 240),
     )
 
@@ -58,8 +59,8 @@ def noisy(features: Features, amount: float, seed: int) -> Features:
         features.keypoints,
         features.scales,
         features.scores,
-        normalise(features.descriptors + amount * rng.normal(size=features.descriptors.shape)),
-        normalise(features.global_descriptor + amount * rng.normal(size=G)),
+        l2_normalise(features.descriptors + amount * rng.normal(size=features.descriptors.shape)),
+        l2_normalise(features.global_descriptor + amount * rng.normal(size=G)),
         features.image_size,
     )
 

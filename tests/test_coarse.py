@@ -7,15 +7,15 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import normalise
 from delf_edge.errors import OptionError
+from delf_edge.features import l2_normalise
 
 
 def clustered(n: int, dim: int, seed: int) -> np.ndarray:
     """Unit vectors of low intrinsic dimension, as descriptors are."""
     basis = np.random.default_rng(99).normal(size=(8, dim))
     rng = np.random.default_rng(seed)
-    return normalise(np.tanh(rng.normal(size=(n, 8)) @ basis) + 0.3 * rng.normal(size=(n, dim)))
+    return l2_normalise(np.tanh(rng.normal(size=(n, 8)) @ basis) + 0.3 * rng.normal(size=(n, dim)))
 
 
 def brute_force(queries: np.ndarray, centroids: np.ndarray, n: int) -> np.ndarray:

@@ -14,14 +14,13 @@ from delf_edge.codec import (
     decode_global,
     encode,
     inner_product_tables,
-    normalise,
     pack_codes,
     packed_size,
-    project,
     quantise_global,
     unpack_codes,
 )
 from delf_edge.errors import OptionError
+from delf_edge.features import l2_normalise, project
 from delf_edge.types import Codebook, Codes, Features
 
 D, M, K, C, G = 12, 3, 40, 20, 8
@@ -32,7 +31,7 @@ def make_codebook(seed: int = 0) -> Codebook:
     return Codebook(
         pca_mean=rng.normal(size=C).astype(np.float32) * 0.01,
         pca_basis=rng.normal(size=(D, C)).astype(np.float32),
-        centroids=normalise(rng.normal(size=(K, D))),
+        centroids=l2_normalise(rng.normal(size=(K, D))),
         pq=(rng.normal(size=(M, 256, D // M)) * 0.1).astype(np.float32),
         rotation=np.linalg.qr(rng.normal(size=(D, D)))[0].astype(np.float32),
         global_mean=np.zeros(G, np.float32),
@@ -48,7 +47,7 @@ def make_features(descriptors: np.ndarray, seed: int = 0, size: tuple[int, int] 
         scales=np.ones(N, np.float32),
         scores=np.ones(N, np.float32),
         descriptors=np.asarray(descriptors, np.float32),
-        global_descriptor=normalise(rng.normal(size=G)),
+        global_descriptor=l2_normalise(rng.normal(size=G)),
         image_size=size,
     )
 
@@ -67,7 +66,7 @@ def test_descriptors_built_from_codewords_decode_exactly() -> None:
 
 def test_encode_picks_the_nearest_codeword_as_the_plain_loop_does() -> None:
     codebook = make_codebook()
-    d = normalise(np.random.default_rng(2).normal(size=(50, D)))
+    d = l2_normalise(np.random.default_rng(2).normal(size=(50, D)))
     words, _ = CoarseIndex(codebook.centroids).assign(d)
     encoded = encode(make_features(d), words[:, 0], codebook)
     for n in range(50):
@@ -80,7 +79,7 @@ def test_encode_picks_the_nearest_codeword_as_the_plain_loop_does() -> None:
 def test_tables_and_centroids_add_up_to_the_inner_product() -> None:
     codebook = make_codebook()
     rng = np.random.default_rng(3)
-    stored, queries = normalise(rng.normal(size=(30, D))), normalise(rng.normal(size=(7, D)))
+    stored, queries = l2_normalise(rng.normal(size=(30, D))), l2_normalise(rng.normal(size=(7, D)))
     words, _ = CoarseIndex(codebook.centroids).assign(stored)
     codes = encode(make_features(stored), words[:, 0], codebook)
     tables = inner_product_tables(queries, codebook)
@@ -105,7 +104,7 @@ def test_project_is_l2_pca_l2() -> None:
 
 
 def test_global_code_keeps_the_direction() -> None:
-    g = normalise(np.random.default_rng(5).normal(size=256))
+    g = l2_normalise(np.random.default_rng(5).normal(size=256))
     code = quantise_global(g)
     assert code.dtype == np.int8
     assert np.abs(code.astype(int)).max() == 127

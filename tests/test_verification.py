@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from delf_edge.codec import normalise
 from delf_edge.errors import OptionError
+from delf_edge.features import l2_normalise
 from delf_edge.types import Features
 from delf_edge.verification import VerifyOptions, _samples, estimate_affine, match, verify
 
@@ -109,7 +109,7 @@ def test_samples_are_three_different_points(n: int) -> None:
 
 def test_match_is_mutual_as_the_plain_loop_says() -> None:
     rng = np.random.default_rng(1)
-    a, b = normalise(rng.normal(size=(40, 8))), normalise(rng.normal(size=(55, 8)))
+    a, b = l2_normalise(rng.normal(size=(40, 8))), l2_normalise(rng.normal(size=(55, 8)))
     similarity = a @ b.T
     expected = [
         (i, j)
@@ -135,7 +135,7 @@ def test_match_of_nothing(shape: tuple[int, int]) -> None:
 
 def test_verify_scales_its_tolerance_to_the_stored_image() -> None:
     source, target = scene(50, 0, noise=2.5)
-    descriptors = normalise(np.random.default_rng(2).normal(size=(50, 32)))
+    descriptors = l2_normalise(np.random.default_rng(2).normal(size=(50, 32)))
     query = features_at(source, descriptors)
     small = verify(7, query, descriptors, target, (640, 480))
     large = verify(7, query, descriptors, target * 4, (2560, 1920))
@@ -150,7 +150,7 @@ def test_verify_scales_its_tolerance_to_the_stored_image() -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_too_few_features_verify_to_nothing(n: int) -> None:
-    descriptors = normalise(np.random.default_rng(3).normal(size=(n, 8)))
+    descriptors = l2_normalise(np.random.default_rng(3).normal(size=(n, 8)))
     result = verify(
         1, features_at(np.zeros((n, 2)), descriptors), descriptors, np.zeros((n, 2), np.float32), (640, 480)
     )

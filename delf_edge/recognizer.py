@@ -1,0 +1,548 @@
+"""The one path through all stages: add, remove, identify.
+
+::
+
+    with Recognizer.open("places.db") as places:
+        places.add("eiffel.jpg", landmark="Eiffel Tower")
+        answer = places.identify("holiday.jpg")
+        print(answer.landmark, answer.probability, answer.n_inliers)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from delf_edge.bundle import Bundle, default_bundle_path
+from delf_edge.candidates import CandidateIndex, SearchOptions
+from delf_edge.coarse import CoarseIndex
+from delf_edge.codec import CodeLayout, decode, encode
+from delf_edge.decision import Calibration
+from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
+from delf_edge.features import Extractor, clock, extract_options
+from delf_edge.images import ChannelOrder, PhotoSource, content_hash, load_image, read_photo
+from delf_edge.store import NewImage, Problem, Store, StoredImage, StoreInfo
+from delf_edge.types import Answer, Candidate, Codes, Features, Float32Array, Image, Match, Verification
+from delf_edge.verification import VerifyOptions, verify
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifyOptions:
+    """How a query is answered.
+
+    Attributes:
+        search: the candidate stage.
+        geometry: the check of one candidate.
+        verify: candidates checked at most, best first.
+        certain: stop checking once the best probability is this high and every image left scores lower unverified.
+        min_inliers: fewer prove nothing, whatever the probability.
+    """
+
+    search: SearchOptions = field(default_factory=SearchOptions)
+    geometry: VerifyOptions = field(default_factory=VerifyOptions)
+    verify: int = 20
+    certain: float = 0.999
+    min_inliers: int = 6
+
+    def __post_init__(self) -> None:
+        if self.verify < 0 or self.min_inliers < 0 or not 0 < self.certain <= 1:
+            raise OptionError(f"verify and min_inliers must not be negative, certain must be in (0, 1]: {self}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AddItem:
+    """A photo to add with `Recognizer.add_many`."""
+
+    photo: PhotoSource
+    landmark: str
+    name: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    channel_order: ChannelOrder | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddResult:
+    """What became of an added photo.
+
+    Attributes:
+        image_id: its id in the store.
+        name, landmark: as stored.
+        status: "added"; "unchanged", the same photo was there with the same landmark; "updated", the same photo got a
+            new name or landmark; "replaced", another photo had this name.
+        n_features: features stored.
+    """
+
+    image_id: int
+    name: str
+    landmark: str
+    status: Literal["added", "unchanged", "updated", "replaced"]
+    n_features: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AddError:
+    """A photo that could not be added: its name and why."""
+
+    name: str
+    error: DelfEdgeError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """The proof of an answer.
+
+    Attributes:
+        answer: what `identify` returns.
+        image: the decoded query; keypoints of the query refer to it.
+        query_keypoints, stored_keypoints: float32 (P, 2), the inliers, (x, y) in pixels of the query and of the stored
+            image; empty where nothing was verified.
+        stored: the stored image's row, None where there is no candidate.
+    """
+
+    answer: Answer
+    image: Image
+    query_keypoints: Float32Array
+    stored_keypoints: Float32Array
+    stored: StoredImage | None
+
+
+class Recognizer:
+    """A database of places, open for adding and asking. Use as a context manager; safe to share between threads.
+
+    Attributes:
+        bundle: the loaded model.
+        store: the database file.
+    """
+
+    def __init__(self, store: Store, bundle: Bundle, *, preset: str | None = None, num_threads: int = 1) -> None:
+        """Use `Recognizer.open`."""
+        self.store, self.bundle = store, bundle
+        self._extractor = Extractor(bundle, num_threads=num_threads)
+        self._extract_options = extract_options(bundle, preset)
+        self._calibration = Calibration.from_mapping(bundle.calibration)
+        self._coarse = CoarseIndex(bundle.codebook.centroids)
+        self._index = CandidateIndex.from_store(store)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        bundle: str | os.PathLike[str] | Bundle | None = None,
+        preset: str | None = None,
+        read_only: bool = False,
+        num_threads: int = 1,
+    ) -> Self:
+        """Open a database, creating it if need be.
+
+        Args:
+            path: the SQLite file.
+            bundle: folder of a model bundle, or a loaded one; default: the one that came with the package.
+            preset: extraction preset of the bundle, such as "fast" or "balanced"; default: the bundle's own.
+            read_only: never write; the file must exist.
+            num_threads: threads of the network.
+
+        Raises:
+            BundleError: the bundle is damaged or unknown to this SDK.
+            StoreError: the file is damaged, locked, newer, or was made with another bundle.
+            OptionError: there is no such preset.
+        """
+        loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle or default_bundle_path())
+        layout = CodeLayout.of(loaded.codebook)
+        store = Store.open(path, bundle_id=loaded.id, layout=layout, mode="ro" if read_only else "rw")
+        try:
+            return cls(store, loaded, preset=preset, num_threads=num_threads)
+        except BaseException:
+            store.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database; closing twice is fine."""
+        self.store.close()
+
+    # ------------------------------------------------------------------ changing
+
+    def add(
+        self,
+        photo: PhotoSource,
+        *,
+        landmark: str,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        channel_order: ChannelOrder | None = None,
+    ) -> AddResult:
+        """Store a photo of a landmark, durably when this returns.
+
+        The same photo twice is one image: it keeps its id and takes the new landmark, name and metadata.
+
+        Args:
+            photo: path, encoded bytes, or uint8 array (H, W, 3) with `channel_order`.
+            landmark: name of the place.
+            name: name of the image, unique in the database; default: the path as given, or the start of the content
+                hash.
+            metadata: anything JSON can hold.
+            channel_order: "RGB" or "BGR", for arrays.
+
+        Raises:
+            ImageError: the photo cannot be used; nothing was stored.
+            StoreError: the database cannot be written; nothing was stored.
+        """
+        return self._add(AddItem(photo, landmark, name, metadata, channel_order))
+
+    def add_many(
+        self, items: Iterable[AddItem], *, on_error: Literal["raise", "collect"] = "raise"
+    ) -> Iterator[AddResult | AddError]:
+        """Store photos one after the other, each durably when it is yielded.
+
+        Args:
+            items: what to add.
+            on_error: "collect" yields an `AddError` for a photo that cannot be used and goes on.
+
+        Raises:
+            ImageError: with "raise", the first photo that cannot be used.
+            StoreError: the database cannot be written, in either mode.
+        """
+        if on_error not in ("raise", "collect"):
+            raise OptionError(f"on_error={on_error!r}: must be 'raise' or 'collect'")
+        for item in items:
+            try:
+                result: AddResult | AddError = self._add(item)
+            except ImageError as e:
+                if on_error == "raise":
+                    raise
+                result = AddError(item.name or _name_of(item.photo, b""), e)
+            yield result
+
+    def _add(self, item: AddItem) -> AddResult:
+        photo = item.photo
+        if isinstance(photo, str | os.PathLike):
+            photo = read_photo(photo)  # once, so that what is hashed is what is stored
+        digest = content_hash(photo, channel_order=item.channel_order)
+        name = item.name or _name_of(item.photo, digest)
+        known = self.store.find_content(digest)
+        codes: Codes | None = None
+        if known is not None:
+            stored = self.store.image(known)
+            codes = self.store.codes([known]).get(known)
+            metadata = stored.metadata if item.metadata is None else item.metadata
+            same = (stored.name, stored.landmark, stored.metadata) == (name, item.landmark, metadata)
+            if codes is not None and same:
+                return AddResult(known, name, item.landmark, "unchanged", len(codes))
+        else:
+            metadata = item.metadata or {}
+        if codes is None:
+            codes = self._encode(self.extract(photo, channel_order=item.channel_order))
+        added = self.store.add(NewImage(name, item.landmark, digest, codes, metadata))
+        return AddResult(added.image_id, name, item.landmark, added.status, len(codes))
+
+    def _encode(self, features: Features) -> Codes:
+        words, _ = self._coarse.assign(features.descriptors, exact=True)
+        return encode(features, words[:, 0], self.bundle.codebook)
+
+    def remove(self, image: str | int) -> int:
+        """Remove an image by name or id; returns its id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        name = image if isinstance(image, str) else self.store.image(image).name
+        return self.store.remove(name)[0]
+
+    def remove_landmark(self, landmark: str) -> list[int]:
+        """Remove all images of a landmark in one transaction; returns their ids.
+
+        Raises:
+            NotFoundError: no image shows it.
+        """
+        names = [image.name for image in self.store.images() if image.landmark == landmark]
+        if not names:
+            raise NotFoundError(f"{self.store.path}: no image shows {landmark!r}")
+        return self.store.remove(*names)
+
+    def relabel(self, image: str | int, landmark: str) -> int:
+        """Say that an image shows another landmark; returns its id.
+
+        Raises:
+            NotFoundError: there is no such image.
+        """
+        name = image if isinstance(image, str) else self.store.image(image).name
+        return self.store.relabel(name, landmark)
+
+    # ------------------------------------------------------------------ asking
+
+    def extract(
+        self,
+        photo: PhotoSource,
+        *,
+        channel_order: ChannelOrder | None = None,
+        timings: dict[str, float] | None = None,
+    ) -> Features:
+        """The features of a photo, as they would be stored or searched with.
+
+        Args:
+            photo: path, encoded bytes, or uint8 array.
+            channel_order: "RGB" or "BGR", for arrays.
+            timings: filled with milliseconds per stage.
+
+        Raises:
+            ImageError: the photo cannot be used.
+        """
+        return self._extract(photo, channel_order, {} if timings is None else timings)[1]
+
+    def _extract(
+        self, photo: PhotoSource, channel_order: ChannelOrder | None, timings: dict[str, float]
+    ) -> tuple[Image, Features]:
+        with clock(timings, "decode"):
+            image = load_image(photo, channel_order=channel_order)
+        return image, self._extractor.extract(image, self._extract_options, timings)
+
+    def identify(
+        self,
+        photo: PhotoSource,
+        *,
+        top: int = 5,
+        channel_order: ChannelOrder | None = None,
+        deadline_ms: float | None = None,
+        options: IdentifyOptions | None = None,
+    ) -> Answer:
+        """Name the landmark a photo shows, or say that it is unknown.
+
+        Args:
+            photo: path, encoded bytes, or uint8 array (H, W, 3) with `channel_order`.
+            top: landmarks listed in `Answer.matches` at most.
+            channel_order: "RGB" or "BGR", for arrays.
+            deadline_ms: milliseconds after which no further candidate is checked; the answer then says so.
+            options: see `IdentifyOptions`.
+
+        Raises:
+            ImageError: the photo cannot be used.
+            StoreError: the database cannot be read.
+        """
+        return self._identify(photo, top, channel_order, deadline_ms, options or IdentifyOptions())[0]
+
+    def identify_many(self, photos: Iterable[PhotoSource], *, top: int = 5) -> Iterator[Answer]:
+        """Answers to photos, in order."""
+        for photo in photos:
+            yield self.identify(photo, top=top)
+
+    def explain(
+        self, photo: PhotoSource, *, channel_order: ChannelOrder | None = None, options: IdentifyOptions | None = None
+    ) -> Explanation:
+        """Identify a photo and return the matched points as proof; arguments and errors as `identify`."""
+        answer, image, features = self._identify(photo, 5, channel_order, None, options or IdentifyOptions())
+        proof = answer.verification
+        if proof is None:
+            nowhere = np.zeros((0, 2), np.float32)
+            return Explanation(answer, image, nowhere, nowhere, None)
+        pairs = proof.matches[proof.inliers]
+        codes = self.store.codes([proof.image_id])[proof.image_id]
+        return Explanation(
+            answer,
+            image,
+            features.keypoints[pairs[:, 0]],
+            codes.keypoints[pairs[:, 1]],
+            self.store.image(proof.image_id),
+        )
+
+    def search(
+        self,
+        photo: PhotoSource,
+        top_k: int = 100,
+        *,
+        channel_order: ChannelOrder | None = None,
+        options: IdentifyOptions | None = None,
+    ) -> list[Match]:
+        """Rank stored images by how likely they show the photo's place; every image, not one per landmark.
+
+        Args:
+            photo: path, encoded bytes, or uint8 array.
+            top_k: images returned at most.
+            channel_order: "RGB" or "BGR", for arrays.
+            options: see `IdentifyOptions`; `certain` does not apply.
+
+        Raises:
+            ImageError: the photo cannot be used.
+        """
+        features = self.extract(photo, channel_order=channel_order)
+        return self.rank(features, top_k, options=options)
+
+    def rank(self, features: Features, top_k: int = 100, *, options: IdentifyOptions | None = None) -> list[Match]:
+        """As `search`, for features that were extracted before."""
+        options = options or IdentifyOptions()
+        self._index.refresh(self.store)
+        candidates = self._candidates(features, options, top_k)
+        checked = {c.image_id: v for c, v in self._verify(features, candidates[: options.verify], options)}
+        return self._matches(features, candidates, checked)[:top_k]
+
+    def _identify(
+        self,
+        photo: PhotoSource,
+        top: int,
+        channel_order: ChannelOrder | None,
+        deadline_ms: float | None,
+        options: IdentifyOptions,
+    ) -> tuple[Answer, Image, Features]:
+        began = time.perf_counter()
+        timings: dict[str, float] = {}
+        image, features = self._extract(photo, channel_order, timings)
+        with clock(timings, "refresh"):
+            self._index.refresh(self.store)
+        with clock(timings, "candidates"):
+            candidates = self._candidates(features, options, options.search.top)
+        checked: dict[int, Verification] = {}
+        cut = False
+        with clock(timings, "verify"):
+            shortlist = candidates[: options.verify]
+            for done, (candidate, verification) in enumerate(self._verify(features, shortlist, options), 1):
+                checked[candidate.image_id] = verification
+                if done == len(shortlist):
+                    break
+                if deadline_ms is not None and (time.perf_counter() - began) * 1000 > deadline_ms:
+                    cut = True
+                    break
+                if done % 3 == 0 and self._is_certain(features, candidates, checked, options):
+                    break
+        matches = _one_per_landmark(self._matches(features, candidates, checked))
+        timings["total"] = (time.perf_counter() - began) * 1000
+        return self._answer(features, matches[:top], checked, cut, options, timings), image, features
+
+    def _candidates(self, features: Features, options: IdentifyOptions, top: int) -> list[Candidate]:
+        search = replace(options.search, top=max(top, options.verify, 1))
+        return self._index.search(features, self.bundle.codebook, self._coarse, search)
+
+    def _verify(
+        self, features: Features, candidates: Sequence[Candidate], options: IdentifyOptions
+    ) -> Iterator[tuple[Candidate, Verification]]:
+        """Check candidates in order; one that vanished or is damaged counts as not verified."""
+        codes = self.store.codes([c.image_id for c in candidates])
+        for candidate in candidates:
+            stored = codes.get(candidate.image_id)
+            if stored is None:
+                continue
+            descriptors, size = decode(stored, self.bundle.codebook), stored.image_size
+            yield candidate, verify(candidate.image_id, features, descriptors, stored.keypoints, size, options.geometry)
+
+    def _score(self, features: Features, candidate: Candidate, checked: Mapping[int, Verification]) -> float:
+        verification = checked.get(candidate.image_id)
+        return self._calibration.score(
+            candidate.votes / max(len(features), 1),
+            candidate.similarity,
+            0 if verification is None else verification.n_inliers,
+        )
+
+    def _is_certain(
+        self,
+        features: Features,
+        candidates: Sequence[Candidate],
+        checked: Mapping[int, Verification],
+        options: IdentifyOptions,
+    ) -> bool:
+        """Whether the best verified image is beyond doubt against the rest as it stands."""
+        scores = sorted((self._score(features, c, checked) for c in candidates), reverse=True)
+        best = max((v.n_inliers for v in checked.values()), default=0)
+        if best < 3 * options.min_inliers:
+            return False
+        margin = scores[0] - (scores[len(checked)] if len(scores) > len(checked) else 0.0)
+        return self._calibration.probability(scores[0], margin) >= options.certain
+
+    def _matches(
+        self, features: Features, candidates: Sequence[Candidate], checked: Mapping[int, Verification]
+    ) -> list[Match]:
+        """Candidates as matches, best score first; those whose row is gone or damaged are left out."""
+        rows = {row.image_id: row for row in self.store.images_by_id([c.image_id for c in candidates])}
+        scored = [(self._score(features, c, checked), c) for c in candidates if c.image_id in rows]
+        scored.sort(key=lambda pair: (-pair[0], pair[1].image_id))
+        best: dict[str, float] = {}
+        for score, candidate in scored:
+            best.setdefault(rows[candidate.image_id].landmark, score)
+        ranked = sorted(best.values(), reverse=True)
+        matches = []
+        for score, candidate in scored:
+            row = rows[candidate.image_id]
+            rival = ranked[0] if row.landmark != next(iter(best)) else ranked[1] if len(ranked) > 1 else 0.0
+            verification = checked.get(candidate.image_id)
+            matches.append(
+                Match(
+                    candidate.image_id,
+                    row.name,
+                    row.landmark,
+                    score,
+                    self._calibration.probability(score, score - rival),
+                    0 if verification is None else verification.n_inliers,
+                    candidate.similarity,
+                )
+            )
+        return matches
+
+    def _answer(
+        self,
+        features: Features,
+        matches: Sequence[Match],
+        checked: Mapping[int, Verification],
+        cut: bool,
+        options: IdentifyOptions,
+        timings: dict[str, float],
+    ) -> Answer:
+        threshold = self._calibration.threshold
+        suffix = "; checking was cut short by the deadline" if cut else ""
+        if not matches:
+            why = "the photo has no features" if not len(features) else "the database has no image like it"
+            return Answer(None, None, 0.0, 0, why + suffix, milliseconds=timings)
+        best = matches[0]
+        proof = checked.get(best.image_id)
+        evidence = f"{best.n_inliers} matched points, probability {best.probability:.2f}"
+        found = best.probability >= threshold and best.n_inliers >= options.min_inliers
+        if found:
+            why = f"{evidence}, threshold {threshold:.2f}"
+        elif best.n_inliers < options.min_inliers:
+            why = f"the best image, {best.name}, has {evidence}; {options.min_inliers} points are needed"
+        else:
+            why = f"the best image, {best.name}, has {evidence}, below the threshold {threshold:.2f}"
+        return Answer(
+            best.landmark if found else None,
+            best.name if found else None,
+            best.probability,
+            best.n_inliers,
+            why + suffix,
+            tuple(matches),
+            proof,
+            timings,
+        )
+
+    # ------------------------------------------------------------------ the file
+
+    def info(self) -> StoreInfo:
+        """Facts about the database."""
+        return self.store.info()
+
+    def verify(self) -> list[Problem]:
+        """Check every checksum of the database; an empty list is a clean file."""
+        return self.store.verify()
+
+    def snapshot(self, target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Copy the database while it is in use."""
+        return self.store.snapshot(target, overwrite=overwrite)
+
+
+def _name_of(photo: PhotoSource, digest: bytes) -> str:
+    return os.fspath(photo) if isinstance(photo, str | os.PathLike) else f"photo-{digest.hex()[:12]}"
+
+
+def _one_per_landmark(matches: Iterable[Match]) -> list[Match]:
+    best: dict[str, Match] = {}
+    for match in matches:
+        best.setdefault(match.landmark, match)
+    return list(best.values())

@@ -1,0 +1,202 @@
+"""The whole path on the tiny bundle: random weights, so it knows a photo again but not a place."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from delf_edge import (
+    AddError,
+    AddItem,
+    AddResult,
+    Bundle,
+    BundleMismatchError,
+    IdentifyOptions,
+    ImageDecodeError,
+    NotFoundError,
+    OptionError,
+    ReadOnlyError,
+    Recognizer,
+)
+from delf_edge.decision import Calibration
+from delf_edge.errors import BundleError
+
+BUNDLE = Path(__file__).parent / "fixtures" / "tiny_bundle"
+
+
+def scene(seed: int) -> np.ndarray:
+    """uint8 (240, 320, 3): blocks of random colours, different for each seed."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (12, 16, 3)).astype(np.uint8)
+    return np.asarray(cv2.resize(blocks, (320, 240), interpolation=cv2.INTER_NEAREST))
+
+
+def encoded(seed: int) -> bytes:
+    return cv2.imencode(".png", scene(seed))[1].tobytes()
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle.load(BUNDLE)
+
+
+@pytest.fixture
+def places(tmp_path: Path, bundle: Bundle) -> Iterator[Recognizer]:
+    with Recognizer.open(tmp_path / "places.db", bundle=bundle) as opened:
+        yield opened
+
+
+def test_an_added_photo_is_ranked_first_with_its_points_as_proof(places: Recognizer) -> None:
+    for seed in range(5):
+        result = places.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
+        assert (result.status, result.name) == ("added", f"{seed}.png")
+        assert result.n_features > 10
+    proof = places.explain(encoded(3))
+    best = proof.answer.matches[0]
+    assert (best.name, best.landmark) == ("3.png", "place 3")
+    assert best.n_inliers >= 10
+    assert proof.stored is not None
+    assert proof.stored.name == "3.png"
+    assert len(proof.query_keypoints) == best.n_inliers
+    np.testing.assert_allclose(proof.query_keypoints, proof.stored_keypoints, atol=7)
+    assert {"decode", "candidates", "verify", "total"} <= set(proof.answer.milliseconds)
+    assert places.search(encoded(3), 2)[0].name == "3.png"
+    assert len(places.search(encoded(3), 2)) == 2
+
+
+def test_the_threshold_of_the_bundle_decides_between_name_and_unknown(places: Recognizer) -> None:
+    places.add(encoded(0), landmark="here", name="0.png")
+    places._calibration = Calibration(threshold=0.0)
+    named = places.identify(encoded(0))
+    assert (named.landmark, named.image, named.found) == ("here", "0.png", True)
+    places._calibration = Calibration(threshold=1.1)
+    unknown = places.identify(encoded(0))
+    assert (unknown.landmark, unknown.image, unknown.found) == (None, None, False)
+    assert unknown.matches[0].name == "0.png"
+    assert "below the threshold" in unknown.reason
+    places._calibration = Calibration(threshold=0.0)
+    strict = places.identify(encoded(0), options=IdentifyOptions(min_inliers=10_000))
+    assert strict.landmark is None
+    assert "10000 points are needed" in strict.reason
+
+
+def test_empty_is_ordinary(places: Recognizer) -> None:
+    black = np.zeros((120, 160, 3), np.uint8)
+    assert places.identify(encoded(0)).landmark is None  # an empty database
+    assert places.identify(encoded(0)).matches == ()
+    result = places.add(black, landmark="dark room", channel_order="RGB")
+    assert result.n_features == 0
+    answer = places.identify(black, channel_order="RGB")
+    assert answer.landmark is None
+    assert answer.reason == "the photo has no features"
+    assert places.search(black, channel_order="RGB") == []
+
+
+def test_the_same_photo_twice_is_one_image(places: Recognizer) -> None:
+    first = places.add(encoded(0), landmark="here", name="a.png")
+    again = places.add(encoded(0), landmark="here", name="a.png")
+    moved = places.add(encoded(0), landmark="there", name="b.png")
+    other = places.add(encoded(1), landmark="there", name="b.png")
+    assert [r.status for r in (first, again, moved, other)] == ["added", "unchanged", "updated", "replaced"]
+    assert first.image_id == again.image_id == moved.image_id != other.image_id
+    assert places.info().n_images == 1
+
+
+def test_changes_take_effect_at_once_for_a_reader_with_the_file_open(tmp_path: Path, bundle: Bundle) -> None:
+    with Recognizer.open(tmp_path / "p.db", bundle=bundle) as writer:
+        writer.add(encoded(0), landmark="old name", name="0.png")
+        with Recognizer.open(tmp_path / "p.db", bundle=bundle, read_only=True) as reader:
+            assert reader.search(encoded(0))[0].landmark == "old name"
+            writer.relabel("0.png", "new name")
+            assert reader.search(encoded(0))[0].landmark == "new name"
+            added = writer.add(encoded(1), landmark="other", name="1.png")
+            assert reader.search(encoded(1))[0].name == "1.png"
+            writer.remove(added.image_id)
+            assert [m.name for m in reader.search(encoded(1))] in ([], ["0.png"])
+            assert writer.remove_landmark("new name") != []
+            assert reader.search(encoded(0)) == []
+            with pytest.raises(ReadOnlyError):
+                reader.add(encoded(2), landmark="x")
+            for change in (lambda: writer.remove("0.png"), lambda: writer.remove_landmark("new name")):
+                with pytest.raises(NotFoundError):
+                    change()
+
+
+def test_a_bad_photo_is_one_reported_item_and_the_rest_goes_in(places: Recognizer, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"not a photo")
+    items = [
+        AddItem(encoded(0), "here", name="0.png"),
+        AddItem(tmp_path / "bad.jpg", "here"),
+        AddItem(encoded(1), "here", name="1.png"),
+    ]
+    results = list(places.add_many(items, on_error="collect"))
+    assert [type(r) for r in results] == [AddResult, AddError, AddResult]
+    assert isinstance(results[1], AddError)
+    assert results[1].name.endswith("bad.jpg")
+    with pytest.raises(ImageDecodeError):
+        list(places.add_many(items))
+    with pytest.raises(OptionError, match="on_error"):
+        list(places.add_many(items, on_error="ignore"))  # type: ignore[arg-type]
+    assert places.info().n_images == 2
+
+
+def test_a_deadline_cuts_the_check_and_says_so(places: Recognizer) -> None:
+    for seed in range(4):
+        places.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
+    cut = places.identify(encoded(2), deadline_ms=0.0)
+    assert "cut short by the deadline" in cut.reason
+    whole = places.identify(encoded(2))
+    assert "cut short" not in whole.reason
+    assert whole.matches[0].name == "2.png"
+
+
+def test_threads_share_a_recognizer_and_get_the_answers_of_one(places: Recognizer) -> None:
+    for seed in range(4):
+        places.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
+    alone = [places.identify(encoded(seed)) for seed in range(4)]
+    found: dict[int, str] = {}
+
+    def ask(seed: int) -> None:
+        answer = places.identify(encoded(seed))
+        found[seed] = f"{answer.matches[0].name} {answer.n_inliers}"
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert found == {seed: f"{a.matches[0].name} {a.n_inliers}" for seed, a in enumerate(alone)}
+
+
+def test_a_database_of_another_bundle_is_refused_by_both_ids(tmp_path: Path, bundle: Bundle) -> None:
+    import json
+    import shutil
+
+    Recognizer.open(tmp_path / "p.db", bundle=bundle).close()
+    other = tmp_path / "other"
+    shutil.copytree(BUNDLE, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["version"] = "something else"
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    changed = Bundle.load(other)
+    with pytest.raises(BundleMismatchError, match=rf"{bundle.id}.*{changed.id}"):
+        Recognizer.open(tmp_path / "p.db", bundle=changed)
+
+
+def test_calibration_refuses_unknown_names_and_numbers() -> None:
+    assert Calibration.from_mapping({"votes": 2, "expansion": 3}) == Calibration(votes=2.0, expansion=3)
+    for bad in ({"vote": 1.0}, {"votes": "1"}, {"votes": True}, {"votes": float("nan")}):
+        with pytest.raises(BundleError, match="vote"):
+            Calibration.from_mapping(bad)
+
+
+def test_score_counts_only_inliers_above_the_floor_and_probability_is_monotonic() -> None:
+    c = Calibration(votes=1.0, similarity=1.0, inliers=1.0, floor=8.0)
+    assert c.score(0.25, 0.5, 0) == c.score(0.25, 0.5, 8) == 1.0
+    assert c.score(0.25, 0.5, 17) == pytest.approx(1.0 + np.log(2.0))
+    p = [c.probability(s, m) for s, m in [(-1e6, 0), (0, 0), (1, 0), (1, 1), (1e6, 0)]]
+    assert p == sorted(p)
+    assert (p[0], p[-1]) == (0.0, 1.0)

@@ -47,7 +47,7 @@ class ExtractOptions:
             suppress each other: the same point at two scales matches photos from two distances.
         base_size: longer side in pixels at scale 1.
         max_upscale: how many times a small photo may be enlarged to reach `base_size`.
-        min_contrast: standard deviation in grey values (0..255) below which a photo counts as showing nothing, such
+        min_contrast: standard deviation of the most varied colour channel (0..255) below which a photo counts as showing nothing, such
             as a covered lens, and gives no features.
     """
 
@@ -182,7 +182,7 @@ class Extractor:
         codebook = self.bundle.codebook
         with clock(times, "pyramid"):
             levels = build_pyramid(image, options.scales, options.base_size, options.max_upscale)
-            nothing = not levels or float(levels[-1].pixels.std()) < options.min_contrast
+            nothing = not levels or _contrast(levels[-1]) < options.min_contrast
         if nothing:
             return Features.empty(codebook.dim, codebook.global_dim, image.size)
         with clock(times, "network"):
@@ -262,6 +262,13 @@ class Extractor:
                 f"the tail gives {global_map.shape[-1]} channels, the manifest says {expected}; pack it again"
             )
         return pool_global(self.bundle.codebook, global_map, self.bundle.manifest.global_spec.gem_p)
+
+
+def _contrast(level: PyramidLevel) -> float:
+    """Largest standard deviation of a colour channel. Over all values at once, a plain blue wall would have contrast."""
+    import cv2
+
+    return float(cv2.meanStdDev(level.pixels)[1].max())
 
 
 def local_maxima(scores: Float32Array, radius: float) -> BoolArray:

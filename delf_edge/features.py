@@ -47,8 +47,8 @@ class ExtractOptions:
             suppress each other: the same point at two scales matches photos from two distances.
         base_size: longer side in pixels at scale 1.
         max_upscale: how many times a small photo may be enlarged to reach `base_size`.
-        min_contrast: standard deviation of the most varied colour channel (0..255) below which a photo counts as showing nothing, such
-            as a covered lens, and gives no features.
+        min_contrast: standard deviation of the most varied colour channel (0..255) below which a photo counts as
+            showing nothing, such as a covered lens, and gives no features.
     """
 
     scales: tuple[float, ...] = (0.354, 0.5, 0.707)
@@ -265,7 +265,7 @@ class Extractor:
 
 
 def _contrast(level: PyramidLevel) -> float:
-    """Largest standard deviation of a colour channel. Over all values at once, a plain blue wall would have contrast."""
+    """Largest standard deviation of a colour channel. All values together would find contrast in a blue wall."""
     import cv2
 
     return float(cv2.meanStdDev(level.pixels)[1].max())

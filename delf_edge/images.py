@@ -207,7 +207,9 @@ def _from_array(array: UInt8Array, channel_order: ChannelOrder | None, limits: I
 def _cv2() -> ModuleType:
     import cv2
 
-    cv2.utils.logging.setLogLevel(0)  # errors are raised, not printed
+    # Errors are raised, not printed. OpenCV 5 moved this function.
+    silence = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
+    silence(0)
     return cv2
 
 

@@ -1,0 +1,300 @@
+"""Export to TFLite, quantise, and measure what that cost.
+
+::
+
+    DelfNetwork ── convert ──> float32 ──┬── to_float16 ───────> float16        weights halved, float32 arithmetic
+                                         ├── to_dynamic_range ─> dynamic_range  int8 weights, float32 activations
+                                         └── to_int8 ──────────> int8           int8 throughout, calibrated on photos
+
+All variants keep a dynamic height and width, float32 input and output, and NHWC layout. Both networks have one
+signature, `serving_default`: the local network maps `image` to `features` and `attention` (the logit), the tail
+maps `features` to `global_map`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import statistics
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from delf_edge.engine import Engine
+from delf_edge.types import Float32Array, UInt8Array
+
+from .network import INPUT_MEAN, INPUT_SCALE, BackboneSpec, DelfNetwork, gem
+
+SIGNATURE = "serving_default"
+VARIANTS = ("float32", "float16", "dynamic_range", "int8")
+_MAX_SIDE = 4096  # px; bound of the dynamic dimensions, only used by the exporter's shape checks
+
+
+class LocalModule(nn.Module):
+    """The local network as a device sees it: NHWC in, NHWC out, named outputs."""
+
+    def __init__(self, network: DelfNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Normalised photo float32 (1, H, W, 3) to `features` (1, h, w, C) and `attention` logit (1, h, w, 1)."""
+        features, attention = self.network(image.permute(0, 3, 1, 2))
+        return {"features": features.permute(0, 2, 3, 1), "attention": attention.permute(0, 2, 3, 1)}
+
+
+class TailModule(nn.Module):
+    """The tail of the global descriptor, NHWC in, NHWC out."""
+
+    def __init__(self, network: DelfNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Map float32 (1, h, w, C) to the non-negative `global_map` (1, h', w', Cg)."""
+        return {"global_map": self.network.tail(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)}
+
+
+def receptive_field(spec: BackboneSpec) -> int:
+    """Side in pixels of the square that one cell of the stride-16 map can see.
+
+    r grows by (k - 1) * j per layer, where j is the distance in pixels between neighbouring inputs of that layer.
+    """
+    size, jump = 1 + 2, 2  # stem: 3x3, stride 2
+    for block in spec.blocks[: spec.tap + 1]:
+        size += (block.kernel - 1) * jump
+        jump *= block.stride
+    return size
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter and the quantiser print progress and warn about their own internals; keep stdout ours."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _convert(module: nn.Module, name: str, shape: tuple[int, int, int, int]) -> bytes:
+    with _quiet():
+        import litert_torch
+        from litert_torch import _config as settings
+
+        settings.config.show_progress = False
+        # The tracer specialises on sides below 3 (a stride-2 convolution would see one cell); TFLite has no such bound.
+        smallest = 32 if shape[3] == 3 else 3
+        dims = {i: torch.export.Dim(n, min=smallest, max=_MAX_SIDE) for i, n in ((1, "H"), (2, "W"))}
+        converter = litert_torch.signature(
+            SIGNATURE, module.eval(), sample_kwargs={name: torch.zeros(shape)}, dynamic_shapes={name: dims}
+        )
+        return bytes(converter.convert().model_content())
+
+
+def convert_local(network: DelfNetwork) -> bytes:
+    """The local network (trunk and attention) as a float32 TFLite model with dynamic H and W."""
+    return _convert(LocalModule(network), "image", (1, 224, 320, 3))
+
+
+def convert_tail(network: DelfNetwork) -> bytes:
+    """The tail as a float32 TFLite model with dynamic h and w."""
+    return _convert(TailModule(network), "features", (1, 14, 20, network.channels))
+
+
+def _quantizer(model: bytes) -> Any:
+    from ai_edge_quantizer import quantizer
+
+    return quantizer.Quantizer(bytearray(model))
+
+
+def to_float16(model: bytes) -> bytes:
+    """Store the weights as float16. XNNPACK expands them once, when the model is loaded: the speed is float32's."""
+    with _quiet():
+        from ai_edge_quantizer import qtyping
+        from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+        quantizer = _quantizer(model)
+        quantizer.add_weight_only_config(
+            ".*", qtyping.TFLOperationName.ALL_SUPPORTED, num_bits=16, algorithm_key=AlgorithmName.FLOAT_CASTING
+        )
+        return bytes(quantizer.quantize().quantized_model)
+
+
+def to_dynamic_range(model: bytes) -> bytes:
+    """int8 weights; activations stay float32 and are quantised on the fly."""
+    with _quiet():
+        from ai_edge_quantizer import recipe
+
+        quantizer = _quantizer(model)
+        quantizer.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+        return bytes(quantizer.quantize().quantized_model)
+
+
+def to_int8(model: bytes, samples: Iterable[Float32Array], *, input_name: str = "image", threads: int = 1) -> bytes:
+    """int8 weights (per channel) and activations (per tensor), float32 input and output.
+
+    Args:
+        model: float32 TFLite model.
+        samples: calibration inputs, float32 (1, H, W, C), of any sizes; ranges are a moving average over them, so
+            hundreds of photos are better than a few.
+        input_name: name of the signature's input.
+        threads: threads of the calibration.
+
+    Raises:
+        ValueError: no sample was given.
+    """
+    batch = [{input_name: np.ascontiguousarray(s, np.float32)} for s in samples]
+    if not batch:
+        raise ValueError("int8 needs calibration inputs, got none; give at least a few dozen photos")
+    with _quiet():
+        from ai_edge_quantizer import qtyping, recipe
+        from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+        quantizer = _quantizer(model)
+        quantizer.load_quantization_recipe(recipe.static_wi8_ai8())
+        for border in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+            quantizer.update_quantization_recipe(".*", border, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        ranges = quantizer.calibrate({SIGNATURE: batch}, num_threads=threads)
+        return bytes(quantizer.quantize(ranges).quantized_model)
+
+
+def normalise(pixels: UInt8Array) -> Float32Array:
+    """uint8 RGB (H, W, 3) to the network's input float32 (1, H, W, 3)."""
+    return ((pixels.astype(np.float32) - np.float32(INPUT_MEAN)) / np.float32(INPUT_SCALE))[None]
+
+
+def quantise(
+    model: bytes, variant: str, samples: Callable[[], Iterable[Float32Array]], *, input_name: str = "image"
+) -> bytes:
+    """One variant of a float32 model; `samples` is called for int8 only.
+
+    Raises:
+        ValueError: an unknown variant, or int8 without samples.
+    """
+    match variant:
+        case "float32":
+            return model
+        case "float16":
+            return to_float16(model)
+        case "dynamic_range":
+            return to_dynamic_range(model)
+        case "int8":
+            return to_int8(model, samples(), input_name=input_name)
+    raise ValueError(f"unknown variant {variant!r}; choose from {', '.join(VARIANTS)}")
+
+
+def operators(model: bytes) -> dict[str, int]:
+    """How often each TFLite operator occurs in a model, before any delegate rewrites the graph."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        model_content=model, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    )
+    return dict(Counter(str(op["op_name"]) for op in interpreter._get_ops_details()))
+
+
+def milliseconds(model: bytes, shape: tuple[int, int, int, int], *, repeats: int = 10) -> float:
+    """Median time of one run on one thread, after two to warm up."""
+    engine = Engine(model, num_threads=1)
+    x = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    times = []
+    for i in range(repeats + 2):
+        start = time.perf_counter()
+        engine.run(x)
+        if i >= 2:
+            times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far a TFLite variant is from PyTorch, over a set of photos.
+
+    Attributes:
+        variant: name of the variant.
+        bytes: size of the model.
+        cosine_mean: mean cosine between the descriptors of the same cell.
+        cosine_worst5: 5th percentile of that cosine: 5 % of the cells are worse.
+        keypoint_agreement: share of the top cells (by score, a quarter of all, at most 300) that both select.
+        milliseconds: median of one run at 480x640 (tail: of that photo's map) on one thread.
+    """
+
+    variant: str
+    bytes: int
+    cosine_mean: float
+    cosine_worst5: float
+    keypoint_agreement: float
+    milliseconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def _cosines(a: Float32Array, b: Float32Array) -> Float32Array:
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.asarray(np.einsum("nc,nc->n", a, b) / np.maximum(norms, 1e-12), np.float32)
+
+
+def _scores(features: Float32Array, attention: Float32Array, selection: str) -> Float32Array:
+    return np.linalg.norm(features, axis=-1).ravel() if selection == "l2norm" else attention.ravel()
+
+
+def _agreement(a: Float32Array, b: Float32Array) -> float:
+    n = max(1, min(300, len(a) // 4))
+    return len(np.intersect1d(np.argsort(-a, kind="stable")[:n], np.argsort(-b, kind="stable")[:n])) / n
+
+
+def local_parity(
+    network: DelfNetwork, variant: str, model: bytes, inputs: Sequence[Float32Array], *, selection: str = "attention"
+) -> Parity:
+    """Compare a local TFLite variant with PyTorch on normalised photos, float32 (1, H, W, 3)."""
+    engine, cosines, agreement = Engine(model), [], []
+    module = LocalModule(network).eval()
+    for x in inputs:
+        with torch.inference_mode():
+            want = {k: v.numpy() for k, v in module(torch.from_numpy(np.array(x))).items()}
+        got = engine.run(x)
+        c = want["features"].shape[-1]
+        cosines.append(_cosines(want["features"].reshape(-1, c), got["features"].reshape(-1, c)))
+        agreement.append(
+            _agreement(
+                _scores(want["features"], want["attention"], selection),
+                _scores(got["features"], got["attention"], selection),
+            )
+        )
+    return _parity(variant, model, np.concatenate(cosines), agreement, (1, 480, 640, 3))
+
+
+def tail_parity(network: DelfNetwork, variant: str, model: bytes, maps: Sequence[Float32Array]) -> Parity:
+    """Compare a tail variant with PyTorch on stride-16 maps (1, h, w, C): cosine of the GeM-pooled vectors."""
+    engine, cosines = Engine(model), []
+    for x in maps:
+        with torch.inference_mode():
+            want = gem(network.tail(torch.from_numpy(np.array(x)).permute(0, 3, 1, 2))).numpy()
+            got = gem(torch.from_numpy(np.array(engine.run(x)["global_map"])).permute(0, 3, 1, 2)).numpy()
+        cosines.append(_cosines(want, got))
+    return _parity(variant, model, np.concatenate(cosines), [1.0], (1, 30, 40, network.channels))
+
+
+def _parity(
+    variant: str, model: bytes, cosines: Float32Array, agreement: Sequence[float], shape: tuple[int, int, int, int]
+) -> Parity:
+    return Parity(
+        variant=variant,
+        bytes=len(model),
+        cosine_mean=float(cosines.mean()),
+        cosine_worst5=float(np.percentile(cosines, 5)),
+        keypoint_agreement=statistics.fmean(agreement),
+        milliseconds=milliseconds(model, shape),
+    )

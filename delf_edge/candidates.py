@@ -19,7 +19,7 @@ One search, for query features q and their P nearest words w (Noh et al., ICCV 2
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import CodeBatch, CodeLayout, inner_product_tables
+from delf_edge.codec import CodeBatch, CodeLayout, decode_global, inner_product_tables
 from delf_edge.errors import OptionError
 from delf_edge.features import l2_normalise
 from delf_edge.store import Store
@@ -360,6 +360,16 @@ class CandidateIndex:
         return [
             Candidate(int(state.image_ids[i]), float(score[i]), float(votes[i]), float(similarity[i])) for i in found
         ]
+
+    def global_descriptors(self, image_ids: Sequence[int]) -> Float32Array:
+        """Global descriptors of images, float32 (n, G), unit L2; zeros for an image that is not in the index."""
+        with self._lock:
+            state, slots = self._state, np.array([self._slot_of.get(i, -1) for i in image_ids], np.int64)
+        found = l2_normalise(decode_global(state.global_codes[slots])) if len(state.image_ids) else None
+        if found is None:
+            return np.zeros((len(image_ids), self.layout.global_dim), np.float32)
+        found[slots < 0] = 0
+        return found
 
     def _votes(
         self, state: _State, queries: Float32Array, codebook: Codebook, coarse: CoarseIndex, options: SearchOptions

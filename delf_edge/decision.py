@@ -30,8 +30,8 @@ class Calibration:
         floor: inliers that say nothing.
         bias, slope, margin_slope: of the logistic function.
         threshold: probability from which on a landmark is named.
-        expansion: similarity**alpha-weighted neighbours that enter query expansion; 0 switches it off.
-        alpha: exponent of their weight (Radenovic et al., TPAMI 2018, section 3.3).
+        expansion: images proven by RANSAC that enter query expansion when a database is ranked; 0 switches it off.
+        alpha: exponent of their weight, similarity ** alpha (Radenovic et al., TPAMI 2018, section 3.3).
     """
 
     votes: float = 4.0

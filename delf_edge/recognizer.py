@@ -26,7 +26,7 @@ from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import CodeLayout, decode, encode
 from delf_edge.decision import Calibration
 from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
-from delf_edge.features import Extractor, clock, extract_options
+from delf_edge.features import Extractor, clock, extract_options, l2_normalise
 from delf_edge.images import ChannelOrder, PhotoSource, content_hash, load_image, read_photo
 from delf_edge.store import NewImage, Problem, Store, StoredImage, StoreInfo
 from delf_edge.types import Answer, Candidate, Codes, Features, Float32Array, Image, Match, Verification
@@ -385,7 +385,7 @@ class Recognizer:
         self._index.refresh(self.store)
         candidates = self._candidates(features, options, top_k)
         checked = {c.image_id: v for c, v in self._verify(features, candidates[: options.verify], options)}
-        return self._matches(features, candidates, checked)[:top_k]
+        return self._matches(features, self._expanded(features, candidates, checked), checked)[:top_k]
 
     def _identify(
         self,
@@ -434,6 +434,29 @@ class Recognizer:
                 continue
             descriptors, size = decode(stored, self.bundle.codebook), stored.image_size
             yield candidate, verify(candidate.image_id, features, descriptors, stored.keypoints, size, options.geometry)
+
+    def _expanded(
+        self, features: Features, candidates: Sequence[Candidate], checked: Mapping[int, Verification]
+    ) -> Sequence[Candidate]:
+        """Query expansion with proven images: what looks like them rises, also where it shares no point with the query.
+
+        Weighted as in Radenovic et al., TPAMI 2018, section 3.3, but over images that RANSAC has confirmed. Those keep
+        their similarity, so that the first answer and its probability stay as they are.
+        """
+        enough = max(2 * self._calibration.floor, 12.0)
+        proven = [
+            i for i, c in enumerate(candidates) if c.image_id in checked and checked[c.image_id].n_inliers >= enough
+        ][: self._calibration.expansion]
+        if not proven:
+            return candidates
+        known = self._index.global_descriptors([c.image_id for c in candidates])
+        weights = np.array([max(candidates[i].similarity, 0.0) ** self._calibration.alpha for i in proven], np.float32)
+        query = l2_normalise((l2_normalise(features.global_descriptor) + weights @ known[proven])[None])[0]
+        similar = known @ query
+        return [
+            c if i in proven else replace(c, similarity=max(c.similarity, float(similar[i])))
+            for i, c in enumerate(candidates)
+        ]
 
     def _score(self, features: Features, candidate: Candidate, checked: Mapping[int, Verification]) -> float:
         verification = checked.get(candidate.image_id)

@@ -84,6 +84,20 @@ def torch_embedding(checkpoint: Path | None = None) -> tuple[str, Callable[[UInt
     return _digest(checkpoint), embed
 
 
+def torch_cells(pixels: UInt8Array, checkpoint: Path | None = None) -> Float32Array:
+    """Stride-16 map float32 (h, w, C) of a photo as it is.
+
+    Raises:
+        NotInstalledError: PyTorch or the weights are missing.
+    """
+    network = _network(checkpoint)
+    import torch
+
+    with torch.inference_mode():
+        y = network.trunk(_tensor(pixels))
+    return np.ascontiguousarray(y[0].permute(1, 2, 0).numpy())
+
+
 def _network(checkpoint: Path | None) -> Any:
     try:
         import torch

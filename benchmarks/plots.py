@@ -36,7 +36,7 @@ def figure(width: float = 7, height: float = 4.5) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    drawn = Figure(figsize=(width, height), dpi=110, layout="tight")
     FigureCanvasAgg(drawn)
     axes = drawn.add_subplot()
     axes.grid(visible=True, alpha=0.3)

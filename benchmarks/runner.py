@@ -193,8 +193,14 @@ def figures(dataset: Dataset, done: Run, threshold: float | None = None) -> dict
         "rss_mb": done.rss_mb,
         "places": per_place(dataset, headline),
         "queries": [
-            {"query": q.name, "ap": none_if_nan(a), "first": int(f), "confidence": float(c), "stranger": float(s)}
-            for q, a, f, c, s in zip(dataset.queries, headline.ap, headline.first, known, strangers, strict=True)
+            {
+                "query": q.name,
+                "ap": none_if_nan(headline.ap[i]),
+                "first": int(headline.first[i]),
+                "confidence": known[i],
+            }
+            | ({"stranger": strangers[i]} if len(strangers) else {})
+            for i, q in enumerate(dataset.queries)
         ],
     }
     return out

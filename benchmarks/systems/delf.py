@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,7 +19,8 @@ from benchmarks.systems.base import Result, System, best_two_places
 from benchmarks.systems.global_descriptors import Expansion, expand
 from benchmarks.systems.local import LocalIndex, LocalOptions, Verifier
 from delf_edge.decision import Calibration
-from delf_edge.types import Features, Float32Array, Image, UInt8Array
+from delf_edge.features import Extractor, project
+from delf_edge.types import Codebook, Features, Float32Array, Image, UInt8Array
 from delf_edge.verification import verify
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class DelfSystem(System):
         expansion: query expansion of the global descriptor before fusion.
         options: search options.
         verifier: geometric model.
+        codebook: for the index, in place of the bundle's; its PCA applies to the bundle's descriptors (an ablation).
     """
 
     stages = ("candidates", "global")
@@ -57,9 +59,8 @@ class DelfSystem(System):
         expansion: Expansion | None = None,
         options: LocalOptions | None = None,
         verifier: Verifier = verify,
+        codebook: Codebook | None = None,
     ) -> None:
-        from delf_edge.features import Extractor
-
         self.name, self.ranking, self.expansion = label, ranking, expansion or Expansion()
         self.role = "DELF+DIR+QE" if ranking == "fused" else "DELF"
         self._extractor = Extractor(bundle, num_threads=1)
@@ -67,7 +68,8 @@ class DelfSystem(System):
         settings = hashlib.sha256(repr(extract).encode()).hexdigest()[:12]
         self.key = f"delf 1 {bundle.id} {bundle.variant} {settings}"
         self.calibration = calibration or Calibration.from_mapping(bundle.calibration)
-        self._index = LocalIndex(bundle.codebook, self.options, verifier)
+        self._codebook = codebook
+        self._index = LocalIndex(codebook or bundle.codebook, self.options, verifier)
         self._globals: Float32Array = np.zeros((0, bundle.codebook.global_dim), np.float32)
 
     def extract(self, pixels: UInt8Array) -> Arrays:
@@ -75,15 +77,22 @@ class DelfSystem(System):
         image = Image(pixels, (pixels.shape[1], pixels.shape[0]))
         return to_arrays(self._extractor.extract(image, self._extract_options))
 
+    def features(self, arrays: Arrays) -> Features:
+        """Stored arrays as the index' codebook wants them."""
+        features = from_arrays(arrays)
+        if self._codebook is None:
+            return features
+        return replace(features, descriptors=project(self._codebook, features.descriptors))
+
     def add(self, database: Sequence[Arrays]) -> None:
         """Encode and index."""
-        self._index.add([from_arrays(d) for d in database])
+        self._index.add([self.features(d) for d in database])
         rows = [np.asarray(d["global_descriptor"], np.float32) for d in database]
         self._globals = np.stack(rows) if rows else self._globals
 
     def search(self, query: Arrays, absent: NDArray[np.bool_] | None = None) -> Result:
         """Votes, RANSAC, and the ranking asked for."""
-        features = from_arrays(query)
+        features = self.features(query)
         found = self._index.search(features, absent)
         similarity = self._similarity(features, absent)
         stages = {"candidates": found.stages["candidates"], "global": np.asarray(similarity, np.float64)}

@@ -1,0 +1,1 @@
+"""What a workstation runs: train, export, quantise, compress and pack bundles. PyTorch lives here and nowhere else."""

@@ -83,6 +83,8 @@ def mine_pairs(
     photos: Sequence[Photo],
     *,
     max_side: int = 640,
+    scales: Sequence[float] = (0.5, 0.707, 1.0),
+    top: int = 400,
     min_inliers: int = 20,
     per_place: int = 400,
     skip_small: int = 200,
@@ -95,6 +97,7 @@ def mine_pairs(
         network: the current model.
         photos: the training list; indices of the result refer to it.
         max_side: as in `TrainOptions`, so that coordinates agree.
+        scales, top: as for `local_features`.
         min_inliers: a pair with fewer is dropped.
         per_place: at most so many pairs of a place are tried.
         skip_small: photos with a longer side below this many pixels are left out (no fine detail).
@@ -111,7 +114,7 @@ def mine_pairs(
         for i in members:
             pixels = load_photo(photos[i].path, max_side)
             if max(pixels.shape) >= skip_small:
-                features[i] = local_features(network, pixels)
+                features[i] = local_features(network, pixels, scales, top)
         usable = list(features)
         tries = [(a, b) for n, a in enumerate(usable) for b in usable[n + 1 :]]
         if len(tries) > per_place:

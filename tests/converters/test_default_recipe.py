@@ -1,0 +1,23 @@
+"""The training list of the default bundle."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="needs PyTorch: make test-converters")
+pytestmark = pytest.mark.torch
+
+from converters.default_recipe import HELD_OUT, training_photos  # noqa: E402
+
+
+def test_held_out_places_are_absent_and_one_place_has_one_name(tmp_path: Path) -> None:
+    places = ["porto/clerigos", *HELD_OUT]
+    (tmp_path / "train.csv").write_text("path,place\n" + "".join(f"a/{i}.jpg,{p}\n" for i, p in enumerate(places)))
+    (tmp_path / "train_small.csv").write_text("path,place\ns/1.jpg,small/colosseum\ns/2.jpg,small/big_ben\n")
+    photos = training_photos(tmp_path)
+    assert [(p.place, p.weight) for p in photos] == [
+        ("porto/clerigos", 2.0),
+        ("wonders7/colosseum", 0.8),
+        ("small/big_ben", 0.8),
+    ]
+    assert photos[0].path == tmp_path / "a/0.jpg"

@@ -145,7 +145,7 @@ def inner_product_tables(queries: Float32Array, codebook: Codebook) -> Float32Ar
     N = len(queries)
     M, _, d = codebook.pq.shape
     pieces = (queries @ codebook.rotation.T).reshape(N, M, d).transpose(1, 0, 2)  # (M, N, d)
-    return np.ascontiguousarray((pieces @ codebook.pq.transpose(0, 2, 1)).transpose(1, 0, 2))
+    return np.ascontiguousarray((pieces @ codebook.pq.transpose(0, 2, 1)).transpose(1, 0, 2), np.float32)
 
 
 def quantise_global(descriptor: NDArray[np.floating]) -> NDArray[np.int8]:

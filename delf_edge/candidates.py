@@ -13,7 +13,7 @@ One search, for query features q and their P nearest words w (Noh et al., ICCV 2
     N(q)    = the K features of largest s (and those equal to the K-th), of those with s > min_similarity
     v(q, i) = max over f in N(q) of image i of (s - min_similarity) ** power
     votes_i = sum over q of v(q, i)                 (divided as `SearchOptions` says)
-    score_i = votes_i / N_q + global_weight * similarity_i
+    score_i = sqrt(votes_i / N_q) + global_weight * similarity_i
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class SearchOptions:
         burst: divide a vote by the square root of the number of query features that vote for the same stored feature
             (Jegou et al., CVPR 2009).
         length_norm: divide an image's votes by the square root of its number of features.
-        global_weight: weight of the global descriptors' cosine beside votes per query feature.
+        global_weight: weight of the global descriptors' cosine beside the square root of the votes per query feature.
     """
 
     n_probe: int = 8
@@ -76,7 +76,7 @@ class SearchOptions:
     power: float = 2.0
     burst: bool = True
     length_norm: bool = False
-    global_weight: float = 0.1
+    global_weight: float = 0.25
 
     def __post_init__(self) -> None:
         if min(self.n_probe, self.k_neighbours, self.top) < 1:
@@ -329,7 +329,13 @@ class CandidateIndex:
     # ------------------------------------------------------------------ search
 
     def search(
-        self, features: Features, codebook: Codebook, coarse: CoarseIndex, options: SearchOptions | None = None
+        self,
+        features: Features,
+        codebook: Codebook,
+        coarse: CoarseIndex,
+        options: SearchOptions | None = None,
+        *,
+        without: Sequence[int] = (),
     ) -> list[Candidate]:
         """Candidates for a query, the best first; equal scores by ascending image id.
 
@@ -338,6 +344,7 @@ class CandidateIndex:
             codebook: codebook of the stored codes.
             coarse: index of its centroids.
             options: see `SearchOptions`.
+            without: ids of images that are no candidates for this query.
 
         Returns:
             At most `options.top` candidates that have a vote or a positive similarity.
@@ -351,8 +358,10 @@ class CandidateIndex:
         state = self._state  # everything below sees this one content
         similarity = _global_similarity(state, features.global_descriptor)
         votes = self._votes(state, features.descriptors, codebook, coarse, options)
-        score = votes / max(len(features), 1) + options.global_weight * similarity
+        score = np.sqrt(votes / max(len(features), 1)) + options.global_weight * similarity
         found = np.flatnonzero(state.alive & ((votes > 0) | (similarity > 0)))
+        if len(without):
+            found = found[~np.isin(state.image_ids[found], without)]
         if len(found) > options.top:
             worst = np.partition(score[found], -options.top)[-options.top]
             found = found[score[found] >= worst]

@@ -117,7 +117,7 @@ def oracle(
         v = votes[i] / (np.sqrt(len(codes)) if o.length_norm else 1)
         similarity = float(decode_global(codes.global_code) @ query.global_descriptor)
         if v > 0 or similarity > 0:
-            ranked.append((i, v / max(len(query), 1) + o.global_weight * similarity, v, similarity))
+            ranked.append((i, (v / max(len(query), 1)) ** 0.5 + o.global_weight * similarity, v, similarity))
     return sorted(ranked, key=lambda r: (-r[1], r[0]))[: o.top]
 
 

@@ -4,7 +4,6 @@
 #   make test              ruff, mypy --strict, import contracts and every test that needs no PyTorch
 #   make lint              the first three of these alone
 #   make bench             all systems on the DEV benchmark, one table; DEV=path/to/dev.json
-#   make bench-search      the search over many images, without photographs
 #   make test-converters   the tests that need PyTorch, in an environment of their own
 #   make clean             forget the environments and everything that was made
 
@@ -19,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench bench-search test-converters clean
+.PHONY: help demo test lint bench test-converters clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -60,9 +59,6 @@ test: lint
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.bench $(DEV)
-
-bench-search: $(VENV)/bench.stamp
-	$(BIN)/python -m benchmarks.search
 
 test-converters: $(CONVERTERS)/converters.stamp
 	$(CONVERTERS)/bin/python -m pytest -m torch

@@ -6,6 +6,7 @@ Schema, version 1 (`PRAGMA user_version`; `PRAGMA application_id` is "DELF")::
     landmarks   id, name, metadata, latitude, longitude, revision
     images      id, name, landmark_id, metadata, width, height, content_hash, added_at, revision
     codes       image_id, n, blob              packed codes (layout: codec.py), n features
+    thumbnails  image_id, jpeg                 a small JPEG of the photo, for images that were added with one
     tombstones  image_id, content_hash, revision    what was removed; ids are never used again
 
 Every row ends with `crc32`: zlib's CRC-32 of the table's name and the values before it, in order, each as a tag and its
@@ -61,6 +62,8 @@ CREATE INDEX images_revision ON images (revision);
 CREATE TABLE codes (
     image_id INTEGER PRIMARY KEY REFERENCES images (id),
     n INTEGER NOT NULL, blob BLOB NOT NULL, crc32 INTEGER NOT NULL);
+CREATE TABLE thumbnails (
+    image_id INTEGER PRIMARY KEY REFERENCES images (id), jpeg BLOB NOT NULL, crc32 INTEGER NOT NULL);
 CREATE TABLE tombstones (
     image_id INTEGER PRIMARY KEY, content_hash BLOB NOT NULL, revision INTEGER NOT NULL, crc32 INTEGER NOT NULL);
 CREATE INDEX tombstones_revision ON tombstones (revision);

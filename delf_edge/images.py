@@ -141,6 +141,16 @@ def read_photo(path: str | os.PathLike[str], *, limits: ImageLimits = DEFAULT_LI
         raise ImageError(f"{p} cannot be read: {e}") from e
 
 
+def make_thumbnail(image: Image, max_side: int = 480) -> bytes:
+    """A small JPEG of a photo (quality 75), its longer side at most `max_side` pixels."""
+    cv2 = _cv2()
+    factor = min(1.0, max_side / max(image.size))
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    small = cv2.resize(image.pixels, (width, height), interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, 75))
+    return bytes(data.tobytes())
+
+
 def probe_size(data: bytes) -> Probe:
     """Width, height and format from the header of an image file, without decoding it.
 

@@ -27,10 +27,11 @@ from delf_edge.codec import CodeLayout, decode, encode
 from delf_edge.decision import Calibration
 from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
 from delf_edge.features import Extractor, clock, extract_options, l2_normalise
-from delf_edge.images import ChannelOrder, PhotoSource, content_hash, load_image, read_photo
+from delf_edge.images import ChannelOrder, PhotoSource, content_hash, load_image, make_thumbnail, read_photo
+from delf_edge.position import Near
 from delf_edge.store import NewImage, Problem, Store, StoredImage, StoreInfo
-from delf_edge.types import Answer, Candidate, Codes, Features, Float32Array, Image, Match, Verification
-from delf_edge.verification import VerifyOptions, verify
+from delf_edge.types import Answer, BoolArray, Candidate, Codes, Features, Float32Array, Image, Match, Verification
+from delf_edge.verification import VerifyOptions, outside_hull, verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,13 @@ class IdentifyOptions:
     """How a query is answered.
 
     Attributes:
-        search: the candidate stage.
+        search: the candidate stage; its `global_weight` is replaced by the bundle's.
         geometry: the check of one candidate.
         verify: candidates checked at most, best first.
         certain: stop checking once the best probability is this high and every image left scores lower unverified.
         min_inliers: fewer prove nothing, whatever the probability.
+        near: where the photo was taken; landmarks with coordinates outside of it are not candidates.
+        without: landmarks that are not candidates.
     """
 
     search: SearchOptions = field(default_factory=SearchOptions)
@@ -50,6 +53,8 @@ class IdentifyOptions:
     verify: int = 20
     certain: float = 0.999
     min_inliers: int = 6
+    near: Near | None = None
+    without: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.verify < 0 or self.min_inliers < 0 or not 0 < self.certain <= 1:
@@ -65,6 +70,7 @@ class AddItem:
     name: str | None = None
     metadata: Mapping[str, Any] | None = None
     channel_order: ChannelOrder | None = None
+    thumbnail: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +189,7 @@ class Recognizer:
         name: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         channel_order: ChannelOrder | None = None,
+        thumbnail: bool = False,
     ) -> AddResult:
         """Store a photo of a landmark, durably when this returns.
 
@@ -195,12 +202,13 @@ class Recognizer:
                 hash.
             metadata: anything JSON can hold.
             channel_order: "RGB" or "BGR", for arrays.
+            thumbnail: keep a small JPEG of the photo in the database, for showing it later.
 
         Raises:
             ImageError: the photo cannot be used; nothing was stored.
             StoreError: the database cannot be written; nothing was stored.
         """
-        return self._add(AddItem(photo, landmark, name, metadata, channel_order))
+        return self._add(AddItem(photo, landmark, name, metadata, channel_order, thumbnail))
 
     def add_many(
         self, items: Iterable[AddItem], *, on_error: Literal["raise", "collect"] = "raise"
@@ -239,13 +247,18 @@ class Recognizer:
             codes = self.store.codes([known]).get(known)
             metadata = stored.metadata if item.metadata is None else item.metadata
             same = (stored.name, stored.landmark, stored.metadata) == (name, item.landmark, metadata)
-            if codes is not None and same:
+            pictured = not item.thumbnail or self.store.thumbnail(known) is not None
+            if codes is not None and same and pictured:
                 return AddResult(known, name, item.landmark, "unchanged", len(codes))
         else:
             metadata = item.metadata or {}
-        if codes is None:
-            codes = self._encode(self.extract(photo, channel_order=item.channel_order))
-        added = self.store.add(NewImage(name, item.landmark, digest, codes, metadata))
+        small: bytes | None = None
+        if codes is None or item.thumbnail:
+            image = load_image(photo, channel_order=item.channel_order)
+            small = make_thumbnail(image) if item.thumbnail else None
+            if codes is None:
+                codes = self._encode(self._extractor.extract(image, self._extract_options))
+        added = self.store.add(NewImage(name, item.landmark, digest, codes, metadata, small))
         return AddResult(added.image_id, name, item.landmark, added.status, len(codes))
 
     def _encode(self, features: Features) -> Codes:
@@ -267,7 +280,7 @@ class Recognizer:
         Raises:
             NotFoundError: no image shows it.
         """
-        names = [image.name for image in self.store.images() if image.landmark == landmark]
+        names = [image.name for image in self.store.images_by_id(self.store.image_ids(landmark))]
         if not names:
             raise NotFoundError(f"{self.store.path}: no image shows {landmark!r}")
         return self.store.remove(*names)
@@ -339,23 +352,58 @@ class Recognizer:
             yield self.identify(photo, top=top)
 
     def explain(
-        self, photo: PhotoSource, *, channel_order: ChannelOrder | None = None, options: IdentifyOptions | None = None
+        self,
+        photo: PhotoSource,
+        *,
+        channel_order: ChannelOrder | None = None,
+        deadline_ms: float | None = None,
+        options: IdentifyOptions | None = None,
     ) -> Explanation:
         """Identify a photo and return the matched points as proof; arguments and errors as `identify`."""
-        answer, image, features = self._identify(photo, 5, channel_order, None, options or IdentifyOptions())
+        answer, image, features = self._identify(photo, 5, channel_order, deadline_ms, options or IdentifyOptions())
+        return self._explanation(answer, image, features)
+
+    def explain_all(
+        self,
+        photo: PhotoSource,
+        *,
+        limit: int = 3,
+        channel_order: ChannelOrder | None = None,
+        deadline_ms: float | None = None,
+        options: IdentifyOptions | None = None,
+    ) -> list[Explanation]:
+        """All landmarks in one photo, each with its proof; arguments and errors as `identify`.
+
+        The first is what `explain` returns. After every landmark that is found, the features inside the convex hull
+        of its matched points are set aside and the rest is asked for another landmark, by the same rules. So two
+        landmarks are never proven by the same part of the photo.
+
+        Args:
+            limit: landmarks returned at most.
+
+        Returns:
+            At least one; only the first may be unknown.
+        """
+        options = options or IdentifyOptions()
+        answer, image, features = self._identify(photo, 5, channel_order, deadline_ms, options)
+        found = [self._explanation(answer, image, features)]
+        while answer.landmark is not None and len(found) < limit:
+            features = _subset(features, outside_hull(features.keypoints, found[-1].query_keypoints))
+            options = replace(options, without=options.without | {answer.landmark})
+            answer = self._ask(features, 5, deadline_ms, options, {})
+            if answer.found:
+                found.append(self._explanation(answer, image, features))
+        return found
+
+    def _explanation(self, answer: Answer, image: Image, features: Features) -> Explanation:
         proof = answer.verification
-        if proof is None:
+        codes = None if proof is None else self.store.codes([proof.image_id]).get(proof.image_id)
+        stored = None if proof is None else self.store.images_by_id([proof.image_id])
+        if proof is None or codes is None or not stored:
             nowhere = np.zeros((0, 2), np.float32)
             return Explanation(answer, image, nowhere, nowhere, None)
         pairs = proof.matches[proof.inliers]
-        codes = self.store.codes([proof.image_id])[proof.image_id]
-        return Explanation(
-            answer,
-            image,
-            features.keypoints[pairs[:, 0]],
-            codes.keypoints[pairs[:, 1]],
-            self.store.image(proof.image_id),
-        )
+        return Explanation(answer, image, features.keypoints[pairs[:, 0]], codes.keypoints[pairs[:, 1]], stored[0])
 
     def search(
         self,
@@ -395,9 +443,20 @@ class Recognizer:
         deadline_ms: float | None,
         options: IdentifyOptions,
     ) -> tuple[Answer, Image, Features]:
-        began = time.perf_counter()
         timings: dict[str, float] = {}
         image, features = self._extract(photo, channel_order, timings)
+        return self._ask(features, top, deadline_ms, options, timings), image, features
+
+    def _ask(
+        self,
+        features: Features,
+        top: int,
+        deadline_ms: float | None,
+        options: IdentifyOptions,
+        timings: dict[str, float],
+    ) -> Answer:
+        """Answer for features; `timings` holds what extracting them took."""
+        began = time.perf_counter() - sum(timings.values()) / 1000
         with clock(timings, "refresh"):
             self._index.refresh(self.store)
         with clock(timings, "candidates"):
@@ -417,11 +476,22 @@ class Recognizer:
                     break
         matches = _one_per_landmark(self._matches(features, candidates, checked))
         timings["total"] = (time.perf_counter() - began) * 1000
-        return self._answer(features, matches[:top], checked, cut, options, timings), image, features
+        return self._answer(features, matches[:top], checked, cut, options, timings)
 
     def _candidates(self, features: Features, options: IdentifyOptions, top: int) -> list[Candidate]:
-        search = replace(options.search, top=max(top, options.verify, 1))
-        return self._index.search(features, self.bundle.codebook, self._coarse, search)
+        weights = self._calibration  # candidates come in the order of their score before verification
+        balance = weights.similarity / weights.votes if weights.votes > 0 else options.search.global_weight
+        search = replace(options.search, top=max(top, options.verify, 1), global_weight=balance)
+        without = self._excluded(options)
+        return self._index.search(features, self.bundle.codebook, self._coarse, search, without=without)
+
+    def _excluded(self, options: IdentifyOptions) -> list[int]:
+        """Ids of the images that `near` and `without` rule out."""
+        landmarks = set(options.without)
+        if options.near is not None:
+            places = self.store.landmarks()
+            landmarks |= {p.name for p in places if not options.near.holds(p.latitude, p.longitude)}
+        return [image_id for landmark in sorted(landmarks) for image_id in self.store.image_ids(landmark)]
 
     def _verify(
         self, features: Features, candidates: Sequence[Candidate], options: IdentifyOptions
@@ -562,6 +632,16 @@ class Recognizer:
 
 def _name_of(photo: PhotoSource, digest: bytes) -> str:
     return os.fspath(photo) if isinstance(photo, str | os.PathLike) else f"photo-{digest.hex()[:12]}"
+
+
+def _subset(features: Features, keep: BoolArray) -> Features:
+    return replace(
+        features,
+        keypoints=features.keypoints[keep],
+        scales=features.scales[keep],
+        scores=features.scores[keep],
+        descriptors=features.descriptors[keep],
+    )
 
 
 def _one_per_landmark(matches: Iterable[Match]) -> list[Match]:

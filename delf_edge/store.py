@@ -41,6 +41,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {  # the first one is the key; `crc32` fo
     "landmarks": _LANDMARK,
     "images": _IMAGE,
     "codes": ("image_id", "n", "blob"),
+    "thumbnails": ("image_id", "jpeg"),
     "tombstones": ("image_id", "content_hash", "revision"),
 }
 _CHUNK = 500
@@ -60,6 +61,7 @@ class NewImage:
         content_hash: identity of the photo (`images.content_hash`); the same photo twice is one image.
         codes: its features.
         metadata: anything JSON can hold.
+        thumbnail: a small JPEG of the photo; None keeps the one that the same photo already has.
     """
 
     name: str
@@ -67,6 +69,7 @@ class NewImage:
     content_hash: bytes
     codes: Codes
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    thumbnail: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +361,8 @@ class Store:
             image_id = _next_id(db, "images")
             _put(db, "images", (image_id, *facts, time.time(), revision))
         _put(db, "codes", (image_id, len(image.codes), blob))
+        if image.thumbnail is not None:
+            _put(db, "thumbnails", (image_id, image.thumbnail))
         return Added(image_id, status)
 
     def remove(self, *names: str) -> list[int]:
@@ -377,17 +382,25 @@ class Store:
             return ids
 
     def remove_damaged(self) -> list[int]:
-        """Remove every image whose row or codes fail their CRC-32, so that they can be indexed again."""
+        """Remove every image whose row or codes fail their CRC-32, so that they can be indexed again.
+
+        A damaged thumbnail is removed by itself; its image stays.
+        """
         for _ in self.images():
             pass
         for _ in self.code_batches():
             pass
+        for _ in self._rows("thumbnails", self._keys("thumbnails")):
+            pass
+        spoilt = [(key,) for table, key in self.damaged if table == "thumbnails"]
         ids = sorted({int(k) for (table, k) in self.damaged if table in ("images", "codes") and isinstance(k, int)})
         with self._write() as db:
             revision = self._next_revision(db)
             for image_id in ids:
                 self._delete(db, image_id, revision)
-        self.damaged = {key: what for key, what in self.damaged.items() if key[0] not in ("images", "codes")}
+            db.executemany("DELETE FROM thumbnails WHERE image_id = ?", spoilt)
+        mended = ("images", "codes", "thumbnails")
+        self.damaged = {key: what for key, what in self.damaged.items() if key[0] not in mended}
         return ids
 
     def relabel(self, name: str, landmark: str) -> int:
@@ -456,6 +469,7 @@ class Store:
         row = db.execute("SELECT landmark_id, content_hash FROM images WHERE id = ?", (image_id,)).fetchone()
         landmark_id, content_hash = row or (None, b"")
         db.execute("DELETE FROM codes WHERE image_id = ?", (image_id,))
+        db.execute("DELETE FROM thumbnails WHERE image_id = ?", (image_id,))
         db.execute("DELETE FROM images WHERE id = ?", (image_id,))
         _put(db, "tombstones", (image_id, content_hash, revision))
         self._drop_if_bare(db, landmark_id)
@@ -522,6 +536,16 @@ class Store:
         with self._read() as db:
             row = db.execute("SELECT id FROM images WHERE content_hash = ?", (content_hash,)).fetchone()
             return None if row is None else int(row[0])
+
+    def thumbnail(self, image_id: int) -> bytes | None:
+        """The small JPEG of an image; None where it has none, or a damaged one (noted in `damaged`)."""
+        return next((bytes(row[1]) for row in self._rows("thumbnails", [image_id])), None)
+
+    def image_ids(self, landmark: str) -> list[int]:
+        """Ids of the images that show a landmark, ascending; none where there is no such landmark."""
+        sql = "SELECT i.id FROM images i JOIN landmarks l ON l.id = i.landmark_id WHERE l.name = ? ORDER BY i.id"
+        with self._read() as db:
+            return [image_id for (image_id,) in db.execute(sql, (landmark,))]
 
     def landmarks(self) -> list[Landmark]:
         """All landmarks by name; damaged ones are skipped and noted in `damaged`."""
@@ -698,7 +722,7 @@ class Store:
         problems = self._verify_pages()
         self.damaged.clear()
         seen: dict[str, set[Value]] = {}
-        for table in ("meta", "landmarks", "tombstones", "images"):
+        for table in ("meta", "landmarks", "tombstones", "images", "thumbnails"):
             seen[table] = {row[0] for row in self._rows(table, self._keys(table))}
         ids, seen["codes"] = self._keys("codes"), set()
         for i in range(0, len(ids), _CHUNK):
@@ -713,8 +737,9 @@ class Store:
         bad = {table: {k for t, k in self.damaged if t == table} for table in _COLUMNS}
         for key in sorted(seen["images"] - seen["codes"] - bad["codes"], key=str):
             self.damaged["images", key] = f"image {key!r} has no codes"
-        for key in sorted(seen["codes"] - seen["images"] - bad["images"], key=str):
-            self.damaged["codes", key] = f"codes of image {key!r}, which does not exist"
+        for table in ("codes", "thumbnails"):
+            for key in sorted(seen[table] - seen["images"] - bad["images"], key=str):
+                self.damaged[table, key] = f"{table} of image {key!r}, which does not exist"
         names = self._names()
         return problems + [Problem(t, names.get(k, str(k)), what) for (t, k), what in self.damaged.items()]
 
@@ -732,7 +757,7 @@ class Store:
         names: dict[Value, str] = {}
         with self._read() as db:
             for table, key in self.damaged:
-                if table in ("images", "codes"):
+                if table in ("images", "codes", "thumbnails"):
                     try:
                         row = db.execute("SELECT name FROM images WHERE id = ?", (key,)).fetchone()
                     except sqlite3.DatabaseError:
@@ -821,7 +846,7 @@ def _damage(table: str, row: Sequence[Any]) -> str | None:
     if table == "images":
         what = f"image {row[1]!r}"
     else:
-        what = f"codes of image {row[0]!r}" if table == "codes" else f"{table} {row[0]!r}"
+        what = f"{table} of image {row[0]!r}" if table in ("codes", "thumbnails") else f"{table} {row[0]!r}"
     return f"{what} is damaged: the CRC-32 of its row is not {row[-1]}"
 
 

@@ -142,6 +142,19 @@ def estimate_affine(
     return transform, inliers[best]
 
 
+def outside_hull(points: Float32Array, corners: Float32Array) -> BoolArray:
+    """bool (N,): which of `points` (N, 2) lie outside the convex hull of `corners` (P, 2); all where it is flat."""
+    import cv2
+
+    if len(corners) < 3:
+        return np.ones(len(points), np.bool_)
+    hull = cv2.convexHull(np.asarray(corners, np.float32))[:, 0]
+    edges = np.roll(hull, -1, axis=0) - hull
+    apart = points[:, None] - hull  # (N, H, 2)
+    side = edges[:, 0] * apart[..., 1] - edges[:, 1] * apart[..., 0]  # of one sign within, whatever the hull's sense
+    return np.asarray(~((side >= 0).all(axis=1) | (side <= 0).all(axis=1)))
+
+
 @lru_cache(maxsize=64)
 def _uniform(hypotheses: int, seed: int) -> Float64Array:
     """float64 (hypotheses, 3) in [0, 1): the same draws for every candidate."""

@@ -23,6 +23,8 @@ from delf_edge import (
 )
 from delf_edge.decision import Calibration
 from delf_edge.errors import BundleError
+from delf_edge.images import load_image
+from delf_edge.position import Near
 
 BUNDLE = Path(__file__).parent / "fixtures" / "tiny_bundle"
 
@@ -141,6 +143,51 @@ def test_a_bad_photo_is_one_reported_item_and_the_rest_goes_in(places: Recognize
     with pytest.raises(OptionError, match="on_error"):
         list(places.add_many(items, on_error="ignore"))  # type: ignore[arg-type]
     assert places.info().n_images == 2
+
+
+def test_a_thumbnail_is_kept_where_it_is_asked_for(places: Recognizer) -> None:
+    plain = places.add(encoded(0), landmark="here", name="0.png")
+    assert places.store.thumbnail(plain.image_id) is None
+    again = places.add(encoded(0), landmark="here", name="0.png", thumbnail=True)
+    assert (again.image_id, again.status) == (plain.image_id, "updated")
+    small = load_image(places.store.thumbnail(plain.image_id) or b"")
+    assert small.size == (320, 240)
+    assert np.abs(small.pixels.astype(int) - scene(0)[..., ::-1]).mean() < 20
+    assert places.add(encoded(0), landmark="here", name="0.png", thumbnail=True).status == "unchanged"
+    places.add(encoded(0), landmark="there", name="0.png")  # what is not said stays
+    assert places.store.thumbnail(plain.image_id) is not None
+    large = places.add(np.zeros((100, 3000, 3), np.uint8), landmark="dark", channel_order="RGB", thumbnail=True)
+    assert load_image(places.store.thumbnail(large.image_id) or b"").size == (480, 16)
+    places.remove(large.image_id)
+    assert places.store.thumbnail(large.image_id) is None
+    assert places.verify() == []
+
+
+def test_a_position_and_names_rule_landmarks_out(places: Recognizer) -> None:
+    for seed in range(3):
+        places.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
+    places.store.set_landmark("place 0", latitude=48.8584, longitude=2.2945)
+    places.store.set_landmark("place 1", latitude=41.8902, longitude=12.4922)
+    paris = IdentifyOptions(near=Near(48.86, 2.29, 5000))
+    assert {m.landmark for m in places.identify(encoded(1), options=paris).matches} == {"place 0", "place 2"}
+    assert places.identify(encoded(0), options=paris).matches[0].landmark == "place 0"
+    others = IdentifyOptions(without=frozenset({"place 0", "nowhere"}))
+    assert {m.landmark for m in places.identify(encoded(0), options=others).matches} == {"place 1", "place 2"}
+
+
+def test_two_places_in_one_photo_are_proven_by_different_parts_of_it(tmp_path: Path, bundle: Bundle) -> None:
+    with Recognizer.open(tmp_path / "places.db", bundle=bundle, preset="accurate") as places:
+        for seed in range(3):
+            places.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
+        places._calibration = Calibration(threshold=0.0)
+        both = np.hstack([scene(0), scene(1)])
+        found = places.explain_all(both, channel_order="BGR", options=IdentifyOptions(min_inliers=15))
+        assert [e.answer.landmark for e in found] == ["place 0", "place 1"]
+        assert (found[0].query_keypoints[:, 0] < 320).mean() > 0.8
+        assert (found[1].query_keypoints[:, 0] < 320).mean() < 0.2
+        assert len(places.explain_all(both, channel_order="BGR", limit=1)) == 1
+        black = places.explain_all(np.zeros((90, 90, 3), np.uint8), channel_order="RGB")
+        assert [e.answer.landmark for e in black] == [None]
 
 
 def test_a_deadline_cuts_the_check_and_says_so(places: Recognizer) -> None:

@@ -91,6 +91,36 @@ def test_the_same_photo_twice_is_one_image(path: Path) -> None:
             store.image("1.jpg")
 
 
+def test_a_thumbnail_lives_and_goes_with_its_image(path: Path) -> None:
+    with open_rw(path) as store:
+        one = store.add(new_image(1, thumbnail=b"\xff\xd8 small")).image_id
+        two = store.add(new_image(2)).image_id
+        assert store.thumbnail(one) == b"\xff\xd8 small"
+        assert store.thumbnail(two) is None
+        store.add(new_image(1, landmark="elsewhere"))  # no thumbnail said: it stays
+        assert store.thumbnail(one) == b"\xff\xd8 small"
+        store.add(new_image(1, thumbnail=b"another"))
+        assert store.thumbnail(one) == b"another"
+        store.remove("1.jpg")
+        assert store.thumbnail(one) is None
+        assert store.verify() == []
+
+
+def test_a_damaged_thumbnail_costs_only_itself(path: Path) -> None:
+    with open_rw(path) as store:
+        one = store.add(new_image(1, thumbnail=b"small")).image_id
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE thumbnails SET jpeg = x'00'")
+    db.close()
+    with open_rw(path) as store:
+        assert store.thumbnail(one) is None
+        assert [(p.table, p.name) for p in store.verify()] == [("thumbnails", "1.jpg")]
+        assert store.remove_damaged() == []
+        assert store.verify() == []
+        assert store.image_ids("place 0") == [one]
+        assert store.image_ids("nowhere") == []
+
+
 def test_a_name_is_taken_over_by_another_photo_unless_forbidden(path: Path) -> None:
     with open_rw(path) as store:
         old = store.add(new_image(1))

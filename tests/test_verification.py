@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from delf_edge.errors import OptionError
 from delf_edge.features import l2_normalise
 from delf_edge.types import Features
-from delf_edge.verification import VerifyOptions, _samples, estimate_affine, match, verify
+from delf_edge.verification import VerifyOptions, _samples, estimate_affine, match, outside_hull, verify
 
 TRUTH = np.array([[0.8, -0.3, 40.0], [0.25, 0.9, -15.0]])
 
@@ -164,3 +164,12 @@ def test_options_are_checked() -> None:
     for wrong in ({"tolerance": 0}, {"hypotheses": 0}, {"ratio": 1.5}, {"max_scale": 1}):
         with pytest.raises(OptionError):
             VerifyOptions(**wrong)
+
+
+def test_outside_hull_tells_points_in_a_shape_from_the_others() -> None:
+    square = np.array([[0, 0], [10, 0], [10, 10], [0, 10], [5, 5]], np.float32)
+    points = np.array([[5, 5], [0, 0], [10, 5], [-0.1, 5], [11, 11]], np.float32)
+    assert_array_equal(outside_hull(points, square), [False, False, False, True, True])
+    assert_array_equal(outside_hull(points, square[::-1]), [False, False, False, True, True])
+    assert outside_hull(points, square[:2]).all()
+    assert outside_hull(points[:0], square).shape == (0,)

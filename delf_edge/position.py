@@ -1,0 +1,42 @@
+"""Where the camera stands: landmarks with coordinates that are too far away are not asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from delf_edge.errors import OptionError
+
+EARTH_RADIUS = 6_371_008.8  # metres, mean of the three axes (IUGG)
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A circle on the Earth.
+
+    Attributes:
+        latitude, longitude: degrees (WGS 84).
+        radius: metres. Make it the range of sight plus the error of the position.
+    """
+
+    latitude: float
+    longitude: float
+    radius: float
+
+    def __post_init__(self) -> None:
+        if not (abs(self.latitude) <= 90 and abs(self.longitude) <= 180 and 0 < self.radius < math.inf):
+            raise OptionError(f"{self}: latitude is -90..90, longitude -180..180 degrees, radius more than 0 metres")
+
+    def holds(self, latitude: float | None, longitude: float | None) -> bool:
+        """Whether a place lies in the circle; a place without coordinates may be anywhere, so it does."""
+        if latitude is None or longitude is None:
+            return True
+        return distance(self.latitude, self.longitude, latitude, longitude) <= self.radius
+
+
+def distance(latitude: float, longitude: float, latitude2: float, longitude2: float) -> float:
+    """Metres between two places in degrees, along a great circle (haversine)."""
+    a, b = math.radians(latitude), math.radians(latitude2)
+    half = math.sin((b - a) / 2) ** 2
+    half += math.cos(a) * math.cos(b) * math.sin(math.radians(longitude2 - longitude) / 2) ** 2
+    return 2 * EARTH_RADIUS * math.asin(min(1.0, math.sqrt(half)))

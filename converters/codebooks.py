@@ -39,7 +39,8 @@ class CodebookOptions:
         code_size: M, bytes of a PQ code; divides D.
         opq: learn a rotation of the residuals before PQ.
         sample: rows that k-means and PQ see at most.
-        iterations: Lloyd iterations of the coarse centroids.
+        iterations: Lloyd iterations on either level of the coarse centroids.
+        refine: Lloyd iterations over all of them afterwards.
         pq_iterations: iterations of PQ or OPQ.
         global_dim: G, dimension of the global descriptor.
         global_whiten: exponent of its whitening, 0 to 1.
@@ -55,6 +56,7 @@ class CodebookOptions:
     opq: bool = True
     sample: int = 250_000
     iterations: int = 8
+    refine: int = 1
     pq_iterations: int = 12
     global_dim: int = 256
     global_whiten: float = 0.5
@@ -219,14 +221,11 @@ def kmeans(
 ) -> Float32Array:
     """Centroids (k, D) of rows (N, D) by Lloyd's algorithm.
 
-    The first half of the iterations sees a quarter of the rows, the next quarter half of them: an iteration costs
-    N k D, and early ones need not be exact.
-
     Args:
         x: float32 (N, D); unit rows for the spherical variant.
         k: number of centroids.
         iterations: Lloyd iterations.
-        seed: picks the rows to start from, and the order of the subsets.
+        seed: picks the rows to start from.
         spherical: keep centroids at unit length (Dhillon and Modha 2001).
         start: centroids to start from instead of random rows.
 
@@ -235,14 +234,51 @@ def kmeans(
     """
     if len(x) < k:
         raise ValueError(f"{k} centroids need at least as many descriptors, got {len(x)}; lower n_words or add photos")
-    order = np.random.default_rng(seed).permutation(len(x))
-    centroids = x[np.sort(order[:k])].copy() if start is None else start
-    for i in range(iterations):
-        share = 4 if i < iterations // 2 else 2 if i < 3 * iterations // 4 else 1
-        subset = x if share == 1 else x[np.sort(order[: max(len(x) // share, min(len(x), 8 * k))])]
-        words, score = assign(subset, centroids)
-        centroids = _update(subset, words, score, centroids, spherical)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(x))[:k])
+    centroids = x[chosen].copy() if start is None else start
+    for _ in range(iterations):
+        words, score = assign(x, centroids)
+        centroids = _update(x, words, score, centroids, spherical)
     return centroids
+
+
+def tree_kmeans(x: Float32Array, k: int, *, iterations: int = 8, refine: int = 1, seed: int = 1) -> Float32Array:
+    """Centroids (k, D) by k-means in two levels: sqrt(k) clusters, each cut into its share of the k.
+
+    A Lloyd iteration costs N k D operations, on two levels only 2 N sqrt(k) D. `refine` iterations over all k
+    centroids then move what the first level's borders cut apart.
+
+    Args:
+        x: float32 (N, D).
+        k: number of centroids.
+        iterations: Lloyd iterations on either level.
+        refine: Lloyd iterations with all centroids.
+        seed: of both levels.
+
+    Raises:
+        ValueError: fewer rows than centroids.
+    """
+    if len(x) < k or k < 4:
+        return kmeans(x, k, iterations=iterations + refine, seed=seed)  # too small to cut, or the error of kmeans
+    top = kmeans(x, int(np.sqrt(k)), iterations=iterations, seed=seed)
+    words = assign(x, top)[0]
+    counts = np.bincount(words, minlength=len(top))
+    shares = _shares(counts, k)
+    order, ends = np.argsort(words, kind="stable"), np.cumsum(counts)
+    leaves = [
+        kmeans(x[order[end - n : end]], int(share), iterations=iterations, seed=seed + i)
+        for i, (n, end, share) in enumerate(zip(counts, ends, shares, strict=True))
+        if share
+    ]
+    return kmeans(x, k, iterations=refine, seed=seed, start=np.concatenate(leaves))
+
+
+def _shares(counts: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """k split in proportion to `counts`, by largest remainder; a cluster never gets more than it has rows."""
+    exact = counts * (k / counts.sum())
+    shares = np.floor(exact).astype(np.int64)
+    shares[np.argsort(shares - exact, kind="stable")[: k - shares.sum()]] += 1
+    return shares
 
 
 def pq_encode(x: Float32Array, pq: Float32Array) -> NDArray[np.uint8]:
@@ -346,12 +382,13 @@ def fit(local: Stream, pooled: Float32Array, options: CodebookOptions) -> Fit:
     moments = _moments(unit(chunk) for chunk in local())
     mean, basis = pca(moments, options.dim, options.whiten)
     sample = reservoir((project(c, mean, basis) for c in local()), options.sample, options.seed)
-    words = kmeans(
-        sample, options.n_words, iterations=options.iterations, seed=options.seed, spherical=options.spherical
+    words = tree_kmeans(
+        sample, options.n_words, iterations=options.iterations, refine=options.refine, seed=options.seed
     )
+    words = unit(words) if options.spherical else words
     stored = compress_rows(words, options.centroid_storage)
     centroids = expand_rows(stored)  # PQ is fitted on residuals to what the device will load
-    few = sample[:: max(1, len(sample) // 65536)]
+    few = sample[:: max(1, len(sample) // 32768)]
     residual = few - centroids[assign(few, centroids)[0]]
     if options.opq:
         rotation, pq = fit_opq(residual, options.code_size, iterations=options.pq_iterations, seed=options.seed)

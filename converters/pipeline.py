@@ -91,11 +91,18 @@ def inputs(photos: Sequence[Photo], scales: Sequence[float]) -> Iterator[Float32
         yield tflite.normalise(level.pixels)
 
 
-def _spread(photos: Sequence[Photo], n: int, phase: int) -> list[Photo]:
-    """n photos at even steps through the list; another phase gives other photos while the list is long enough."""
-    step = max(2.0, len(photos) / max(n, 1))
-    picked = {int(i * step + phase * step / 2) for i in range(n)}
-    return [photos[i] for i in sorted(picked) if i < len(photos)]
+def _spread(photos: Sequence[Photo], n: int) -> list[Photo]:
+    """At most n photos at even steps through the list."""
+    step = max(1.0, len(photos) / max(n, 1))
+    return [photos[int(i * step)] for i in range(min(n, len(photos)))]
+
+
+def held_out(photos: Sequence[Photo], options: ExportOptions) -> tuple[list[Photo], list[Photo]]:
+    """Photos to calibrate int8 on, and others (at most a tenth) for the parity report."""
+    judged = _spread(photos, min(options.parity_photos, max(1, len(photos) // 10)))
+    taken = {p.path for p in judged}
+    rest = [p for p in photos if p.path not in taken]
+    return _spread(rest or photos, options.calibration_photos), judged
 
 
 def export(
@@ -111,7 +118,7 @@ def export(
         report: called with a line per step.
     """
     folder = work / f"export-{network_digest(network)}"
-    calibration = _spread(photos, options.calibration_photos, 0)
+    calibration, judged = held_out(photos, options)
     named = json.dumps([str(p.path) for p in calibration] + [list(options.calibration_scales), options.level_scale])
     tag = hashlib.sha256(named.encode()).hexdigest()[:8]
     report("exporting the local network")
@@ -139,9 +146,7 @@ def export(
     for variant in options.tails:
         report(f"tail: {variant}")
         tail[variant] = _kept(folder / f"tail_{variant}-{tag}.tflite", lambda v=variant: tail_variant(v))  # type: ignore[misc]
-    return _with_parity(
-        network, Exported(local, tail), _spread(photos, options.parity_photos, 1), maps, options, report
-    )
+    return _with_parity(network, Exported(local, tail), judged, maps, options, report)
 
 
 def _with_parity(

@@ -6,9 +6,10 @@ Only training photos are used (see `trainset`), never DEV; name the places that 
 1. `floor`: RANSAC finds some inliers between any two photos; this is what 95 % of wrong pairs stay below.
 2. `votes`, `similarity`, `inliers`: logistic regression on candidate pairs (right or wrong photo), every query weighing
    the same; weights below zero are taken out. A search around them keeps what raises mAP on the training set.
-3. `bias`, `slope`, `margin_slope`: logistic regression on the first answers, of known places and of strangers (the same
+3. `expansion`: how many proven photos join the query, of 0, 3, 5 and 10 the least that gives all of the mAP.
+4. `bias`, `slope`, `margin_slope`: logistic regression on the first answers, of known places and of strangers (the same
    queries with their place taken out of the database).
-4. `threshold`: the lowest at which at most 1 % of the strangers are named.
+5. `threshold`: the lowest at which at most 1 % of the strangers are named.
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ from benchmarks import logistic, protocols, stats
 from benchmarks.cache import FeatureCache
 from benchmarks.datasets import Dataset, DatasetError
 from benchmarks.protocols import Floats
-from benchmarks.runner import Progress, environment, jsonable, run, silent, to_stderr, top_is_right
+from benchmarks.runner import Progress, environment, extract_all, jsonable, run, silent, to_stderr, top_is_right
 from benchmarks.systems.base import Result, best_two_places
-from benchmarks.systems.delf import fuse
+from benchmarks.systems.delf import expand_proven, fuse
 from benchmarks.trainset import training_dataset
 from delf_edge.decision import Calibration
+from delf_edge.types import Float32Array
 
 FALSE_ACCEPTS = 0.01
 FLOOR_QUANTILE = 0.95
 PAIRS_PER_QUERY = 50
+EXPANSIONS = (0, 3, 5, 10)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,22 +50,29 @@ class Evidence:
         votes: float64 (N,), votes per query feature.
         similarity: float64 (N,), cosine of the global descriptors, -inf for an absent photo.
         inliers: int64 (N,).
+        query: float32 (G,), the query's global descriptor; None where expansion is not asked for.
+        vectors: float32 (N, G), those of the database.
     """
 
     votes: Floats
     similarity: Floats
     inliers: NDArray[np.int64]
+    query: Float32Array | None = None
+    vectors: Float32Array | None = None
 
     @classmethod
-    def of(cls, result: Result) -> Evidence:
+    def of(cls, result: Result, query: Float32Array | None = None, vectors: Float32Array | None = None) -> Evidence:
         """From a result of `DelfSystem`."""
         if result.inliers is None:
             raise ValueError("the system does not count inliers; calibrate a DELF row")
-        return cls(result.stages["votes"], result.stages["global"], result.inliers)
+        return cls(result.stages["votes"], result.stages["global"], result.inliers, query, vectors)
 
     def score(self, calibration: Calibration) -> Floats:
-        """Fused score of every photo."""
-        return fuse(calibration, self.votes, self.similarity, self.inliers)
+        """Fused score of every photo, as the runtime computes it."""
+        similarity = self.similarity
+        if self.query is not None and self.vectors is not None:
+            similarity = expand_proven(calibration, self.votes, self.similarity, self.inliers, self.vectors, self.query)
+        return fuse(calibration, self.votes, similarity, self.inliers)
 
 
 def wrong_inliers(dataset: Dataset, known: Sequence[Evidence]) -> NDArray[np.int64]:
@@ -129,6 +139,13 @@ def climb(dataset: Dataset, known: Sequence[Evidence], start: Calibration, least
     return best
 
 
+def fit_expansion(dataset: Dataset, known: Sequence[Evidence], ranking: Calibration) -> Calibration:
+    """Step 3: the least expansion within 0.002 of the best mAP."""
+    choices = {n: training_map(dataset, known, replace(ranking, expansion=n)) for n in EXPANSIONS}
+    best = max(choices.values())
+    return replace(ranking, expansion=next(n for n, value in choices.items() if value >= best - 0.002))
+
+
 def first_answers(dataset: Dataset, evidence: Sequence[Evidence], calibration: Calibration) -> tuple[Floats, Floats]:
     """(Q, 2) score and margin of each query's first answer, and (Q,) its inliers."""
     rows, inliers = [], []
@@ -143,7 +160,7 @@ def first_answers(dataset: Dataset, evidence: Sequence[Evidence], calibration: C
 def fit_probability(
     dataset: Dataset, known: Sequence[Evidence], strangers: Sequence[Evidence], ranking: Calibration, min_inliers: int
 ) -> tuple[Calibration, dict[str, Any]]:
-    """Steps 3 and 4: probability and threshold, and how good they are on the data they were fitted on."""
+    """Steps 4 and 5: probability and threshold, and how good they are on the data they were fitted on."""
     ranked = [
         protocols.rank(e.score(ranking), q.graded("positive")) for q, e in zip(dataset.queries, known, strict=True)
     ]
@@ -177,7 +194,7 @@ def fit_probability(
 def calibrate(
     dataset: Dataset, known: Sequence[Evidence], strangers: Sequence[Evidence], start: Calibration, min_inliers: int = 6
 ) -> tuple[Calibration, dict[str, Any]]:
-    """All four steps.
+    """All five steps.
 
     Args:
         dataset: the training retrieval set.
@@ -189,7 +206,7 @@ def calibrate(
     Returns:
         The calibration, and figures on the training set.
     """
-    ranking = fit_ranking(dataset, known, start)
+    ranking = fit_expansion(dataset, known, fit_ranking(dataset, known, replace(start, expansion=0)))
     fitted, report = fit_probability(dataset, known, strangers, ranking, min_inliers)
     before = training_map(dataset, known, replace(start, inliers=0.0))
     return fitted, report | {"map": training_map(dataset, known, fitted), "map_before_ransac": before}
@@ -218,8 +235,17 @@ def run_bundle(
         calibration=Calibration(),
         options=replace(options, verified=PAIRS_PER_QUERY),
     )
-    done = run(system, dataset, FeatureCache(out / "features"), progress)
-    known, strangers = ([Evidence.of(r) for r in results] for results in (done.known, done.stranger))
+    cache = FeatureCache(out / "features")
+    done = run(system, dataset, cache, progress)
+    asked = extract_all(system, [(dataset.path(q.name), q.box) for q in dataset.queries], cache)
+    vectors = system.global_descriptors
+    known, strangers = (
+        [
+            Evidence.of(r, np.asarray(q["global_descriptor"], np.float32), vectors)
+            for r, q in zip(rs, asked, strict=True)
+        ]
+        for rs in (done.known, done.stranger)
+    )
     fitted, report = calibrate(dataset, known, strangers, Calibration(), options.min_inliers)
     head = {"bundle": loaded.id, "preset": preset or loaded.manifest.default_preset, "places": list(only)}
     return dict(jsonable({"calibration": rounded(fitted), "report": head | report, "environment": environment()}))

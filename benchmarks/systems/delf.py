@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cache import Arrays
-from benchmarks.systems.base import Result, System, best_two_places
+from benchmarks.systems.base import Result, System, best_two_places, unit
 from benchmarks.systems.global_descriptors import Expansion, expand
 from benchmarks.systems.local import LocalIndex, LocalOptions, Verifier
 from delf_edge.decision import Calibration
@@ -68,9 +68,12 @@ class DelfSystem(System):
         settings = hashlib.sha256(repr(extract).encode()).hexdigest()[:12]
         self.key = f"delf 1 {bundle.id} {bundle.variant} {settings}"
         self.calibration = calibration or Calibration.from_mapping(bundle.calibration)
+        if ranking == "fused" and self.calibration.votes > 0:  # candidates in the order of their score, as the runtime
+            balance = self.calibration.similarity / self.calibration.votes
+            self.options = replace(self.options, search=replace(self.options.search, global_weight=balance))
         self._codebook = codebook
         self._index = LocalIndex(codebook or bundle.codebook, self.options, verifier)
-        self._globals: Float32Array = np.zeros((0, bundle.codebook.global_dim), np.float32)
+        self.global_descriptors: Float32Array = np.zeros((0, bundle.codebook.global_dim), np.float32)
 
     def extract(self, pixels: UInt8Array) -> Arrays:
         """The runtime's own features."""
@@ -88,7 +91,7 @@ class DelfSystem(System):
         """Encode and index."""
         self._index.add([self.features(d) for d in database])
         rows = [np.asarray(d["global_descriptor"], np.float32) for d in database]
-        self._globals = np.stack(rows) if rows else self._globals
+        self.global_descriptors = np.stack(rows) if rows else self.global_descriptors
 
     def search(self, query: Arrays, absent: NDArray[np.bool_] | None = None) -> Result:
         """Votes, RANSAC, and the ranking asked for."""
@@ -99,8 +102,17 @@ class DelfSystem(System):
         if found.inliers is None or not len(found.scores):
             return Result(found.scores, float("-inf"), stages, found.inliers)
         per_feature = found.stages["votes"] / max(1, min(len(features), self.options.query_features))
-        fused = fuse(self.calibration, per_feature, similarity, found.inliers)
-        scores = fused if self.ranking == "fused" else found.scores
+        scores = found.scores
+        if self.ranking == "fused":
+            seen = expand_proven(
+                self.calibration,
+                per_feature,
+                similarity,
+                found.inliers,
+                self.global_descriptors,
+                features.global_descriptor,
+            )
+            scores = fuse(self.calibration, per_feature, seen, found.inliers)
         best = int(np.argmax(scores))
         first, second = best_two_places(scores, self.places)
         margin = first - (second if np.isfinite(second) else 0.0)  # as the runtime has it
@@ -117,12 +129,14 @@ class DelfSystem(System):
 
     def _similarity(self, features: Features, absent: NDArray[np.bool_] | None) -> NDArray[np.float64]:
         q: NDArray[Any] = features.global_descriptor
-        similarity = np.asarray(self._globals @ q, np.float64)
+        similarity = np.asarray(self.global_descriptors @ q, np.float64)
         if absent is not None:
             similarity[absent] = -np.inf
         if self.expansion.kind != "none" and len(similarity):
-            expanded: NDArray[Any] = expand(features.global_descriptor, self._globals, similarity, self.expansion)
-            similarity = np.asarray(self._globals @ expanded, np.float64)
+            expanded: NDArray[Any] = expand(
+                features.global_descriptor, self.global_descriptors, similarity, self.expansion
+            )
+            similarity = np.asarray(self.global_descriptors @ expanded, np.float64)
             if absent is not None:
                 similarity[absent] = -np.inf
         return similarity
@@ -153,6 +167,34 @@ def fuse(
     return np.where(
         np.isfinite(similarity), out + c.similarity * np.where(np.isfinite(similarity), similarity, 0), -np.inf
     )
+
+
+def expand_proven(
+    calibration: Calibration,
+    per_feature: NDArray[Any],
+    similarity: NDArray[Any],
+    inliers: NDArray[Any],
+    vectors: Float32Array,
+    query: Float32Array,
+) -> NDArray[np.float64]:
+    """Similarities (N,) after the runtime's query expansion with photos that RANSAC has confirmed.
+
+    The first `calibration.expansion` photos, in the order before RANSAC, with at least max(2 floor, 12) inliers join
+    the query, weighted by similarity^alpha. They keep their own similarity, all others can only rise.
+    """
+    if not calibration.expansion:
+        return np.asarray(similarity, np.float64)
+    before = fuse(calibration, per_feature, similarity, np.zeros(len(similarity)))
+    order = np.argsort(-before, kind="stable")
+    enough = max(2 * calibration.floor, 12.0)
+    proven = order[(inliers[order] >= enough) & np.isfinite(before[order])][: calibration.expansion]
+    if not len(proven):
+        return np.asarray(similarity, np.float64)
+    weights = np.clip(similarity[proven], 0, None) ** calibration.alpha
+    expanded: NDArray[Any] = unit(query + weights @ vectors[proven])
+    risen = np.maximum(similarity, vectors @ expanded)
+    risen[proven] = similarity[proven]
+    return np.where(np.isfinite(similarity), risen, -np.inf)
 
 
 def to_arrays(features: Features) -> Arrays:

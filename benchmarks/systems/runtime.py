@@ -7,26 +7,21 @@ PQ, inverted lists, RANSAC, fused score, calibrated probability. Nothing is take
 from __future__ import annotations
 
 import resource
-import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.datasets import Dataset, Query
 from benchmarks.runner import TIMED_PHOTOS, Progress, Run, load, same_place, silent
 from benchmarks.systems.base import Result
+from delf_edge.bundle import Bundle
 from delf_edge.decision import Calibration
-
-if TYPE_CHECKING:
-    from delf_edge.bundle import Bundle
-    from delf_edge.recognizer import Recognizer
-    from delf_edge.types import Features, Match
+from delf_edge.recognizer import AddItem, IdentifyOptions, Recognizer
+from delf_edge.types import Features, Match
 
 UNPROVEN = 1e-3  # an answer that the SDK would not give for want of inliers ranks below every proven one
 
@@ -58,18 +53,16 @@ def label(dataset: Dataset, i: int) -> str:
 
 def fill(places: Recognizer, dataset: Dataset, progress: Progress = silent) -> None:
     """Add the database's photos; those that are in already are skipped by the SDK itself."""
-    from delf_edge.recognizer import AddItem
-
     items = (AddItem(dataset.path(n), label(dataset, i), name=n) for i, n in enumerate(dataset.database))
     for i, _ in enumerate(places.add_many(items)):
         progress("delf-edge: add", i + 1, len(dataset.database))
 
 
-def ranked(places: Recognizer, features: Features, index: dict[str, int], n: int) -> Result:
-    """All photos as `Recognizer.rank` orders them. Photos it leaves out have no score."""
-    from delf_edge.recognizer import IdentifyOptions
-
-    options = IdentifyOptions()
+def ranked(
+    places: Recognizer, features: Features, index: dict[str, int], n: int, without: frozenset[str] = frozenset()
+) -> Result:
+    """All photos as `Recognizer.rank` orders them; those it leaves out, and those of `without`, have no score."""
+    options = IdentifyOptions(without=without)
     matches: Sequence[Match] = places.rank(features, max(1, n), options=options)
     scores, similarity = np.full(n, -np.inf), np.full(n, -np.inf)
     inliers = np.zeros(n, np.int64)
@@ -77,7 +70,7 @@ def ranked(places: Recognizer, features: Features, index: dict[str, int], n: int
         i = index[m.name]
         scores[i], similarity[i], inliers[i] = m.score, m.similarity, m.n_inliers
     candidates = np.full(n, -np.inf)
-    for m in places.rank(features, max(1, n), options=IdentifyOptions(verify=0)):
+    for m in places.rank(features, max(1, n), options=replace(options, verify=0)):
         candidates[index[m.name]] = m.score
     confidence, evidence = 0.0, {}
     if matches:
@@ -92,10 +85,8 @@ def run_runtime(
 ) -> RuntimeRun:
     """Fill a database file under `folder` (kept, so that a stopped run goes on), and ask every query twice.
 
-    A stranger is asked of a copy of the file from which `Recognizer.remove` took the photos of its place.
+    A stranger is asked with its place ruled out by `IdentifyOptions.without`.
     """
-    from delf_edge.recognizer import Recognizer
-
     folder.mkdir(parents=True, exist_ok=True)
     used = preset or bundle.manifest.default_preset
     file = folder / f"{dataset.name}-{bundle.id}-{used}.db"
@@ -105,55 +96,22 @@ def run_runtime(
         fill(places, dataset, progress)
         extract_ms = _extraction_ms(places, dataset)
         asked = [_ask(places, dataset, q) for q in dataset.queries]
-        known, spent = [], []
-        for i, features in enumerate(asked):
+        known, strangers, spent = [], [], []
+        for i, (q, features) in enumerate(zip(dataset.queries, asked, strict=True)):
+            without = frozenset(label(dataset, int(k)) for k in np.flatnonzero(same_place(dataset, q)))
             known.append(ranked(places, features, index, n))
+            strangers.append(ranked(places, features, index, n, without))
             start = time.perf_counter()
             places.rank(features, 10)
             spent.append(1e3 * (time.perf_counter() - start))
             progress("delf-edge: search", i + 1, len(asked))
         stages = _stages_ms(places, dataset)
         rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        copy = places.snapshot(folder / f"{file.stem}-copy.db", overwrite=True)  # one compact file, no journal
-    size = copy.stat().st_size / max(1, n)
-    strangers = _strangers(dataset, asked, copy, lambda p: Recognizer.open(p, bundle=bundle, preset=preset), progress)
-    copy.unlink()
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:  # one compact file: what a device would be given
+            size = places.snapshot(Path(scratch) / "copy.db").stat().st_size / max(1, n)
     threshold = Calibration.from_mapping(bundle.calibration).threshold
     done = Run(known, strangers, extract_ms, float(np.median(spent)) if spent else float("nan"), size, rss)
     return RuntimeRun(done, threshold, bundle.id, used, stages)
-
-
-def _strangers(
-    dataset: Dataset,
-    asked: Sequence[Features],
-    file: Path,
-    open_copy: Callable[[Path], Recognizer],
-    progress: Progress,
-) -> list[Result]:
-    """One answer per query from a database without the query's place; queries of one place share a copy."""
-    index = {n: i for i, n in enumerate(dataset.database)}
-    groups: dict[bytes, list[int]] = {}
-    masks: dict[bytes, NDArray[np.bool_]] = {}
-    for i, q in enumerate(dataset.queries):
-        mask = same_place(dataset, q)
-        groups.setdefault(mask.tobytes(), []).append(i)
-        masks[mask.tobytes()] = mask
-    out: list[Result | None] = [None] * len(asked)
-    done = 0
-    with tempfile.TemporaryDirectory(prefix="delf-edge-bench-") as folder:
-        for key, members in groups.items():
-            copy = Path(folder) / "without.db"
-            shutil.copyfile(file, copy)
-            with open_copy(copy) as places:
-                for gone in np.flatnonzero(masks[key]):
-                    places.remove(dataset.database[gone])
-                for i in members:
-                    out[i] = ranked(places, asked[i], index, len(index))
-            for left in Path(folder).glob("without.db*"):
-                left.unlink()
-            done += len(members)
-            progress("delf-edge: strangers", done, len(asked))
-    return [r for r in out if r is not None]
 
 
 def _ask(places: Recognizer, dataset: Dataset, query: Query) -> Features:

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.systems import keypoints
 from benchmarks.systems.base import NotInstalledError, System, best_two_places
-from benchmarks.systems.delf import from_arrays, fuse, to_arrays
+from benchmarks.systems.delf import expand_proven, from_arrays, fuse, to_arrays
 from benchmarks.systems.global_descriptors import (
     EXPANSIONS,
     Backbone,
@@ -58,7 +58,7 @@ COLOURS = np.stack(np.meshgrid(LEVELS, LEVELS, LEVELS), axis=-1).reshape(-1, 3)
 
 def pooled_maps(pixels: np.ndarray) -> Sequence[np.ndarray]:
     """A stand-in for a backbone: how much each cell has of 64 colours, at two scales."""
-    distance = np.linalg.norm(pixels[::4, ::4, None].astype(np.float32) - COLOURS.astype(np.float32), axis=-1)
+    distance = np.linalg.norm(pixels[::8, ::8, None].astype(np.float32) - COLOURS.astype(np.float32), axis=-1)
     share = np.exp(-((distance / 40) ** 2)).astype(np.float32)
     return [share, share[::2, ::2]]
 
@@ -71,7 +71,7 @@ def ask(system: System) -> None:
     scenes = [scene(i) for i in range(6)]
     photos = [*scenes, *(moved(s, 50 + i) for i, s in enumerate(scenes[:3]))]
     if system.needs_fit:
-        learned = system.fit([system.extract(scene(100 + i)) for i in range(30)])
+        learned = system.fit([system.extract(scene(100 + i)) for i in range(20)])
         system.load_fit({k: v.copy() for k, v in learned.items()})
     system.add([system.extract(p) for p in photos])
     for i in range(3):
@@ -212,6 +212,22 @@ def test_fuse_is_the_runtime_score() -> None:
     plain = [c.score(float(v), float(s), int(i)) for v, s, i in zip(votes, similarity, inliers, strict=True)]
     assert fuse(c, votes, similarity, inliers) == pytest.approx(plain)
     assert np.isneginf(fuse(c, np.zeros(1), np.array([-np.inf]), np.zeros(1)))[0]
+
+
+def test_proven_photos_lift_what_looks_like_them() -> None:
+    q = np.array([1, 0, 0], np.float32)
+    vectors = np.array([[0.8, 0.6, 0], [0.1, 0.9, 0.4], [0.5, 0, 0.86]], np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    similarity = (vectors @ q).astype(np.float64)
+    c = Calibration(floor=4, expansion=1, alpha=1)
+    lifted = expand_proven(c, np.zeros(3), similarity, np.array([12, 0, 0]), vectors, q)
+    assert lifted[0] == similarity[0]  # a proven photo keeps its own
+    assert lifted[1] > similarity[1]
+    assert lifted[2] >= similarity[2]
+    unproven = expand_proven(c, np.zeros(3), similarity, np.array([11, 0, 0]), vectors, q)
+    assert unproven == pytest.approx(similarity)
+    absent = np.array([-np.inf, 0.1, 0.5])
+    assert np.isneginf(expand_proven(c, np.zeros(3), absent, np.array([0, 20, 0]), vectors, q)[0])
 
 
 def some_features(n: int) -> Features:

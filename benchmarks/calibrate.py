@@ -39,6 +39,7 @@ from delf_edge.types import Float32Array
 FALSE_ACCEPTS = 0.01
 FLOOR_QUANTILE = 0.95
 PAIRS_PER_QUERY = 50
+STRANGERS = 160
 EXPANSIONS = (0, 3, 5, 10)
 
 
@@ -194,7 +195,7 @@ def fit_probability(
 def calibrate(
     dataset: Dataset, known: Sequence[Evidence], strangers: Sequence[Evidence], start: Calibration, min_inliers: int = 6
 ) -> tuple[Calibration, dict[str, Any]]:
-    """All five steps.
+    """All five steps. Queries without positives count as strangers only.
 
     Args:
         dataset: the training retrieval set.
@@ -206,6 +207,9 @@ def calibrate(
     Returns:
         The calibration, and figures on the training set.
     """
+    with_answer = [bool(q.grades["positive"]) for q in dataset.queries]
+    dataset = replace(dataset, queries=tuple(q for q, w in zip(dataset.queries, with_answer, strict=True) if w))
+    known = [e for e, w in zip(known, with_answer, strict=True) if w]
     ranking = fit_expansion(dataset, known, fit_ranking(dataset, known, replace(start, expansion=0)))
     fitted, report = fit_probability(dataset, known, strangers, ranking, min_inliers)
     before = training_map(dataset, known, replace(start, inliers=0.0))
@@ -226,7 +230,12 @@ def run_bundle(
     from delf_edge.features import extract_options
 
     loaded = load_bundle(bundle)
-    dataset = training_dataset(data, only=tuple(only))
+    views = {"queries_per_place": 20, "views_per_place": 60} if only else {}  # few places: ask more of each
+    dataset = training_dataset(data, only=tuple(only), **views)
+    if only:  # few places: more views of each, and strangers from the other places
+        dataset = training_dataset(
+            data, only=tuple(only), queries_per_place=20, views_per_place=40, strangers=STRANGERS
+        )
     options = runtime_options()
     system = DelfSystem(
         loaded,

@@ -72,6 +72,15 @@ def _print(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=str))
 
 
+def _command() -> str:
+    """The command line for the model card, without the work folder: it changes nothing and names this machine."""
+    words = sys.argv[1:]
+    if "--work" in words:
+        at = words.index("--work")
+        words = words[:at] + words[at + 2 :]
+    return "delf-edge-convert " + shlex.join(words)
+
+
 def _network(checkpoint: Path | None, backbone: str) -> DelfNetwork:
     import torch
 
@@ -336,7 +345,7 @@ def bundle(
             seed=seed,
         ),
         work,
-        "delf-edge-convert " + shlex.join(sys.argv[1:]),
+        _command(),
         _say,
         per_place=per_place,
         workers=workers,

@@ -7,7 +7,8 @@ TensorFlow nor protobuf is needed::
     DelfFeature   1: descriptor (DatumProto)   2: x   3: y   4: scale   5: orientation   6: strength   (floats)
     DelfFeatures  1: feature, repeated
 
-Official arrays of locations are (y, x); the proto names its fields, and we use (x, y).
+Two conventions are turned here. Official arrays of locations are (y, x); the proto names its fields, and we use
+(x, y). The file's `scale` is image pixels per level pixel (0.5 for the level enlarged twice), ours the inverse.
 """
 
 from __future__ import annotations
@@ -130,12 +131,14 @@ def parse_features(data: bytes) -> Features:
         rows.append(row)
     if not rows:
         return Features.empty(0)
+    if not all(row[2] > 0 for row in rows):
+        raise OfficialFormatError("a feature has a scale that is not above 0; the file is damaged")
     if len({len(d) for d in descriptors}) != 1:
         raise OfficialFormatError(f"descriptors have {sorted({len(d) for d in descriptors})} values; all must agree")
     table = np.array(rows, np.float32)
     return Features(
         keypoints=np.ascontiguousarray(table[:, :2]),
-        scales=np.ascontiguousarray(table[:, 2]),
+        scales=1 / table[:, 2],
         scores=np.ascontiguousarray(table[:, 3]),
         descriptors=np.stack(descriptors),
         global_descriptor=np.zeros(0, np.float32),
@@ -168,7 +171,7 @@ def serialise_datum(array: Float32Array) -> bytes:
 def serialise_features(features: Features) -> bytes:
     """A DelfFeatures of local features; the global descriptor and the image size have no place in it."""
     out = []
-    columns = (features.keypoints[:, 0], features.keypoints[:, 1], features.scales, features.scores)
+    columns = (features.keypoints[:, 0], features.keypoints[:, 1], 1 / features.scales, features.scores)
     for descriptor, x, y, scale, score in zip(features.descriptors, *columns, strict=True):
         content = _encode_message(1, serialise_datum(descriptor))
         for number, value in ((2, x), (3, y), (4, scale), (5, 0.0), (6, score)):

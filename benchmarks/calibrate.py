@@ -242,7 +242,7 @@ def run_bundle(
         extract_options(loaded, preset),
         label="calibrate",
         calibration=Calibration(),
-        options=replace(options, verified=PAIRS_PER_QUERY),
+        options=options,
     )
     cache = FeatureCache(out / "features")
     done = run(system, dataset, cache, progress)

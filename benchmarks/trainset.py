@@ -7,12 +7,15 @@ office tower are filler: their places need not overlap, or look alike by design,
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from benchmarks.datasets import PLAIN, Dataset, DatasetError, Query
 
+T = TypeVar("T")
 FILLER = ("stitching/", "indoor_ie_tower/")
 
 
@@ -24,6 +27,7 @@ def training_dataset(
     filler: int = 300,
     seed: int = 1,
     only: tuple[str, ...] = (),
+    strangers: int = 0,
 ) -> Dataset:
     """Queries, positives and database from `data/train.csv`.
 
@@ -31,10 +35,11 @@ def training_dataset(
         data: the folder of train.csv.
         queries_per_place: at most this many views of a place ask, and at most half of them.
         views_per_place: views of a place that are used at all.
-        filler: photos without a place in the database.
+        filler: photos of places that are not asked for, in the database.
         seed: of the choice of views.
         only: starts of the names of places that may be asked for, such as those a network was not trained on; the
             others are filler. Empty: all.
+        strangers: queries from those others at most, without positives: asked as photos of an unknown place only.
 
     Raises:
         DatasetError: train.csv is missing or has other columns.
@@ -49,26 +54,35 @@ def training_dataset(
     for name, place in rows:
         views.setdefault(place, []).append(name)
     rng = np.random.default_rng(seed)
-    database: list[str] = []
-    places: list[str | None] = []
+    database: list[tuple[str, str]] = []
     asked: list[tuple[str, str]] = []
-    spare: list[str] = []
+    spare: list[tuple[str, str]] = []
+    others: list[list[tuple[str, str]]] = []
     for place, names in sorted(views.items()):
-        if place.startswith(FILLER) or len(names) < 4 or (only and not place.startswith(only)):
-            spare += names
-            continue
-        chosen = [names[i] for i in rng.permutation(len(names))[:views_per_place]]
-        n = min(queries_per_place, len(chosen) // 2)
-        asked += [(name, place) for name in chosen[:n]]
-        database += chosen[n:]
-        places += [place] * len(chosen[n:])
-    spare = [spare[i] for i in rng.permutation(len(spare))[:filler]]
-    database += spare
-    places += [None] * len(spare)
-    queries = tuple(
-        Query(name, {"positive": tuple(i for i, p in enumerate(places) if p == place)}, place) for name, place in asked
-    )
-    return Dataset("train", data, tuple(database), queries, PLAIN, tuple(places))
+        shuffled = [(names[i], place) for i in rng.permutation(len(names))]
+        if place.startswith(FILLER) or len(names) < 4:
+            spare += shuffled
+        elif only and not place.startswith(only):
+            others.append(shuffled)
+        else:
+            chosen = shuffled[:views_per_place]
+            n = min(queries_per_place, len(chosen) // 2)
+            asked += chosen[:n]
+            database += chosen[n:]
+    unknown = take_turns(others, strangers)
+    spare += [photo for photos in others for photo in photos if photo not in set(unknown)]
+    database += [spare[i] for i in rng.permutation(len(spare))[:filler]]
+    positives = {place: tuple(i for i, (_, p) in enumerate(database) if p == place) for _, place in asked}
+    queries = [Query(name, {"positive": positives[place]}, place) for name, place in asked]
+    queries += [Query(name, {"positive": ()}, place) for name, place in unknown]
+    photos, places = tuple(name for name, _ in database), tuple(place for _, place in database)
+    return Dataset("train", data, photos, tuple(queries), PLAIN, places)
+
+
+def take_turns(lists: Sequence[Sequence[T]], n: int) -> list[T]:
+    """The first of each list, then the second of each, until there are n."""
+    turns = range(max(map(len, lists), default=0))
+    return [items[turn] for turn in turns for items in lists if turn < len(items)][:n]
 
 
 def fitting_photos(data: Path, n: int = 600, seed: int = 1) -> list[Path]:
@@ -80,7 +94,4 @@ def fitting_photos(data: Path, n: int = 600, seed: int = 1) -> list[Path]:
         by_place.setdefault(place, []).append(name)
     rng = np.random.default_rng(seed)
     orders = [[names[i] for i in rng.permutation(len(names))] for _, names in sorted(by_place.items())]
-    out: list[str] = []
-    for turn in range(max(map(len, orders), default=0)):
-        out += [names[turn] for names in orders if turn < len(names)]
-    return [data / name for name in out[:n]]
+    return [data / name for name in take_turns(orders, n)]

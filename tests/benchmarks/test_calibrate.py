@@ -108,12 +108,16 @@ def test_the_training_set_splits_views_and_leaves_filler_without_a_place(tmp_pat
     assert asked.count("b") == 6
     assert set(asked) == {"a", "b"}
     assert dataset.places.count("b") == 14
-    assert dataset.places.count(None) == 5
+    assert sum(p not in ("a", "b") for p in dataset.places) == 5
     assert not {q.name for q in dataset.queries} & set(dataset.database)
     for q in dataset.queries:
         assert {dataset.places[i] for i in q.graded("positive")} == {q.place}
     assert training_dataset(data, filler=5) == dataset
-    assert {q.place for q in training_dataset(data, only=("a",)).queries} == {"a"}
+    few = training_dataset(data, only=("a",), strangers=3, filler=100)
+    assert [q.place for q in few.queries] == ["a", "a", "b", "b", "b"]
+    assert [len(q.graded("positive")) for q in few.queries] == [2, 2, 0, 0, 0]
+    assert few.places.count("b") == 27
+    assert not {q.name for q in few.queries} & set(few.database)
 
 
 def test_fitting_photos_take_turns_between_places(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 #
 #   make demo              index the demo photographs, recognise the queries, write out/demo/contact_sheet.png
 #   make test              ruff, mypy --strict, import contracts and every test that needs no PyTorch
+#   make test-browser      the kiosk page in Chromium (Debian: apt-get install chromium), screenshots in out/browser
 #   make lint              the first three of these alone
 #   make bench             all systems on the DEV benchmark, one table; DEV=path/to/dev.json
 #   make test-converters   the tests that need PyTorch, in an environment of their own
@@ -9,7 +10,7 @@
 
 PYTHON ?= python3
 DEV ?= ../shared/data/dev.json
-TORCH ?= torch>=2.13
+TORCH ?= torch==2.13.0
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench test-converters clean
+.PHONY: help demo test test-browser lint bench test-converters clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -56,6 +57,9 @@ lint: $(VENV)/test.stamp
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-browser: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -m browser tests/e2e
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.bench $(DEV)

@@ -174,6 +174,9 @@ def index(
         str | None,
         typer.Option("--landmark", metavar="NAME", help="All photos below FOLDER show this one.", show_default=False),
     ] = None,
+    thumbnails: Annotated[
+        bool, typer.Option("--thumbnails", help="Keep a small JPEG of each photo, for showing it without its file.")
+    ] = False,
     bundle: BundleOption = None,
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
@@ -199,7 +202,7 @@ def index(
     for failure in failed:
         _say(f"{failure['name']}: {failure['error']}")
     items = (
-        AddItem(p.path, landmark=p.landmark, name=p.name, metadata={**p.metadata, "path": str(p.path.resolve())})
+        AddItem(p.path, p.landmark, p.name, {**p.metadata, "path": str(p.path.resolve())}, thumbnail=thumbnails)
         for p in photos
     )
     with _open(database, bundle, preset, threads, read_only=False) as places:
@@ -437,6 +440,92 @@ def snapshot(
         _print_json({"database": str(database), "snapshot": str(out), "images": n_images, "bytes": size})
     else:
         typer.echo(f"{out}: {n_images} images, {size} bytes")
+    return FOUND
+
+
+@_command("lint")
+def lint(
+    database: Database,
+    below: Annotated[
+        int, typer.Option("--below", metavar="SCORE", min=0, max=100, help="List only images with a lower score.")
+    ] = 70,
+    bundle: BundleOption = None,
+    preset: PresetOption = None,
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> int:
+    """Say which photos of a database are poor references, and why.
+
+    The score is from 0 to 100. Photos whose files are gone are judged by their codes alone. The exit code is 1 if a
+    photo scores less than asked.
+    """
+    from delf_edge.quality import lint as look
+
+    with _open(database, bundle, preset, threads, read_only=True) as places:
+        findings = []
+        with _progress("looking", places.info().n_images) as step:
+            for finding in look(places):
+                findings.append(finding)
+                step()
+    poor = sorted((f for f in findings if f.quality.score < below), key=lambda f: f.quality.score)
+    if as_json:
+        rows = [{"name": f.name, "landmark": f.landmark, "photo": f.photo, **f.quality.as_json()} for f in poor]
+        _print_json({"database": str(database), "checked": len(findings), "below": below, "images": rows})
+    else:
+        for f in poor:
+            typer.echo(f"{f.quality.score:3d}  {f.name} ({f.landmark})")
+            for reason in f.quality.reasons:
+                typer.echo(f"     {reason}")
+        typer.echo(f"{len(findings)} images checked, {len(poor)} below {below}")
+    return UNKNOWN if poor else FOUND
+
+
+@_command("serve")
+def serve(
+    database: Database,
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="N", min=1, max=65535, help="Port to listen on.")] = 8000,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="Name that browsers call it by.", show_default=False),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file",
+            metavar="FILE",
+            help="File with the token for changes; default: the variable DELF_EDGE_TOKEN, or a new one each time.",
+            show_default=False,
+        ),
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Allow no changes.")] = False,
+    bundle: BundleOption = None,
+    preset: PresetOption = None,
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> int:
+    """Serve the kiosk page and its service, until it is stopped.
+
+    The page is for this machine alone unless --host says otherwise; from another machine everything needs the token.
+    Needs the extra: python -m pip install 'delf-edge[web]'.
+    """
+    try:
+        from delf_edge.web.app import ServiceOptions, create_app
+        from delf_edge.web.guard import Policy, is_loopback
+        from delf_edge.web.server import address_of, read_token
+        from delf_edge.web.server import serve as run
+    except ImportError as e:
+        raise OptionError(f"{e}; install the web extra: python -m pip install 'delf-edge[web]'") from e
+    token, is_new = read_token(token_file)
+    names = frozenset(name.lower() for name in [host, *(allow_host or [])])
+    policy = Policy(token, names, loopback_only=is_loopback(host))
+    with _open(database, bundle, preset, threads, read_only=read_only) as places:
+        url = address_of(host, port, token if is_new and not read_only else None)
+        if as_json:
+            _print_json({"database": str(database), "url": url, "read_only": read_only})
+        else:
+            typer.echo(url)
+        run(create_app(places, ServiceOptions(policy)), host, port)
     return FOUND
 
 

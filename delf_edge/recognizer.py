@@ -257,11 +257,12 @@ class Recognizer:
             image = load_image(photo, channel_order=item.channel_order)
             small = make_thumbnail(image) if item.thumbnail else None
             if codes is None:
-                codes = self._encode(self._extractor.extract(image, self._extract_options))
+                codes = self.encode(self._extractor.extract(image, self._extract_options))
         added = self.store.add(NewImage(name, item.landmark, digest, codes, metadata, small))
         return AddResult(added.image_id, name, item.landmark, added.status, len(codes))
 
-    def _encode(self, features: Features) -> Codes:
+    def encode(self, features: Features) -> Codes:
+        """The stored form of features."""
         words, _ = self._coarse.assign(features.descriptors, exact=True)
         return encode(features, words[:, 0], self.bundle.codebook)
 

@@ -1,0 +1,191 @@
+"""The OpenAPI document, written by hand: a test holds it against the routes and against what they answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import delf_edge
+
+JPEG_BODY = {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
+NUMBER, TEXT, WHOLE, YES_NO = {"type": "number"}, {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties}
+
+
+def _list(items: Any) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def _or_null(kind: str) -> dict[str, Any]:
+    return {"type": [kind, "null"]}
+
+
+def _query(name: str, text: str, kind: str = "string", required: bool = False) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": required, "description": text, "schema": {"type": kind}}
+
+
+def _operation(
+    summary: str, schema: dict[str, Any] | None, *, errors: str = "", kind: str = "application/json", **more: Any
+) -> dict[str, Any]:
+    content = {kind: {"schema": schema or {"type": "string"}}}
+    responses: dict[str, Any] = {"200": {"description": "done", "content": content}}
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    responses |= {code: {"description": _MEANING[code], "content": error} for code in errors.split()}
+    return {"summary": summary, "responses": responses, **more}
+
+
+_MEANING = {
+    "400": "a wrong or missing parameter, or an empty body",
+    "401": "the token is missing or wrong",
+    "403": "the database is read-only, or the request comes from another site's page",
+    "404": "there is no such image or landmark",
+    "408": "the body did not arrive in time",
+    "413": "the body or the photo is too large",
+    "415": "the body is not a photo that can be read",
+    "503": "the queue is full; try again in a moment",
+    "507": "the disk is full; nothing was changed",
+}
+_PHOTO_ERRORS = "400 401 408 413 415 503"
+_MATCH = _object(
+    image_id=WHOLE, name=TEXT, landmark=TEXT, score=NUMBER, probability=NUMBER, n_inliers=WHOLE, similarity=NUMBER
+)
+_POINTS = _list(_list(NUMBER))
+_PROOF = {
+    **_object(
+        image_id=WHOLE,
+        name=TEXT,
+        landmark=TEXT,
+        query_size=_list(WHOLE),
+        stored_size=_list(WHOLE),
+        query_points=_POINTS,
+        stored_points=_POINTS,
+    ),
+    "type": ["object", "null"],
+}
+_EVENT = _object(
+    kind=TEXT,
+    landmark=_or_null("string"),
+    previous=_or_null("string"),
+    probability=_or_null("number"),
+    image=_or_null("string"),
+)
+_ANSWER = _object(
+    landmark=_or_null("string"),
+    probability=NUMBER,
+    n_inliers=WHOLE,
+    reason=TEXT,
+    matches=_list(_MATCH),
+    milliseconds={"type": "object", "additionalProperties": NUMBER},
+    proof=_PROOF,
+    skipped=YES_NO,
+    state={"enum": ["looking", "unknown", "present"]},
+    present=_list(TEXT),
+    events=_list(_EVENT),
+)
+_QUALITY = _object(
+    score=WHOLE,
+    parts={"type": "object", "additionalProperties": NUMBER},
+    reasons=_list(TEXT),
+    confused_with=_or_null("string"),
+)
+_LANDMARKS = _object(
+    landmarks=_list(
+        _object(
+            name=TEXT,
+            latitude=_or_null("number"),
+            longitude=_or_null("number"),
+            images=_list(_object(id=WHOLE, name=TEXT, width=WHOLE, height=WHOLE)),
+        )
+    ),
+    read_only=YES_NO,
+)
+_ADDED = _object(image_id=WHOLE, name=TEXT, landmark=TEXT, status=TEXT, n_features=WHOLE)
+_REMOVED = _object(removed=_list(WHOLE))
+_HEALTH = _object(status=TEXT, version=TEXT, revision=WHOLE)
+_ID = [{"name": "id", "in": "path", "required": True, "schema": WHOLE}]
+_TOKEN: list[dict[str, list[str]]] = [{"token": []}]
+
+
+def document() -> dict[str, Any]:
+    """The whole document, OpenAPI 3.1."""
+    add = _operation(
+        "Add a photo of a landmark (the same photo again only updates it); 201 where it is new.",
+        _ADDED,
+        errors=f"{_PHOTO_ERRORS} 403 507",
+        requestBody=JPEG_BODY,
+        security=_TOKEN,
+        parameters=[
+            _query("landmark", "the place it shows", required=True),
+            _query("name", "unique name of the image; default: the landmark and the photo's hash"),
+            _query("latitude", "degrees, of the landmark; with longitude", "number"),
+            _query("longitude", "degrees", "number"),
+        ],
+    )
+    add["responses"]["201"] = add["responses"]["200"]
+    paths = {
+        "/v1/identify": {
+            "post": _operation(
+                "Name the place that a photo shows; with a session, what the frames of a camera amount to.",
+                _ANSWER,
+                errors=_PHOTO_ERRORS,
+                requestBody=JPEG_BODY,
+                parameters=[_query("session", "8 to 64 letters, digits, - or _: one camera")],
+            )
+        },
+        "/v1/quality": {
+            "post": _operation(
+                "How good a reference a photo would be, 0 to 100, and why.",
+                _QUALITY,
+                errors=_PHOTO_ERRORS,
+                requestBody=JPEG_BODY,
+                parameters=[_query("landmark", "the place it shows, if that is in the database already")],
+            )
+        },
+        "/v1/images": {
+            "post": add,
+            "delete": _operation(
+                "Remove all images of a landmark.",
+                _REMOVED,
+                errors="400 401 403 404 503 507",
+                security=_TOKEN,
+                parameters=[_query("landmark", "its name", required=True)],
+            ),
+        },
+        "/v1/images/{id}": {
+            "delete": _operation(
+                "Remove an image.", _REMOVED, errors="401 403 404 503 507", security=_TOKEN, parameters=_ID
+            )
+        },
+        "/v1/images/{id}/thumbnail": {
+            "get": _operation(
+                "A small JPEG of an image.", None, errors="401 404 503", kind="image/jpeg", parameters=_ID
+            )
+        },
+        "/v1/landmarks": {"get": _operation("All landmarks and their images.", _LANDMARKS, errors="401 503")},
+        "/v1/events": {
+            "get": _operation(
+                "Server-sent events: appeared, changed, left, enrolled, removed.",
+                None,
+                errors="401 503",
+                kind="text/event-stream",
+            )
+        },
+        "/healthz": {"get": _operation("Whether the service works.", _HEALTH, errors="503")},
+        "/metrics": {"get": _operation("Metrics for Prometheus.", None, errors="401", kind="text/plain")},
+        "/openapi.json": {"get": _operation("This document.", {"type": "object"})},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "delf-edge",
+            "version": delf_edge.__version__,
+            "description": "Changes need the token; so does everything under /v1 and /metrics from another machine.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": {"Error": _object(error=TEXT)},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }

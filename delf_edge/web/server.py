@@ -1,0 +1,110 @@
+"""Running the service: uvicorn, the token, and what systemd wants to know."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from delf_edge.errors import OptionError
+from delf_edge.web.app import Service
+from delf_edge.web.guard import is_loopback
+
+MIN_TOKEN = 16  # characters
+TOKEN_VARIABLE = "DELF_EDGE_TOKEN"
+
+
+def read_token(path: Path | None) -> tuple[str, bool]:
+    """The token from a file or from the environment, or a new one; and whether it is new.
+
+    It is never taken from the command line, which every user of a machine can read.
+
+    Raises:
+        OptionError: it is too short, or the file cannot be read.
+    """
+    try:
+        given = path.read_text("utf-8").strip() if path is not None else os.environ.get(TOKEN_VARIABLE, "")
+    except (OSError, UnicodeDecodeError) as e:
+        raise OptionError(f"{path}: the token cannot be read ({e})") from e
+    if not given and path is None:
+        return secrets.token_urlsafe(24), True
+    if len(given) < MIN_TOKEN or not given.isascii() or not given.isprintable():
+        raise OptionError(f"the token has {len(given)} characters; use at least {MIN_TOKEN} printable ASCII ones")
+    return given, False
+
+
+def serve(app: Starlette, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        OSError: the address cannot be used.
+    """
+    service: Service = app.state.service
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=128,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=5,
+    )
+    _Server(config, service).run()
+
+
+class _Server(uvicorn.Server):
+    """Tells systemd, and ends the event streams at the end: they would keep a graceful shutdown waiting."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._beat: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)  # the address is open when this returns
+        self._beat = asyncio.create_task(_tell_systemd(self._service))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        notify("STOPPING=1")
+        if self._beat is not None:
+            self._beat.cancel()
+        self._service.hub.close()
+        await super().shutdown(sockets)
+
+
+def notify(message: str) -> bool:
+    """Send a line to systemd (sd_notify); False where there is nobody to tell."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s, contextlib.suppress(OSError):
+        s.connect("\0" + address[1:] if address.startswith("@") else address)
+        s.sendall(message.encode())
+        return True
+    return False
+
+
+async def _tell_systemd(service: Service) -> None:
+    """Ready, then a sign of life at half the watchdog's time, as long as jobs come to an end."""
+    if not notify("READY=1"):
+        return
+    seconds = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+    while seconds > 0:
+        if service.healthy:
+            notify("WATCHDOG=1")
+        await asyncio.sleep(seconds)
+
+
+def address_of(host: str, port: int, token: str | None) -> str:
+    """What to type into a browser."""
+    shown = f"[{host}]" if ":" in host else "localhost" if host in ("0.0.0.0", "::") or is_loopback(host) else host
+    return f"http://{shown}:{port}/" + (f"#token={token}" if token else "")

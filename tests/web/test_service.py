@@ -1,0 +1,450 @@
+"""The service without a network: every route, what it refuses, and that nothing committed is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from delf_edge import Bundle, OptionError, Recognizer, StoreFullError
+from delf_edge.camera import CameraOptions
+from delf_edge.decision import Calibration
+from delf_edge.images import load_image
+from delf_edge.recognizer import IdentifyOptions
+from delf_edge.web.app import ServiceOptions, create_app
+from delf_edge.web.guard import Policy
+from delf_edge.web.hub import Hub, Sessions
+from delf_edge.web.jobs import BusyError, Jobs
+from delf_edge.web.openapi import document
+from delf_edge.web.server import address_of, notify, read_token
+
+BUNDLE = Path(__file__).parent.parent / "fixtures" / "tiny_bundle"
+STATIC = Path(__file__).parent.parent.parent / "delf_edge" / "web" / "static"
+TOKEN = "0123456789abcdef"
+AUTH = {"authorization": f"Bearer {TOKEN}"}
+
+
+def photo(seed: int, suffix: str = ".png") -> bytes:
+    blocks = np.random.default_rng(seed).integers(0, 256, (12, 16, 3)).astype(np.uint8)
+    return cv2.imencode(suffix, cv2.resize(blocks, (320, 240), interpolation=cv2.INTER_NEAREST))[1].tobytes()
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle.load(BUNDLE)
+
+
+@pytest.fixture
+def places(tmp_path: Path, bundle: Bundle) -> Iterator[Recognizer]:
+    with Recognizer.open(tmp_path / "places.db", bundle=bundle, preset="fast") as opened:
+        opened._calibration = Calibration(threshold=0.5)
+        yield opened
+
+
+def client_of(places: Recognizer, peer: str = "127.0.0.1", host: str = "127.0.0.1:8000", **policy: Any) -> TestClient:
+    camera = CameraOptions(identify=IdentifyOptions(min_inliers=12))
+    app = create_app(places, ServiceOptions(Policy(TOKEN, **policy), queue=2, max_pixels=1_000_000, camera=camera))
+    return TestClient(app, base_url=f"http://{host}", client=(peer, 50000))
+
+
+@pytest.fixture
+def client(places: Recognizer) -> Iterator[TestClient]:
+    with client_of(places) as opened:
+        yield opened
+
+
+def enrol(client: TestClient, seed: int, landmark: str, **query: Any) -> dict[str, Any]:
+    response = client.post("/v1/images", params={"landmark": landmark, **query}, content=photo(seed), headers=AUTH)
+    assert response.status_code == 201, response.text
+    result = response.json()
+    assert isinstance(result, dict)
+    return result
+
+
+# ---------------------------------------------------------------- what it is for
+
+
+def test_enrol_identify_and_remove(client: TestClient) -> None:
+    added = enrol(client, 0, "Town hall")
+    enrol(client, 1, "Church")
+    assert added["landmark"] == "Town hall"
+    assert re.fullmatch(r"Town hall/[0-9a-f]{12}", added["name"])
+    answer = client.post("/v1/identify", content=photo(0)).json()
+    assert answer["landmark"] == "Town hall"
+    proof = answer["proof"]
+    assert proof["image_id"] == added["image_id"]
+    assert len(proof["query_points"]) == len(proof["stored_points"]) == answer["n_inliers"] > 5
+    assert (proof["query_size"], proof["stored_size"]) == ([320, 240], [320, 240])
+    small = client.get(f"/v1/images/{added['image_id']}/thumbnail")
+    assert small.headers["content-type"] == "image/jpeg"
+    assert load_image(small.content).size == (320, 240)
+
+    listed = client.get("/v1/landmarks").json()["landmarks"]
+    assert [(row["name"], len(row["images"])) for row in listed] == [("Church", 1), ("Town hall", 1)]
+    assert client.delete("/v1/images", params={"landmark": "Town hall"}, headers=AUTH).json() == {
+        "removed": [added["image_id"]]
+    }
+    (church,) = client.get("/v1/landmarks").json()["landmarks"]
+    assert client.delete(f"/v1/images/{church['images'][0]['id']}", headers=AUTH).status_code == 200
+    assert client.get("/v1/landmarks").json() == {"landmarks": [], "read_only": False}
+    assert client.post("/v1/identify", content=photo(0)).json()["landmark"] is None
+
+
+def test_the_same_photo_again_is_no_second_image(client: TestClient, places: Recognizer) -> None:
+    first = enrol(client, 0, "Town hall", latitude=48.1, longitude=11.5)
+    again = client.post("/v1/images", params={"landmark": "Town hall"}, content=photo(0), headers=AUTH)
+    assert (again.status_code, again.json()["image_id"]) == (200, first["image_id"])
+    (landmark,) = client.get("/v1/landmarks").json()["landmarks"]
+    assert (landmark["latitude"], landmark["longitude"]) == (48.1, 11.5)
+    assert len(places.store) == 1
+
+
+def test_quality_is_advice_and_stores_nothing(client: TestClient, places: Recognizer) -> None:
+    report = client.post("/v1/quality", content=photo(0)).json()
+    assert 0 <= report["score"] <= 100
+    assert set(report) == {"score", "parts", "reasons", "confused_with"}
+    black = cv2.imencode(".png", np.zeros((90, 90, 3), np.uint8))[1].tobytes()
+    assert client.post("/v1/quality", content=black, params={"landmark": "x"}).json()["score"] == 0
+    assert len(places.store) == 0
+
+
+def test_a_session_gathers_frames_into_events(client: TestClient) -> None:
+    enrol(client, 0, "Town hall")
+    answers = []
+    for _ in range(4):
+        answers.append(client.post("/v1/identify?session=kiosk-01", content=photo(0)).json())
+    assert [a["state"] for a in answers[:2]] == ["looking", "present"]
+    assert [e["kind"] for a in answers for e in a["events"]] == ["appeared"]
+    assert answers[1]["present"] == ["Town hall"]
+    assert answers[3]["skipped"]  # an unchanged scene costs no second look
+    assert answers[3]["state"] == "present"
+    other = client.post("/v1/identify?session=kiosk-02", content=photo(0)).json()
+    assert other["state"] == "looking"  # another camera
+    assert client.post("/v1/identify?session=../x", content=photo(0)).status_code == 400
+    text = client.get("/metrics").text
+    assert 'delf_edge_events_total{kind="appeared"} 1' in text
+    assert "delf_edge_sessions 2" in text
+
+
+def test_thumbnails_of_indexed_files_are_made_only_of_the_very_photo(
+    client: TestClient, places: Recognizer, tmp_path: Path
+) -> None:
+    path = tmp_path / "hall.png"
+    path.write_bytes(photo(0))
+    image_id = places.add(path, landmark="Town hall", metadata={"path": str(path)}).image_id
+    url = f"/v1/images/{image_id}/thumbnail"
+    assert client.get(url).status_code == 200
+    path.write_bytes(photo(9))  # another photo of the same name is nobody's business
+    assert client.get(url).status_code == 404
+    path.unlink()
+    assert client.get(url).status_code == 404
+    assert client.get("/v1/images/777/thumbnail").status_code == 404
+
+
+# ---------------------------------------------------------------- who may do what
+
+
+def test_changes_need_the_token_even_on_this_machine(client: TestClient, places: Recognizer) -> None:
+    image_id = enrol(client, 0, "Town hall")["image_id"]
+    for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {TOKEN}"}, {"authorization": ""}):
+        for method, path in (
+            ("POST", "/v1/images?landmark=x"),
+            ("DELETE", "/v1/images?landmark=Town hall"),
+            ("DELETE", f"/v1/images/{image_id}"),
+        ):
+            response = client.request(method, path, content=photo(1), headers=headers)
+            assert response.status_code == 401
+            assert response.headers["www-authenticate"] == "Bearer"
+    assert [image.landmark for image in places.store.images()] == ["Town hall"]
+
+
+@pytest.mark.parametrize(
+    ("peer", "loopback_only"), [("192.168.1.7", True), ("192.168.1.7", False), ("127.0.0.1", False)]
+)
+def test_from_another_machine_everything_needs_the_token(places: Recognizer, peer: str, loopback_only: bool) -> None:
+    with client_of(places, peer, "kiosk.lan", hosts=frozenset({"kiosk.lan"}), loopback_only=loopback_only) as client:
+        for method, path in (
+            ("POST", "/v1/identify"),
+            ("GET", "/v1/landmarks"),
+            ("GET", "/v1/events"),
+            ("GET", "/metrics"),
+        ):
+            assert client.request(method, path, content=photo(0)).status_code == 401
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/").status_code == 200
+        assert client.get("/v1/landmarks", headers=AUTH).status_code == 200
+
+
+def test_unknown_host_names_and_foreign_origins_are_refused(places: Recognizer) -> None:
+    with client_of(places, host="evil.example") as client:
+        assert client.get("/v1/landmarks").status_code == 400  # DNS rebinding
+    with client_of(places, host="localhost:8000") as client:
+        assert client.get("/v1/landmarks").status_code == 200
+        assert client.get("/v1/landmarks", headers={"origin": "http://evil.example"}).status_code == 403
+        assert client.get("/v1/landmarks", headers={"origin": "http://localhost:8000"}).status_code == 200
+
+
+def test_the_page_and_its_headers(client: TestClient) -> None:
+    for path, kind in (("/", "text/html"), ("/app.css", "text/css"), ("/app.js", "text/javascript")):
+        response = client.get(path)
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith(kind)
+        policy = response.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert response.headers["x-content-type-options"] == "nosniff"
+    for path in ("/app.py", "/../app.py", "/static/app.js", "/%2e%2e/app.py", "/docs"):
+        assert client.get(path).status_code == 404
+
+
+def test_the_page_names_no_other_host_and_has_no_inline_code() -> None:
+    for path in STATIC.iterdir():
+        text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"https?://|[\"'(]//[a-z]", text), path
+        assert "eval(" not in text
+        assert "innerHTML" not in text
+    page = (STATIC / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"<script(?![^>]*src=)|<style|\sstyle=|\son[a-z]+=", page)
+    script = (STATIC / "app.js").read_text(encoding="utf-8")
+    for name in set(re.findall(r"\$\(\"([a-z-]+)\"\)", script)):
+        assert f'id="{name}"' in page, name
+
+
+# ---------------------------------------------------------------- what it refuses
+
+
+def test_wrong_requests_get_4xx_and_a_reason(client: TestClient, places: Recognizer) -> None:
+    wrong: list[tuple[int, str, str, bytes]] = [
+        (400, "POST", "/v1/identify", b""),
+        (415, "POST", "/v1/identify", b"no photo"),
+        (415, "POST", "/v1/identify", photo(0)[:300]),
+        (415, "POST", "/v1/identify", photo(0, ".jpg")[:-200]),
+        (415, "POST", "/v1/quality", b"GIF89a"),
+        (413, "POST", "/v1/identify", cv2.imencode(".png", np.zeros((1001, 1000), np.uint8))[1].tobytes()),
+        (400, "POST", "/v1/images", photo(0)),
+        (400, "POST", "/v1/images?landmark=" + "x" * 201, photo(0)),
+        (400, "POST", "/v1/images?landmark=a%00b", photo(0)),
+        (400, "POST", "/v1/images?landmark=x&latitude=north&longitude=1", photo(0)),
+        (400, "POST", "/v1/images?landmark=x&latitude=91&longitude=1", photo(0)),
+        (404, "DELETE", "/v1/images?landmark=nowhere", b""),
+        (404, "DELETE", "/v1/images/12345", b""),
+        (404, "DELETE", "/v1/images/../../etc/passwd", b""),
+        (404, "GET", "/nothing", b""),
+        (405, "PUT", "/v1/images", b""),
+        (405, "GET", "/v1/identify", b""),
+    ]
+    for status, method, path, body in wrong:
+        response = client.request(method, path, content=body, headers=AUTH)
+        assert response.status_code == status, (method, path, response.text)
+        assert response.json()["error"]
+    assert client.get("/healthz").json()["status"] == "ok"
+    assert places.verify() == []
+
+
+def test_a_body_above_the_cap_is_refused_whatever_its_header_says(places: Recognizer) -> None:
+    with client_of(places, max_body=1000) as client:
+        assert client.post("/v1/identify", content=b"x" * 1001).status_code == 413
+        chunks = (b"x" * 100 for _ in range(11))  # sent in chunks: no Content-Length
+        assert client.post("/v1/identify", content=chunks).status_code == 413
+        assert client.post("/v1/identify", content=b"x" * 1000).status_code == 415
+        assert client.post("/v1/identify", content=b"x", headers={"content-length": "many"}).status_code == 400
+
+
+def test_a_body_that_never_comes_is_given_up() -> None:
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+
+    async def never() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        return {}
+
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, never)  # type: ignore[arg-type]
+    with pytest.raises(HTTPException) as refused:
+        asyncio.run(Policy(TOKEN, body_timeout=0.01).body(request))
+    assert refused.value.status_code == 408
+
+
+def test_a_full_queue_is_503_and_frees_itself(places: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+    explain = places.explain
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        go.wait(30)
+        return explain(*args, **kwargs)
+
+    monkeypatch.setattr(places, "explain", slow)
+    with client_of(places) as client:
+        codes: list[int] = []
+        threads = [
+            threading.Thread(target=lambda: codes.append(client.post("/v1/identify", content=photo(0)).status_code))
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        jobs = client.app.state.service.jobs  # type: ignore[attr-defined]
+        while jobs.pending < 3:
+            time.sleep(0.01)
+        refused = client.post("/v1/identify", content=photo(0))
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+        go.set()
+        for thread in threads:
+            thread.join(30)
+        assert codes == [200, 200, 200]
+        assert client.post("/v1/identify", content=photo(0)).status_code == 200
+        assert "delf_edge_jobs_refused 1" in client.get("/metrics").text
+
+
+def test_a_full_disk_is_507_and_nothing_is_lost(
+    client: TestClient, places: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enrol(client, 0, "Town hall")
+    pages = places.store._connection.execute("PRAGMA page_count").fetchone()[0]  # type: ignore[union-attr]
+    places.store._connection.execute(f"PRAGMA max_page_count = {pages}")  # type: ignore[union-attr]
+    for seed in range(1, 8):
+        last = client.post("/v1/images", params={"landmark": "New"}, content=photo(seed), headers=AUTH)
+    assert last.status_code == 507
+    assert "full" in last.json()["error"]
+    assert client.post("/v1/identify", content=photo(0)).json()["landmark"] == "Town hall"
+    assert client.get("/healthz").status_code == 200
+    assert places.verify() == []
+    assert issubclass(StoreFullError, Exception)
+
+
+def test_a_read_only_database_can_be_asked_but_not_changed(tmp_path: Path, bundle: Bundle) -> None:
+    path = tmp_path / "kiosk.db"
+    with Recognizer.open(path, bundle=bundle) as places:
+        places.add(photo(0), landmark="Town hall", name="0")
+    with Recognizer.open(path, bundle=bundle, read_only=True) as places, client_of(places) as client:
+        assert client.post("/v1/images?landmark=x", content=photo(1), headers=AUTH).status_code == 403
+        assert client.get("/v1/landmarks").json()["read_only"] is True
+
+
+# ---------------------------------------------------------------- operation
+
+
+def test_openapi_lists_every_route_and_what_it_answers(client: TestClient) -> None:
+    described = {(method.upper(), path) for path, operations in document()["paths"].items() for method in operations}
+    routes = {
+        (method, re.sub(r":\w+}", "}", route.path))
+        for route in client.app.state.service.routes()  # type: ignore[attr-defined]
+        for method in route.methods - {"HEAD"}
+        if not route.path.startswith(("/app.", "/icon")) and route.path != "/"
+    }
+    assert described == routes
+    served = client.get("/openapi.json").json()
+    assert served == json.loads(json.dumps(document()))
+    enrol(client, 0, "Town hall")
+    answer = client.post("/v1/identify?session=openapi-test", content=photo(0)).json()
+    schema = served["paths"]["/v1/identify"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert set(answer) <= set(schema["properties"])
+    assert set(answer["proof"]) == set(schema["properties"]["proof"]["properties"])
+    assert set(answer["matches"][0]) == set(schema["properties"]["matches"]["items"]["properties"])
+
+
+def test_health_and_metrics(client: TestClient, places: Recognizer) -> None:
+    client.post("/v1/identify", content=photo(0))
+    client.get("/nothing/at/all")
+    health = client.get("/healthz").json()
+    assert health["status"] == "ok"
+    text = client.get("/metrics").text
+    assert 'delf_edge_requests_total{route="/v1/identify",method="POST",status="200"} 1' in text
+    assert 'delf_edge_requests_total{route="other",method="GET",status="404"} 1' in text
+    assert "delf_edge_identify_seconds_count 1" in text
+    assert int(re.findall(r"^process_resident_memory_bytes (\S+)", text, re.M)[0].split(".")[0].split("e")[0]) > 0
+    for line in text.splitlines():
+        assert re.fullmatch(r"# (HELP|TYPE) \S+ .+|[a-z_]+(\{[^}]*\})? [0-9.e+]+", line), line
+    places.close()
+    assert client.get("/healthz").status_code == 503
+
+
+def test_events_reach_listeners_and_a_slow_one_misses_the_oldest() -> None:
+    async def play() -> None:
+        hub = Hub(listeners=1, backlog=2)
+        stream = hub.subscribe()
+        assert await anext(stream) == "retry: 3000\n\n"
+        with pytest.raises(BusyError):
+            hub.subscribe()
+        for i in range(3):
+            hub.publish("appeared", {"landmark": f"Ä{i}"})
+        assert await anext(stream) == 'id: 2\nevent: appeared\ndata: {"landmark": "Ä1"}\n\n'
+        hub.close()
+        assert [text.split("\n")[0] async for text in stream] == ["id: 3"]
+        assert len(hub) == 0
+
+    asyncio.run(play())
+
+
+def test_sessions_are_few_and_forgotten(places: Recognizer) -> None:
+    sessions = Sessions(places, CameraOptions(), limit=2)
+    first = sessions.get("a")
+    assert sessions.get("a") == first
+    sessions.get("b")
+    sessions.get("c")
+    assert len(sessions) == 2
+    assert sessions.get("a") != first
+    old = Sessions(places, CameraOptions(), idle=0.0)
+    seen = old.get("a")[0]
+    time.sleep(0.01)
+    assert old.get("a")[0] is not seen
+
+
+def test_a_job_that_takes_too_long_keeps_its_place_until_it_ends() -> None:
+    async def play() -> None:
+        go = threading.Event()
+        jobs = Jobs(workers=1, queue=0, timeout=0.01)
+        with pytest.raises(BusyError, match="no answer"):
+            await jobs.run(lambda: go.wait(30))
+        assert jobs.oldest > 0
+        with pytest.raises(BusyError, match="too many"):
+            await jobs.run(lambda: None)
+        go.set()
+        while jobs.pending:
+            await asyncio.sleep(0.01)
+        assert jobs.oldest == 0
+        jobs.close()
+
+    asyncio.run(play())
+
+
+def test_the_token_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DELF_EDGE_TOKEN", raising=False)
+    made, is_new = read_token(None)
+    assert is_new
+    assert len(made) >= 24
+    assert read_token(None)[0] != made
+    path = tmp_path / "token"
+    path.write_text(TOKEN + "\n")
+    assert read_token(path) == (TOKEN, False)
+    monkeypatch.setenv("DELF_EDGE_TOKEN", TOKEN)
+    assert read_token(None) == (TOKEN, False)
+    path.write_text("short")
+    with pytest.raises(OptionError, match="5 characters"):
+        read_token(path)
+    with pytest.raises(OptionError, match="cannot be read"):
+        read_token(tmp_path / "none")
+
+
+def test_addresses_and_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import socket
+
+    assert address_of("127.0.0.1", 8000, "t") == "http://localhost:8000/#token=t"
+    assert address_of("0.0.0.0", 80, None) == "http://localhost:80/"
+    assert address_of("kiosk.lan", 8000, None) == "http://kiosk.lan:8000/"
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    assert not notify("READY=1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        assert notify("READY=1")
+        assert listener.recv(100) == b"READY=1"

@@ -43,7 +43,7 @@ class Recipe:
         training_data: one line per data set that weights or codebooks saw.
         receptive_field: pixels one cell sees.
         channels: C of the local map.
-        tail_channels: Cg, channels of the tail's map.
+        tail_channels: Cg, channels of the map that is pooled: the tail's, or the local one where there is no tail.
         selection: "attention" or "l2norm".
         default_variant: local variant that is loaded when none is named.
         default_tail: tail variant that is loaded when none is named.
@@ -52,6 +52,10 @@ class Recipe:
         presets: name -> extraction options.
         default_preset: the preset used when none is named.
         calibration: weights of probability and ranking fusion, read by the recogniser.
+        stride: level pixels between neighbouring cells.
+        offset: cell i is centred on level pixel stride * i + offset.
+        input_mean: the network's input is (RGB - input_mean) / input_scale.
+        input_scale: see `input_mean`.
     """
 
     name: str
@@ -69,6 +73,10 @@ class Recipe:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: dict(PRESETS))
     default_preset: str = DEFAULT_PRESET
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    stride: int = 16
+    offset: float = 0.0
+    input_mean: float = 127.0
+    input_scale: float = 128.0
 
 
 def manifest(recipe: Recipe, variants: Sequence[str], tails: Sequence[str]) -> dict[str, Any]:
@@ -94,10 +102,16 @@ def manifest(recipe: Recipe, variants: Sequence[str], tails: Sequence[str]) -> d
         "network": {
             "variants": {v: f"local_{v}.tflite" for v in variants},
             "default": recipe.default_variant,
-            "input": {"mean": 127.0, "scale": 128.0, "layout": "NHWC", "dtype": "float32", "channels": "RGB"},
-            "stride": 16,
+            "input": {
+                "mean": recipe.input_mean,
+                "scale": recipe.input_scale,
+                "layout": "NHWC",
+                "dtype": "float32",
+                "channels": "RGB",
+            },
+            "stride": recipe.stride,
             "receptive_field": recipe.receptive_field,
-            "offset": 0.0,
+            "offset": recipe.offset,
             "channels": recipe.channels,
         },
         "tail": {

@@ -30,7 +30,7 @@ class OfficialFormatError(ValueError):
     """The bytes are not the protocol buffer they should be."""
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """Value, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
@@ -44,18 +44,18 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     raise OfficialFormatError(f"a number at byte {at} of {len(data)} does not end; the file is cut off or damaged")
 
 
-def _fields(data: bytes) -> Iterator[Field]:
+def read_fields(data: bytes) -> Iterator[Field]:
     """The fields of one message, in order."""
     at = 0
     while at < len(data):
-        tag, at = _varint(data, at)
+        tag, at = read_varint(data, at)
         number, kind = tag >> 3, tag & 7
         if kind == _VARINT:
-            value, at = _varint(data, at)
+            value, at = read_varint(data, at)
             yield number, kind, value
             continue
         if kind == _BYTES:
-            size, at = _varint(data, at)
+            size, at = read_varint(data, at)
         elif kind in (_FIXED32, _FIXED64):
             size = 4 if kind == _FIXED32 else 8
         else:
@@ -83,10 +83,10 @@ def parse_datum(data: bytes) -> Float32Array:
     """
     shape: list[int] = []
     values: list[Float32Array] = []
-    for number, _, message in _fields(data):
+    for number, _, message in read_fields(data):
         if number not in (1, 2) or not isinstance(message, bytes):
             raise OfficialFormatError(f"field {number} is none of a DatumProto of floats; is this a .datum file?")
-        for inner, kind, value in _fields(message):
+        for inner, kind, value in read_fields(message):
             if inner != 1:
                 raise OfficialFormatError(f"field {inner} within field {number} is none of a DatumProto")
             if number == 2:
@@ -96,7 +96,7 @@ def parse_datum(data: bytes) -> Float32Array:
             else:
                 at = 0
                 while at < len(value):
-                    dim, at = _varint(value, at)
+                    dim, at = read_varint(value, at)
                     shape.append(dim)
     flat = np.concatenate([np.zeros(0, np.float32), *values])
     if math.prod(shape) != len(flat):
@@ -116,11 +116,11 @@ def parse_features(data: bytes) -> Features:
     descriptors: list[Float32Array] = []
     rows: list[list[float]] = []  # x, y, scale, strength
     columns = {2: 0, 3: 1, 4: 2, 6: 3}
-    for number, _, message in _fields(data):
+    for number, _, message in read_fields(data):
         if number != 1 or not isinstance(message, bytes):
             raise OfficialFormatError(f"field {number} is none of a DelfFeatures; is this a .delf file?")
         row, descriptor = [0.0, 0.0, 1.0, 0.0], np.zeros(0, np.float32)
-        for inner, kind, value in _fields(message):
+        for inner, kind, value in read_fields(message):
             if inner == 1 and isinstance(value, bytes):
                 descriptor = parse_datum(value).reshape(-1)
             elif inner in columns and kind == _FIXED32 and isinstance(value, bytes):
@@ -138,7 +138,7 @@ def parse_features(data: bytes) -> Features:
     table = np.array(rows, np.float32)
     return Features(
         keypoints=np.ascontiguousarray(table[:, :2]),
-        scales=1 / table[:, 2],
+        scales=np.reciprocal(table[:, 2]),
         scores=np.ascontiguousarray(table[:, 3]),
         descriptors=np.stack(descriptors),
         global_descriptor=np.zeros(0, np.float32),

@@ -21,7 +21,7 @@ from delf_edge.pyramid import build_pyramid
 from delf_edge.types import Float32Array
 
 from . import bundles, codebooks, collect, tflite
-from .network import DelfNetwork
+from .network import INPUT_MEAN, INPUT_SCALE, DelfNetwork
 from .photos import Photo, balanced
 
 Report = Callable[[str], None]
@@ -40,6 +40,7 @@ class ExportOptions:
         parity_photos: photos of the parity report, none of them used for calibration.
         level_scale: pyramid scale of the map that the tail sees.
         selection: "attention" or "l2norm": which cells the parity report compares.
+        mean, scale: the network's input is (RGB - mean) / scale.
     """
 
     variants: tuple[str, ...] = ("float16", "int8")
@@ -49,6 +50,8 @@ class ExportOptions:
     parity_photos: int = 24
     level_scale: float = 0.5
     selection: str = "l2norm"
+    mean: float = INPUT_MEAN
+    scale: float = INPUT_SCALE
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +84,16 @@ def _kept(path: Path, make: Callable[[], bytes]) -> bytes:
     return data
 
 
-def inputs(photos: Sequence[Photo], scales: Sequence[float]) -> Iterator[Float32Array]:
+def inputs(
+    photos: Sequence[Photo], scales: Sequence[float], mean: float = INPUT_MEAN, scale: float = INPUT_SCALE
+) -> Iterator[Float32Array]:
     """Normalised levels float32 (1, H, W, 3) of photos that take turns at `scales`; unreadable photos are skipped."""
     for i, photo in enumerate(photos):
         try:
             level = build_pyramid(load_image(photo.path), [scales[i % len(scales)]])[0]
         except (ImageError, OSError):
             continue
-        yield tflite.normalise(level.pixels)
+        yield tflite.normalise(level.pixels, mean, scale)
 
 
 def _spread(photos: Sequence[Photo], n: int) -> list[Photo]:
@@ -130,11 +135,13 @@ def export(
 
     def maps(of: Sequence[Photo]) -> Iterator[Float32Array]:
         engine = Engine(local32)
-        for x in inputs(of, [options.level_scale]):
+        for x in inputs(of, [options.level_scale], options.mean, options.scale):
             yield engine.run(x)["features"]
 
     def local_variant(variant: str) -> bytes:
-        return tflite.quantise(local32, variant, lambda: inputs(calibration, options.calibration_scales))
+        return tflite.quantise(
+            local32, variant, lambda: inputs(calibration, options.calibration_scales, options.mean, options.scale)
+        )
 
     def tail_variant(variant: str) -> bytes:
         return tflite.quantise(tail32, variant, lambda: maps(calibration), input_name="features")
@@ -157,7 +164,10 @@ def _with_parity(
     options: ExportOptions,
     report: Report,
 ) -> Exported:
-    seen, tail_seen = list(inputs(photos, [_PARITY_SCALE])), list(maps(photos)) if models.tail else []
+    seen, tail_seen = (
+        list(inputs(photos, [_PARITY_SCALE], options.mean, options.scale)),
+        list(maps(photos)) if models.tail else [],
+    )
     for variant, model in models.local.items():
         models.parity.append(tflite.local_parity(network, variant, model, seen, selection=options.selection))
         report(f"parity, local: {models.parity[-1]}")
@@ -177,6 +187,7 @@ def fit_codebook(
     report: Report,
     *,
     workers: int = 2,
+    projection: codebooks.Projection | None = None,
 ) -> codebooks.Fit:
     """Extract raw features at the default preset (or take them from `work`) and fit the codebook.
 
@@ -189,6 +200,7 @@ def fit_codebook(
         work: folder where raw features are kept.
         report: called with a line per step.
         workers: threads of the extraction.
+        projection: a PCA to use instead of fitting one.
     """
     folder = work / f"features-{collect.key(photos, local, tail, head)}"
     raw = collect.collect(
@@ -201,7 +213,7 @@ def fit_codebook(
         report=lambda done, total: report(f"features of {done} of {total} photos"),
     )
     report("fitting the codebook")
-    return codebooks.fit(raw.local, raw.pooled(), options)
+    return codebooks.fit(raw.local, raw.pooled(), options, projection=projection)
 
 
 def build(
@@ -217,6 +229,7 @@ def build(
     *,
     per_place: int = 40,
     workers: int = 2,
+    projection: codebooks.Projection | None = None,
 ) -> Bundle:
     """The whole way: network and photos to a bundle at `out`.
 
@@ -232,6 +245,7 @@ def build(
         report: called with a line per step.
         per_place: photos of one place that are used at most.
         workers: threads of the extraction.
+        projection: a PCA to use instead of fitting one.
     """
     chosen = balanced(photos, per_place)
     report(f"{len(chosen)} of {len(photos)} photos, at most {per_place} a place")
@@ -239,7 +253,9 @@ def build(
     head = bundles.manifest(recipe, tuple(models.local), tuple(models.tail))
     tail = models.tail.get(recipe.default_tail)
     default = models.local[recipe.default_variant]
-    fitted = fit_codebook(default, tail, head, chosen, codebook_options, work, report, workers=workers)
+    fitted = fit_codebook(
+        default, tail, head, chosen, codebook_options, work, report, workers=workers, projection=projection
+    )
     figures = {
         "parity": [p.as_dict() for p in models.parity],
         "tail_parity": [p.as_dict() for p in models.tail_parity],

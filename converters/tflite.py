@@ -168,9 +168,9 @@ def to_int8(model: bytes, samples: Iterable[Float32Array], *, input_name: str = 
         return bytes(quantizer.quantize(ranges).quantized_model)
 
 
-def normalise(pixels: UInt8Array) -> Float32Array:
+def normalise(pixels: UInt8Array, mean: float = INPUT_MEAN, scale: float = INPUT_SCALE) -> Float32Array:
     """uint8 RGB (H, W, 3) to the network's input float32 (1, H, W, 3)."""
-    return ((pixels.astype(np.float32) - np.float32(INPUT_MEAN)) / np.float32(INPUT_SCALE))[None]
+    return ((pixels.astype(np.float32) - np.float32(mean)) / np.float32(scale))[None]
 
 
 def quantise(

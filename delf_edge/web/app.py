@@ -385,8 +385,10 @@ def _name(request: Request, parameter: str, *, required: bool = True) -> str:
 
 def _number(request: Request, parameter: str) -> float | None:
     value = request.query_params.get(parameter)
+    if value is None:
+        return None
     try:
-        return None if value is None else float(value)
+        return float(value)
     except ValueError:
         raise HTTPException(400, f"{parameter} is {value[:40]!r}, not a number") from None
 

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import os
 import secrets
+import signal
 import socket
+import sys
 from pathlib import Path
 
 import uvicorn
@@ -58,6 +60,8 @@ def serve(app: Starlette, host: str, port: int) -> None:
         timeout_keep_alive=5,
         timeout_graceful_shutdown=5,
     )
+    # uvicorn ends in an orderly way and then raises the signal again: the caller's `with` must still close the database.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     _Server(config, service).run()
 
 

@@ -54,7 +54,8 @@ class TrainOptions:
         warmup: steps of linear warm-up; a cosine decay to 2 % follows.
         logit_scale: factor on the cosines.
         w_global: weight of the global classification loss.
-        w_local: weight of InfoNCE.
+        global_to_trunk: whether the global loss trains the trunk too, or the tail alone.
+        w_local: weight of InfoNCE; 0 also draws every view from another photo.
         w_repeat: share of InfoNCE's gradient that reaches the attention.
         temperature: of InfoNCE.
         anchors: cells a view that InfoNCE asks for.
@@ -79,6 +80,7 @@ class TrainOptions:
     warmup: int = 100
     logit_scale: float = 20.0
     w_global: float = 1.0
+    global_to_trunk: bool = True
     w_local: float = 1.0
     w_repeat: float = 0.2
     temperature: float = 0.07
@@ -113,8 +115,8 @@ class Batch:
     """One step's input. `views` uint8 (2 B, S, S, 3): B first views, then their partners."""
 
     views: NDArray[np.uint8]
-    places: NDArray[np.int64]
-    homographies: NDArray[np.float64]  # (B, 3, 3), first view's pixels -> second view's pixels
+    places: NDArray[np.int64]  # (2 B,), of each view
+    homographies: NDArray[np.float64]  # (B, 3, 3), first view's pixels -> second view's pixels; empty without InfoNCE
 
 
 def load_photo(path: Path, max_side: int) -> NDArray[np.uint8]:
@@ -136,7 +138,7 @@ class Sampler:
         self._options = options
         self.places = sorted({p.place for p in photos})
         number = {name: i for i, name in enumerate(self.places)}
-        self._place = np.array([number[p.place] for p in photos])
+        self._place = np.array([number[p.place] for p in photos], np.int64)
         self._pixels = [load_photo(photo.path, options.max_side) for photo in photos]
         counts = Counter(self._place.tolist())
         weight = np.array([p.weight * counts[number[p.place]] ** (options.balance - 1.0) for p in photos])
@@ -153,6 +155,8 @@ class Sampler:
         o = self._options
         rng = np.random.default_rng((o.seed, step))
         size = int(rng.choice(o.sizes))
+        if not o.w_local:
+            return self._unpaired(rng, size)
         chosen = rng.choice(len(self._pixels), o.batch, replace=False, p=self._weight)
         views = np.empty((2 * o.batch, size, size, 3), np.uint8)
         homographies = np.empty((o.batch, 3, 3))
@@ -167,7 +171,18 @@ class Sampler:
             views[b] = degrade(rng, warp(photo, first, size))
             views[o.batch + b] = degrade(rng, warp(other, second, size))
             homographies[b] = second @ np.vstack([to_partner, [0.0, 0.0, 1.0]]) @ np.linalg.inv(first)
-        return Batch(views, self._place[chosen].astype(np.int64), homographies)
+        return Batch(views, np.tile(self._place[chosen], 2), homographies)
+
+    def _unpaired(self, rng: np.random.Generator, size: int) -> Batch:
+        """Without InfoNCE no view needs a partner: twice as many photos."""
+        n = 2 * self._options.batch
+        chosen = rng.choice(len(self._pixels), n, replace=n > len(self._pixels), p=self._weight)
+        views = np.empty((n, size, size, 3), np.uint8)
+        for b, i in enumerate(chosen.tolist()):
+            photo = self._pixels[i]
+            homography, _, _ = draw_crop(rng, (photo.shape[1], photo.shape[0]), size, CropOptions())
+            views[b] = degrade(rng, warp(photo, homography, size))
+        return Batch(views, self._place[chosen], np.zeros((0, 3, 3)))
 
     def _partner(
         self, rng: np.random.Generator, i: int
@@ -368,7 +383,7 @@ class Trainer:
         factor = self.learning_rate_factor()
         for group, (_, lr) in zip(self.optimizer.param_groups, self._groups, strict=True):
             group["lr"] = lr * factor
-        places = torch.from_numpy(np.concatenate([batch.places, batch.places]))
+        places = torch.from_numpy(batch.places)
         features = self._features(to_input(batch.views))
         score = F.softplus(self.network.attention(features))
         logits = cosine_logits(attention_pool(features, score), self.heads.local, o.logit_scale)
@@ -382,7 +397,7 @@ class Trainer:
             loss = loss + o.w_local * info
             figures |= {"nce": info, "cells": right}
         if o.w_global:
-            pooled = gem(self.network.tail(features))
+            pooled = gem(self.network.tail(features if o.global_to_trunk else features.detach()))
             logits = cosine_logits(pooled, self.heads.glob, o.logit_scale)
             whole = F.cross_entropy(logits, places)
             loss = loss + o.w_global * whole
@@ -442,6 +457,25 @@ class Trainer:
         self.step = saved["step"]
 
 
+def interpolate(trained: Path, weight: float, out: Path) -> Path:
+    """Average trained weights with the ImageNet ones they began from, the attention head left as trained.
+
+    Keeps what both know: fewer places of the training list by heart, more of all others (Wortsman et al., CVPR 2022).
+
+    Args:
+        trained: a `network.pt`.
+        weight: share of the trained weights, 0..1.
+        out: where the averaged `network.pt` goes.
+    """
+    saved: dict[str, Any] = torch.load(trained, map_location="cpu", weights_only=True)
+    begin = load_imagenet(SPECS[saved["spec"]]).state_dict()
+    for name, value in saved["network"].items():
+        if not name.startswith("attention.") and value.dtype.is_floating_point:
+            saved["network"][name] = weight * value + (1 - weight) * begin[name]
+    torch.save(saved, out)
+    return out
+
+
 def train(
     photos: Sequence[Photo],
     out: str | Path,
@@ -449,6 +483,7 @@ def train(
     *,
     pairs: Pairs | None = None,
     start: DelfNetwork | Path | None = None,
+    stop: int | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Train, resuming from `out/last.pt` when it is there.
@@ -459,6 +494,7 @@ def train(
         options: what to train.
         pairs: geometrically verified pairs of `photos`.
         start: network to start from, or the folder of an earlier run; default: ImageNet weights.
+        stop: step to stop at before the schedule ends; a later call without it goes on.
         report: called with one line of figures now and then.
 
     Returns:
@@ -475,11 +511,12 @@ def train(
         trainer.resume(folder)
     sums: Counter[str] = Counter()
     since, began = trainer.step, time.perf_counter()
-    batches = prefetch(trainer.sampler.batch, trainer.step, options.steps)
+    last = options.steps if stop is None else min(stop, options.steps)
+    batches = prefetch(trainer.sampler.batch, trainer.step, last)
     for batch in batches:
         sums.update(trainer.train_step(batch))
         done = trainer.step
-        if done % 25 == 0 or done == options.steps:
+        if done % 25 == 0 or done == last:
             n = done - since
             line = {k: round(v / n, 4) for k, v in sums.items()}
             record = {"step": done, "seconds_per_step": round((time.perf_counter() - began) / n, 3), **line}
@@ -488,6 +525,6 @@ def train(
             report(json.dumps(record))
             sums.clear()
             since, began = done, time.perf_counter()
-        if done % options.save_every == 0 or done == options.steps:
+        if done % options.save_every == 0 or done == last:
             trainer.save(folder)
     return folder / "network.pt"

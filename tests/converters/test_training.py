@@ -12,7 +12,15 @@ pytestmark = pytest.mark.torch
 from converters.network import TINY, DelfNetwork, load_checkpoint  # noqa: E402
 from converters.pairs import mine_pairs, verify_pair  # noqa: E402
 from converters.photos import Photo  # noqa: E402
-from converters.training import Pairs, Sampler, Trainer, TrainOptions, correspondence_loss, train  # noqa: E402
+from converters.training import (  # noqa: E402
+    Pairs,
+    Sampler,
+    Trainer,
+    TrainOptions,
+    correspondence_loss,
+    interpolate,
+    train,
+)
 
 OPTIONS = TrainOptions(
     spec="tiny", steps=6, batch=4, sizes=(64,), first_block=0, warmup=2, anchors=8, max_side=160, save_every=3
@@ -52,6 +60,21 @@ def test_a_killed_run_resumes_to_the_same_weights(photos: list[Photo], tmp_path:
     assert all(torch.equal(a[k], b[k]) for k in a)
     untrained = start().state_dict()
     assert not torch.equal(a["_blocks.3._project_conv.weight"], untrained["_blocks.3._project_conv.weight"])
+
+
+def test_a_stopped_run_goes_on_and_interpolation_moves_all_but_attention(
+    photos: list[Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load_checkpoint(train(photos, tmp_path / "whole", OPTIONS, start=start(), report=lambda _: None))
+    train(photos, tmp_path / "cut", OPTIONS, start=start(), stop=2, report=lambda _: None)
+    went_on = train(photos, tmp_path / "cut", OPTIONS, start=start(), report=lambda _: None)
+    a, b = whole.state_dict(), load_checkpoint(went_on).state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    monkeypatch.setattr("converters.training.load_imagenet", lambda spec: start())
+    half = load_checkpoint(interpolate(went_on, 0.5, tmp_path / "half.pt")).state_dict()
+    name = "_blocks.2._project_conv.weight"
+    torch.testing.assert_close(half[name], (a[name] + start().state_dict()[name]) / 2)
+    assert torch.equal(half["attention.0.weight"], a["attention.0.weight"])
 
 
 def test_resuming_with_other_options_is_refused(photos: list[Photo], tmp_path: Path) -> None:

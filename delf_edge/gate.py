@@ -18,6 +18,7 @@ from delf_edge.types import Float32Array, UInt8Array
 
 Verdict = Literal["look", "black", "blown out", "flat", "blurred", "unchanged"]
 _WIDTH = 160  # pixels of the copy
+_ACROSS = np.array([[1, -2, 1]], np.float32)  # second derivative along x
 _CHANGE_WIDTH = 32  # pixels of the copy that is compared with the last frame
 
 
@@ -37,7 +38,7 @@ class GateOptions:
     min_brightness: float = 18.0
     max_bright_share: float = 0.6
     min_contrast: float = 8.0
-    min_sharpness: float = 0.1
+    min_sharpness: float = 0.05
     min_change: float = 3.0
     refresh: float = 5.0
 
@@ -54,7 +55,8 @@ class Look:
         brightness: mean grey, 0..255.
         bright_share: share of pixels above 250.
         contrast: standard deviation of grey.
-        sharpness: mean size of the Laplacian over the contrast; falls with blur, hardly with darkness.
+        sharpness: mean size of the second derivative over the contrast, along x or y, whichever is less; falls with
+            blur, also with that of a moving camera, and hardly with darkness.
         small: float32 (h, 32), grey, for comparing frames.
     """
 
@@ -113,7 +115,7 @@ def measure(pixels: UInt8Array, channel_order: ChannelOrder) -> Look:
     grey = cv2.cvtColor(copy, cv2.COLOR_BGR2GRAY if channel_order == "BGR" else cv2.COLOR_RGB2GRAY)
     mean, deviation = cv2.meanStdDev(grey)
     contrast = float(deviation[0, 0])
-    edges = float(np.abs(cv2.Laplacian(grey, cv2.CV_16S)).mean())
+    edges = min(float(np.abs(cv2.filter2D(grey, cv2.CV_16S, kernel)).mean()) for kernel in (_ACROSS, _ACROSS.T))
     small_size = (_CHANGE_WIDTH, max(1, round(size[1] * _CHANGE_WIDTH / size[0])))
     small = cv2.resize(grey, small_size, interpolation=cv2.INTER_AREA).astype(np.float32)
     return Look(float(mean[0, 0]), float((grey > 250).mean()), contrast, edges / max(contrast, 1.0), small)

@@ -43,7 +43,7 @@ WEIGHTS = {
 }
 GOOD = 70  # a score from which on a photo needs no advice
 _ENOUGH = 120  # features
-_SHARP = 0.22  # of `gate.measure`: the sharpest tenth less than most photos that are in focus
+_SHARP = 0.12  # of `gate.measure`: most photos that are in focus have more
 _ALIKE = 0.85  # cosine of two features that cannot be told apart
 _PROVEN = 16  # inliers, twice what strangers have
 _GRID = 4

@@ -12,7 +12,7 @@ import importlib.resources
 import logging
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -295,17 +295,32 @@ class Service:
         ]
 
 
-def create_app(places: Recognizer, options: ServiceOptions) -> Starlette:
+def create_app(
+    places: Recognizer,
+    options: ServiceOptions,
+    *,
+    beside: Callable[[Service], Coroutine[Any, Any, None]] | None = None,
+) -> Starlette:
     """The ASGI application over an open database, which stays the caller's to close.
 
-    Its `Service` is `app.state.service`.
+    Args:
+        places: the database.
+        options: see `ServiceOptions`.
+        beside: runs in the event loop as long as the service does; for an app that reacts to `Service.hub`.
+
+    Returns:
+        The application; its `Service` is `app.state.service`.
     """
     service = Service(places, options)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        task = None if beside is None else asyncio.ensure_future(beside(service))
         yield
         service.hub.close()
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
         await asyncio.to_thread(service.jobs.close)
 
     app = Starlette(

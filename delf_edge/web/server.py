@@ -60,7 +60,7 @@ def serve(app: Starlette, host: str, port: int) -> None:
         timeout_keep_alive=5,
         timeout_graceful_shutdown=5,
     )
-    # uvicorn ends in an orderly way and then raises the signal again: the caller's `with` must still close the database.
+    # uvicorn ends in an orderly way and then raises the signal again; the caller's `with` must close the database.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     _Server(config, service).run()
 

@@ -1,0 +1,24 @@
+# The kiosk's service for amd64 and arm64:
+#   docker build -t delf-edge .
+#   docker run -p 127.0.0.1:8000:8000 -v places:/data -e DELF_EDGE_TOKEN=... delf-edge
+FROM python:3.12-slim-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY delf_edge delf_edge
+COPY converters converters
+COPY assets assets
+RUN python -m venv /opt/delf-edge && /opt/delf-edge/bin/pip install --no-cache-dir '.[web]'
+
+FROM python:3.12-slim-bookworm
+RUN useradd --system --create-home --home-dir /data delf-edge
+COPY --from=build /opt/delf-edge /opt/delf-edge
+USER delf-edge
+WORKDIR /data
+VOLUME /data
+EXPOSE 8000
+# Listening on all addresses of the container; everything but the page itself then needs DELF_EDGE_TOKEN.
+ENTRYPOINT ["/opt/delf-edge/bin/delf-edge"]
+CMD ["serve", "/data/places.db", "--host", "0.0.0.0"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
+    CMD ["/opt/delf-edge/bin/python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz')"]

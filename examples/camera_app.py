@@ -1,0 +1,49 @@
+"""Tell what a camera sees, in a terminal: python examples/camera_app.py places.db 0
+
+The source is a camera's number, "picamera", an rtsp:// address, a video file or a folder of photos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from delf_edge.camera import CameraOptions, watch
+from delf_edge.position import Near
+from delf_edge.recognizer import IdentifyOptions, Recognizer
+from delf_edge.sources import CameraError, open_source
+from delf_edge.voting import VoteOptions
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print events until the source ends; returns 0."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("database")
+    parser.add_argument("source", help='0, "picamera", rtsp://..., a video file or a folder')
+    parser.add_argument("--bundle", default=None)
+    parser.add_argument("--near", nargs=3, type=float, metavar=("LAT", "LON", "METRES"), help="where the camera is")
+    parser.add_argument("--several", action="store_true", help="look for several landmarks in a frame")
+    given = parser.parse_args(arguments)
+    options = CameraOptions(
+        identify=IdentifyOptions(near=Near(*given.near) if given.near else None),
+        vote=VoteOptions(several=given.several),
+        landmarks=3 if given.several else 1,
+    )
+    try:
+        source = open_source(given.source)
+        with Recognizer.open(given.database, bundle=given.bundle, read_only=True) as places:
+            for event in watch(places, source, options):
+                proof = f", {event.proof.answer.n_inliers} matched points" if event.proof else ""
+                print(f"{event.time:8.1f} s  {event.kind:11}  {event.landmark or 'camera'}{proof}", flush=True)
+    except CameraError as e:
+        print(e, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    source.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""A kiosk of your own: the service and the page inside your program, with your own reaction to events.
+
+python examples/kiosk.py places.db, then open the printed address in a browser on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from delf_edge.camera import CameraOptions
+from delf_edge.recognizer import Recognizer
+from delf_edge.voting import VoteOptions
+from delf_edge.web.app import Service, ServiceOptions, create_app
+from delf_edge.web.guard import Policy
+from delf_edge.web.server import address_of, read_token, serve
+
+
+async def lamp(service: Service) -> None:
+    """Here a lamp, a loudspeaker or a door would be switched: all events of all screens come by."""
+    async for text in service.hub.subscribe():
+        if "event: appeared" in text or "event: left" in text:
+            print(text.strip(), flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until stopped; returns 0."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("database")
+    parser.add_argument("--bundle", default=None)
+    parser.add_argument("--port", type=int, default=8000)
+    given = parser.parse_args(arguments)
+    token, is_new = read_token(None)
+    patient = CameraOptions(vote=VoteOptions(frames=3, hold=5.0))  # visitors stand still and look away
+    with Recognizer.open(given.database, bundle=given.bundle) as places:
+        app = create_app(places, ServiceOptions(Policy(token), camera=patient), beside=lamp)
+        print(address_of("127.0.0.1", given.port, token if is_new else None), flush=True)
+        serve(app, "127.0.0.1", given.port)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

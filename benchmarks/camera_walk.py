@@ -3,7 +3,8 @@
 A made film pans over photographs that are in the database, turned, scaled, noisy, partly hidden by a passer-by, with
 whip pans, darkness, still stands and photographs of strangers between them. Every frame's truth is known. The views
 are of the indexed photographs themselves: this measures the loop over frames, not recognition from another photo
-(`benchmarks.bench` does that). A visit begins with the whip pan, so the time to the event includes that. Time is the film's own; no frame is dropped because the machine is slow.
+(`benchmarks.bench` does that). A visit begins with the whip pan, so the time to the event includes that. Time is the
+film's own; no frame is dropped because the machine is slow.
 """
 
 from __future__ import annotations

@@ -50,11 +50,13 @@ class Service:
         while self.request("GET", "/healthz")[0] != 200:
             time.sleep(0.1)
 
-    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
         """Status and body; 0 where there was no answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         try:
-            connection.request(method, path, body, headers)
+            connection.request(method, path, body, headers or {})
             response = connection.getresponse()
             return response.status, response.read()
         except (OSError, http.client.HTTPException):
@@ -115,7 +117,7 @@ class Load:
             name = f"load-{self._number}"
             body = variant(self._number)
         path = f"/v1/images?landmark=Load&name={name}"
-        status, text = self.service.request("POST", path, body, **AUTH)
+        status, text = self.service.request("POST", path, body, AUTH)
         if status == 201:
             mine.append((json.loads(text)["image_id"], name))
             with self._lock:
@@ -124,7 +126,7 @@ class Load:
 
     def _delete(self, mine: list[tuple[int, str]]) -> int:
         image_id, name = mine[-1]
-        status, _ = self.service.request("DELETE", f"/v1/images/{image_id}", **AUTH)
+        status, _ = self.service.request("DELETE", f"/v1/images/{image_id}", headers=AUTH)
         if status == 200:
             mine.pop()
             with self._lock:
@@ -146,13 +148,13 @@ def malformed(service: Service, n: int) -> collections.Counter[str]:
         elif kind == 2:
             status = service.request("POST", "/v1/images?landmark=x", good)[0]  # no token
         elif kind == 3:
-            status = service.request("DELETE", f"/v1/images/{rng.randrange(10**6, 10**9)}", **AUTH)[0]
+            status = service.request("DELETE", f"/v1/images/{rng.randrange(10**6, 10**9)}", headers=AUTH)[0]
         elif kind == 4:
             status = service.request(rng.choice(["PUT", "PATCH", "BREW"]), "/v1/identify", good)[0]
         elif kind == 5:
             status = service.request("GET", "/" + "../" * rng.randrange(1, 9) + "etc/passwd")[0]
         elif kind == 6:
-            status = service.request("POST", "/v1/images?landmark=%00%0a", good, **AUTH)[0]
+            status = service.request("POST", "/v1/images?landmark=%00%0a", good, AUTH)[0]
         else:
             status = raw(service.port, rng.randbytes(rng.randrange(20, 400)) + b"\r\n\r\n")
         codes[str(status)] += 1

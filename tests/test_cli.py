@@ -111,7 +111,7 @@ def test_every_command_and_option_has_help(name: str) -> None:
 
 
 def test_the_commands_are_those_of_the_contract() -> None:
-    wanted = "doctor explain identify index info relabel remove seal snapshot verify"
+    wanted = "doctor explain identify index info lint relabel remove seal serve snapshot verify"
     assert " ".join(sorted(str(name) for name in COMMANDS)) == wanted
 
 

@@ -52,7 +52,7 @@ def serve(app: Starlette, host: str, port: int) -> None:
         app,
         host=host,
         port=port,
-        log_level="warning",
+        log_level="error",  # a line for every bad request would fill the journal
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -61,7 +61,7 @@ def view_of(photo: np.ndarray, turn: float, zoom: float = 1.0, size: tuple[int, 
 
 def write_film(path: Path) -> None:
     """YUV4MPEG, in a loop: a place for 12 s, darkness for 8 s, another place for 12 s, something unknown for 8 s."""
-    stranger = load_image(DEMO / "queries" / "usCapitol.webp").pixels
+    stranger = load_image(DEMO / "queries" / "zimniPalace.webp").pixels
     with path.open("wb") as film:
         film.write(f"YUV4MPEG2 W{SIZE[0]} H{SIZE[1]} F{FPS}:1 Ip A1:1 C420jpeg\n".encode())
         for photo, seconds in ((reference("Colosseum"), 12), (None, 8), (reference("Petra"), 12), (stranger, 8)):

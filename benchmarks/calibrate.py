@@ -193,9 +193,15 @@ def fit_probability(
 
 
 def calibrate(
-    dataset: Dataset, known: Sequence[Evidence], strangers: Sequence[Evidence], start: Calibration, min_inliers: int = 6
+    dataset: Dataset,
+    known: Sequence[Evidence],
+    strangers: Sequence[Evidence],
+    start: Calibration,
+    min_inliers: int = 6,
+    *,
+    keep_weights: bool = False,
 ) -> tuple[Calibration, dict[str, Any]]:
-    """All five steps. Queries without positives count as strangers only.
+    """All steps. Queries without positives count as strangers only.
 
     Args:
         dataset: the training retrieval set.
@@ -203,6 +209,8 @@ def calibrate(
         strangers: evidence of each query with its place taken out of the database.
         start: weights for the first rough ranking.
         min_inliers: inliers below which the SDK names nothing.
+        keep_weights: leave floor, votes, similarity, inliers and expansion of `start` as they are, and fit the
+            probability alone.
 
     Returns:
         The calibration, and figures on the training set.
@@ -210,7 +218,9 @@ def calibrate(
     with_answer = [bool(q.grades["positive"]) for q in dataset.queries]
     dataset = replace(dataset, queries=tuple(q for q, w in zip(dataset.queries, with_answer, strict=True) if w))
     known = [e for e, w in zip(known, with_answer, strict=True) if w]
-    ranking = fit_expansion(dataset, known, fit_ranking(dataset, known, replace(start, expansion=0)))
+    ranking = start
+    if not keep_weights:
+        ranking = fit_expansion(dataset, known, fit_ranking(dataset, known, replace(start, expansion=0)))
     fitted, report = fit_probability(dataset, known, strangers, ranking, min_inliers)
     before = training_map(dataset, known, replace(start, inliers=0.0))
     return fitted, report | {"map": training_map(dataset, known, fitted), "map_before_ransac": before}
@@ -222,9 +232,19 @@ def rounded(calibration: Calibration) -> dict[str, float]:
 
 
 def run_bundle(
-    data: Path, bundle: Path | None, preset: str | None, out: Path, only: Sequence[str], progress: Progress = silent
+    data: Path,
+    bundle: Path | None,
+    preset: str | None,
+    out: Path,
+    only: Sequence[str],
+    progress: Progress = silent,
+    *,
+    weights: Calibration | None = None,
 ) -> dict[str, Any]:
-    """Calibrate a bundle on `data/train.csv`; returns `calibration` and `report`, JSON-ready."""
+    """Calibrate a bundle on `data/train.csv`; returns `calibration` and `report`, JSON-ready.
+
+    With `weights` the ranking is theirs, and only the probability and its threshold are fitted.
+    """
     from benchmarks.systems.delf import DelfSystem
     from benchmarks.systems.registry import load_bundle, runtime_options
     from delf_edge.features import extract_options
@@ -255,7 +275,8 @@ def run_bundle(
         ]
         for rs in (done.known, done.stranger)
     )
-    fitted, report = calibrate(dataset, known, strangers, Calibration(), options.min_inliers)
+    start, keep = weights or Calibration(), weights is not None
+    fitted, report = calibrate(dataset, known, strangers, start, options.min_inliers, keep_weights=keep)
     head = {"bundle": loaded.id, "preset": preset or loaded.manifest.default_preset, "places": list(only)}
     return dict(jsonable({"calibration": rounded(fitted), "report": head | report, "environment": environment()}))
 
@@ -270,9 +291,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--preset", help="extraction preset, default: the bundle's own")
     p.add_argument("--only", nargs="*", default=[], help="starts of the names of places to ask for, default: all")
     p.add_argument("--out", type=Path, default=Path("out"), help="folder for caches, default out/")
+    p.add_argument("--weights", type=json.loads, help="JSON of ranking weights to keep instead of fitting them")
     a = p.parse_args(arguments)
     try:
-        result = run_bundle(a.data, a.bundle, a.preset, a.out, a.only, to_stderr)
+        weights = None if a.weights is None else Calibration.from_mapping(a.weights)
+        result = run_bundle(a.data, a.bundle, a.preset, a.out, a.only, to_stderr, weights=weights)
     except (DatasetError, DelfEdgeError) as e:
         print(e, file=sys.stderr)
         return 2

@@ -50,7 +50,7 @@ class IdentifyOptions:
 
     search: SearchOptions = field(default_factory=SearchOptions)
     geometry: VerifyOptions = field(default_factory=VerifyOptions)
-    verify: int = 20
+    verify: int = 40
     certain: float = 0.999
     min_inliers: int = 6
     near: Near | None = None

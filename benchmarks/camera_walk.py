@@ -180,11 +180,12 @@ def main() -> None:
     parser.add_argument("--fps", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--preset", default=None)
+    parser.add_argument("--bundle", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "camera_walk.json")
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
-        Recognizer.open(Path(folder) / "walk.db", preset=options.preset) as places,
+        Recognizer.open(Path(folder) / "walk.db", preset=options.preset, bundle=options.bundle) as places,
     ):
         for photo in list_folder(DEMO / "references")[0]:
             places.add(photo.path, landmark=photo.landmark, name=photo.name)

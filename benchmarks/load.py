@@ -41,11 +41,12 @@ QUERIES = [path.read_bytes() for path in sorted((DEMO / "queries").glob("*.webp"
 class Service:
     """`delf-edge serve` as a process."""
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path, bundle: Path | None) -> None:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = int(s.getsockname()[1])
         command = [sys.executable, "-m", "delf_edge.cli", "serve", str(database), "--port", str(self.port)]
+        command += [] if bundle is None else ["--bundle", str(bundle)]
         self.process = subprocess.Popen(command, env=os.environ | {"DELF_EDGE_TOKEN": TOKEN}, stdout=subprocess.DEVNULL)
         while self.request("GET", "/healthz")[0] != 200:
             time.sleep(0.1)
@@ -191,15 +192,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--malformed", type=int, default=1000)
+    parser.add_argument("--bundle", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "load.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "load.db"
-        with Recognizer.open(database) as places:
+        with Recognizer.open(database, bundle=options.bundle) as places:
             for photo in list_folder(DEMO / "references")[0]:
                 places.add(photo.path, landmark=photo.landmark, name=photo.name, thumbnail=True)
             bundle = places.bundle.id
-        service = Service(database)
+        service = Service(database, options.bundle)
         load = Load(service)
         for query in QUERIES[:8]:
             service.request("POST", "/v1/identify", query)  # warm
@@ -214,7 +216,7 @@ def main() -> None:
         wrong = malformed(service, options.malformed)
         serving = service.request("POST", "/v1/identify", QUERIES[0])[0] == 200
         acknowledged = kill_while_enrolling(service, load)
-        with Recognizer.open(database) as places:
+        with Recognizer.open(database, bundle=options.bundle) as places:
             names = {image.name for image in places.store.images()}
             problems = places.verify()
         result: dict[str, Any] = {

@@ -220,6 +220,7 @@ def from_variables(variables: Variables, *, stride: int = 32) -> OfficialDelf:
     """
     if "resnet_v1_50/conv1/weights" in variables:
         return _from_slim(variables).eval()
+    variables = {n.replace(f"/_kernel{_KERAS}", f"/kernel{_KERAS}"): v for n, v in variables.items()}  # Keras 3
     ending = f"backbone/conv1/kernel{_KERAS}"
     root = next((name[: -len(ending)] for name in variables if name.endswith(ending)), None)
     if root is None:

@@ -92,8 +92,8 @@ def _convert(module: nn.Module, name: str, shape: tuple[int, int, int, int]) -> 
         from litert_torch import _config as settings
 
         settings.config.show_progress = False
-        # The tracer specialises on sides below 3 (a stride-2 convolution would see one cell); TFLite has no such bound.
-        smallest = 32 if shape[3] == 3 else 3
+        # The tracer specialises where a strided layer would see a single cell; TFLite itself has no such bound.
+        smallest = 64 if shape[3] == 3 else 3
         dims = {i: torch.export.Dim(n, min=smallest, max=_MAX_SIDE) for i, n in ((1, "H"), (2, "W"))}
         converter = litert_torch.signature(
             SIGNATURE, module.eval(), sample_kwargs={name: torch.zeros(shape)}, dynamic_shapes={name: dims}

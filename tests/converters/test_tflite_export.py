@@ -30,9 +30,16 @@ def network() -> DelfNetwork:
     """Random weights, and batch norms that have seen some data, so that folding them is not trivial."""
     torch.manual_seed(0)
     net = DelfNetwork(TINY, attention_hidden=8).train()
+    for norm in net.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.momentum = 0.3  # the few passes below are all it sees
     with torch.no_grad():
-        for _ in range(20):
-            net.tail(net(torch.randn(2, 3, 64, 64))[0])
+        for i in range(12):
+            net.tail(net(torch.from_numpy(smooth(256, 256, 50 + i)).permute(0, 3, 1, 2))[0])
+        # A head that tells cells apart: around its mean, and at a scale that int8 resolves.
+        logit = net.eval()(torch.from_numpy(smooth(256, 256, 7)).permute(0, 3, 1, 2))[1]
+        net.attention[2].weight /= logit.std()
+        net.attention[2].bias.copy_((net.attention[2].bias - logit.mean()) / logit.std())
     return net.eval()
 
 
@@ -98,7 +105,7 @@ def test_the_graph_is_lean(local: bytes) -> None:
 def test_quantised_variants_stay_close(network: DelfNetwork, local: bytes, variant: str, floor: float) -> None:
     calibration = [smooth(64 + 16 * (i % 3), 96, i) for i in range(16)]
     model = tflite.quantise(local, variant, lambda: calibration)
-    parity = tflite.local_parity(network, variant, model, [smooth(128, 160, 99), smooth(96, 64, 98)])
+    parity = tflite.local_parity(network, variant, model, [smooth(256, 320, 99), smooth(192, 256, 98)])
     assert parity.cosine_mean > floor
     assert parity.cosine_worst5 <= parity.cosine_mean
     assert parity.keypoint_agreement > 0.8
@@ -156,7 +163,7 @@ def test_the_bundle_command_makes_a_bundle_and_check_judges_it(
     for name in ("local_int8.tflite", "codebook.npz", "golden.npz"):
         assert (out / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 
-    passed = CliRunner().invoke(app, ["check", str(out), *source, "--min-agreement", "0.5"], catch_exceptions=False)
+    passed = CliRunner().invoke(app, ["check", str(out), *source, "--min-agreement", "0.7"], catch_exceptions=False)
     assert passed.exit_code == 0, passed.output
     failed = CliRunner().invoke(app, ["check", str(out), *source, "--min-cosine", "0.99999"], catch_exceptions=False)
     assert failed.exit_code == 1

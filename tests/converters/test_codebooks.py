@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converters import clustering as cl
 from converters import codebooks as cb
 from delf_edge.codec import encode
 from delf_edge.types import Features, Float32Array
@@ -73,49 +74,69 @@ def test_a_reservoir_does_not_depend_on_the_chunks() -> None:
 
 def test_assign_is_the_nearest_centroid() -> None:
     centroids = DATA[:50] * 0.7
-    words, _ = cb.assign(DATA[:300], centroids)
+    words, _ = cl.assign(DATA[:300], centroids)
     distances = ((DATA[:300, None] - centroids[None]) ** 2).sum(axis=2)
     np.testing.assert_allclose(distances[np.arange(300), words], distances.min(axis=1), rtol=1e-4)
 
 
 def test_kmeans_finds_separate_clusters_and_repeats_bit_for_bit() -> None:
     x = clusters(2000, dim=8, centres=5, noise=0.01)
-    first = cb.kmeans(x, 5, iterations=12, seed=2, start=x[:5] + 0)
-    np.testing.assert_array_equal(first, cb.kmeans(x, 5, iterations=12, seed=2, start=x[:5] + 0))
-    error = ((x - first[cb.assign(x, first)[0]]) ** 2).sum(axis=1).mean()
-    start = ((x - x[:5][cb.assign(x, x[:5])[0]]) ** 2).sum(axis=1).mean()
+    first = cl.kmeans(x, 5, iterations=12, seed=2, start=x[:5] + 0)
+    np.testing.assert_array_equal(first, cl.kmeans(x, 5, iterations=12, seed=2, start=x[:5] + 0))
+    error = ((x - first[cl.assign(x, first)[0]]) ** 2).sum(axis=1).mean()
+    start = ((x - x[:5][cl.assign(x, x[:5])[0]]) ** 2).sum(axis=1).mean()
     assert error <= start
 
 
 def test_lloyd_never_makes_the_error_larger() -> None:
-    x = cb.unit(DATA)
+    x = cl.unit(DATA)
 
     def error(iterations: int) -> float:
-        c = cb.kmeans(x, 32, iterations=iterations, seed=1)
-        return float(((x - c[cb.assign(x, c)[0]]) ** 2).sum(axis=1).mean())
+        c = cl.kmeans(x, 32, iterations=iterations, seed=1)
+        return float(((x - c[cl.assign(x, c)[0]]) ** 2).sum(axis=1).mean())
 
     assert error(8) < error(1) < error(0)
 
 
 def test_spherical_centroids_have_unit_length_and_empty_clusters_are_filled() -> None:
-    x = cb.unit(clusters(600, dim=8, centres=6, noise=0.001))
+    x = cl.unit(clusters(600, dim=8, centres=6, noise=0.001))
     start = np.repeat(x[:1], 6, axis=0)  # five of six centroids get nothing in the first round
-    centroids = cb.kmeans(x, 6, iterations=10, spherical=True, start=start)
+    centroids = cl.kmeans(x, 6, iterations=10, spherical=True, start=start)
     np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-5)
-    assert len(np.unique(cb.assign(x, centroids)[0])) > 1
+    assert len(np.unique(cl.assign(x, centroids)[0])) > 1
 
 
 def test_kmeans_says_when_there_is_too_little_data() -> None:
     with pytest.raises(ValueError, match=r"500 centroids .* got 100"):
-        cb.kmeans(DATA[:100], 500)
+        cl.kmeans(DATA[:100], 500)
+
+
+@pytest.mark.parametrize("k", [2, 7, 64])
+def test_two_levels_are_nearly_as_good_as_one_and_repeat_bit_for_bit(k: int) -> None:
+    x = cl.unit(DATA)
+
+    def error(centroids: Float32Array) -> float:
+        assert centroids.shape == (k, 24)
+        return float(((x - centroids[cl.assign(x, centroids)[0]]) ** 2).sum(axis=1).mean())
+
+    tree = cl.tree_kmeans(x, k, iterations=8, refine=1)
+    np.testing.assert_array_equal(tree, cl.tree_kmeans(x, k, iterations=8, refine=1))
+    assert error(tree) < 1.25 * error(cl.kmeans(x, k, iterations=9))
+
+
+def test_two_levels_share_out_exactly_k_centroids_when_there_are_hardly_more_rows() -> None:
+    x = cl.unit(clusters(70, dim=8, centres=3, noise=0.2))
+    assert len(cl.tree_kmeans(x, 69)) == 69
+    with pytest.raises(ValueError, match="71 centroids"):
+        cl.tree_kmeans(x, 71)
 
 
 def test_vectors_made_of_codewords_decode_exactly() -> None:
     rng = np.random.default_rng(0)
     pq = rng.normal(size=(4, 256, 3)).astype(np.float32)
     codes = rng.integers(0, 256, (100, 4)).astype(np.uint8)
-    x = cb.pq_decode(codes, pq)
-    np.testing.assert_array_equal(cb.pq_encode(x, pq), codes)
+    x = cl.pq_decode(codes, pq)
+    np.testing.assert_array_equal(cl.pq_encode(x, pq), codes)
     # the plain loop that pq_decode stands for
     np.testing.assert_array_equal(x[7], np.concatenate([pq[m, codes[7, m]] for m in range(4)]))
 
@@ -124,12 +145,12 @@ def test_opq_rotation_is_orthogonal_and_beats_pq_on_correlated_data() -> None:
     rng = np.random.default_rng(1)
     mix = rng.normal(size=(12, 12)) * np.geomspace(3, 0.05, 12)
     x = (rng.normal(size=(3000, 12)) @ mix.T).astype(np.float32)
-    rotation, pq = cb.fit_opq(x, 4, iterations=8)
+    rotation, pq = cl.fit_opq(x, 4, iterations=8)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(12), atol=1e-5)
     y = x @ rotation.T
-    plain = cb.fit_pq(x, 4, iterations=12)
-    error = ((y - cb.pq_decode(cb.pq_encode(y, pq), pq)) ** 2).mean()
-    plain_error = ((x - cb.pq_decode(cb.pq_encode(x, plain), plain)) ** 2).mean()
+    plain = cl.fit_pq(x, 4, iterations=12)
+    error = ((y - cl.pq_decode(cl.pq_encode(y, pq), pq)) ** 2).mean()
+    plain_error = ((x - cl.pq_decode(cl.pq_encode(x, plain), plain)) ** 2).mean()
     assert error < 0.95 * plain_error
 
 
@@ -160,7 +181,7 @@ def test_the_runtime_reads_and_uses_the_fit_as_it_was_made() -> None:
     fit = cb.fit(chunks(700), POOLED, OPTIONS)
     book = fit.codebook
     x = cb.project(DATA[:50], book.pca_mean, book.pca_basis)
-    words = cb.assign(x, book.centroids)[0]
+    words = cl.assign(x, book.centroids)[0]
     features = Features(
         keypoints=np.zeros((50, 2), np.float32),
         scales=np.ones(50, np.float32),
@@ -171,7 +192,7 @@ def test_the_runtime_reads_and_uses_the_fit_as_it_was_made() -> None:
     )
     codes = encode(features, words.astype(np.uint16), book)
     residual = (x - book.centroids[words]) @ book.rotation.T
-    np.testing.assert_array_equal(codes.codes, cb.pq_encode(residual, book.pq))
+    np.testing.assert_array_equal(codes.codes, cl.pq_encode(residual, book.pq))
 
 
 @pytest.mark.parametrize("opq", [False, True])

@@ -59,7 +59,15 @@ def test_only_one_name_at_top_level(wheel: Path) -> None:
         names = archive.namelist()
     info = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
     assert {name.split("/")[0] for name in names} == {"delf_edge", info}
-    for needed in ("py.typed", "cli.py", "converters/network.py", "assets/default/manifest.json"):
+    for needed in (
+        "py.typed",
+        "cli.py",
+        "web/static/index.html",
+        "web/static/app.js",
+        "web/static/app.css",
+        "converters/network.py",
+        "assets/default/manifest.json",
+    ):
         assert f"delf_edge/{needed}" in names
     assert f"{info}/licenses/LICENSE" in names
     assert not [name for name in names if "demo" in name or name.endswith((".db", ".pyc"))]

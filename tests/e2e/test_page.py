@@ -172,7 +172,7 @@ def test_a_new_place_is_taught_recognised_and_deleted(browser: Any, address: str
     page.set_input_files("#files", shots)
     until(page, "document.querySelectorAll('#shots .score[data-level]').length === 3")
     page.fill("#landmark", "US Capitol")
-    page.screenshot(path=OUT / "teach_1080p_light.png")
+    page.screenshot(path=OUT / "enrol_1080p_light.png")
     page.click("#save")
     page.wait_for_selector("#ask-token[open]")  # nobody changes anything without the token
     page.fill("#token", "wrong")

@@ -173,6 +173,22 @@ def walk(places: Recognizer, shots: Iterator[Shot], fps: float) -> dict[str, Any
     }
 
 
+def several(places: Recognizer, pairs: int, seed: int) -> dict[str, Any]:
+    """Two places side by side in one frame: are both named; and in photos of one place, is a second one made up?"""
+    rng = np.random.default_rng(seed)
+    stored, _ = list_folder(DEMO / "references")
+    both = extra = 0
+    for _ in range(pairs):
+        two = [stored[int(i)] for i in rng.choice(len(stored), 2, replace=False)]
+        frame = np.hstack([view_of(load_image(photo.path).pixels, 4, 1.0, 0.0) for photo in two])
+        named = {e.answer.landmark for e in places.explain_all(frame, channel_order="RGB")} - {None}
+        both += named == {photo.landmark for photo in two}
+        extra += bool(named - {photo.landmark for photo in two})
+    singles = sorted((DEMO / "queries").iterdir())
+    made_up = sum(len(places.explain_all(path)) > 1 for path in singles)
+    return {"pairs": pairs, "both_named": both, "wrong_named": extra, "photos": len(singles), "second_made_up": made_up}
+
+
 def main() -> None:
     """Index the demo photographs, play the film, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -190,6 +206,7 @@ def main() -> None:
         for photo in list_folder(DEMO / "references")[0]:
             places.add(photo.path, landmark=photo.landmark, name=photo.name)
         result = walk(places, film(options.stops, options.fps, options.seed), options.fps)
+        result["several"] = several(places, 10, options.seed)
         result["images"], result["bundle"] = places.info().n_images, places.bundle.id
     command = f"python -m benchmarks.camera_walk --stops {options.stops} --fps {options.fps:g} --seed {options.seed}"
     command += f" --preset {options.preset}" if options.preset else ""

@@ -250,8 +250,7 @@ def run_bundle(
     from delf_edge.features import extract_options
 
     loaded = load_bundle(bundle)
-    views = {"queries_per_place": 20, "views_per_place": 60} if only else {}  # few places: ask more of each
-    dataset = training_dataset(data, only=tuple(only), **views)
+    dataset = training_dataset(data)
     if only:  # few places: more views of each, and strangers from the other places
         dataset = training_dataset(
             data, only=tuple(only), queries_per_place=20, views_per_place=40, strangers=STRANGERS

@@ -25,7 +25,7 @@ from delf_edge.types import Features, Image, UInt8Array
 GOLDEN_TOLERANCE = 0.02  # 1 - cosine, and share of the keypoints, that may differ between two machines
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "fast": {"scales": [0.5, 0.707], "max_features": 300},
+    "fast": {"scales": [0.354, 0.5], "max_features": 300},
     "balanced": {"scales": [0.354, 0.5, 0.707], "max_features": 300},
     "accurate": {"scales": [0.354, 0.5, 0.707, 1.0], "max_features": 500},
 }

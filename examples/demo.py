@@ -111,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
 
+    for old in options.out.glob("demo.db*"):  # of an earlier run, perhaps with another bundle
+        old.unlink()
     with Recognizer.open(options.out / "demo.db", bundle=options.bundle) as places:
         n_images = index(places, options.photos)
         asked = ask(places, read_queries(options.photos))

@@ -21,9 +21,7 @@ Packed form of `Codes`, little-endian, version 1 (`pack_codes`, `unpack_codes`):
                 2     word
                 M     PQ code
 
-Twelve bits are 0.16 px of a 640 px photo, far below the tolerance of verification. With M = 12 a feature takes 17
-bytes; with 16-bit keypoints it would take 18, and 300 of them no longer fill SQLite's pages well (21 bytes a feature
-on disk instead of 19).
+Twelve bits are a fraction of a pixel at 640 px, far below the tolerance of verification.
 """
 
 from __future__ import annotations
@@ -268,7 +266,7 @@ class CodeBatch:
 
     @classmethod
     def unpack(cls, image_ids: list[int], blobs: list[bytes], layout: CodeLayout) -> CodeBatch:
-        """A batch from packed forms whose `packed_size` was checked; about 30 times faster than one by one."""
+        """A batch from packed forms whose `packed_size` was checked in one go."""
         skip = _HEADER.size + layout.global_dim
         records = np.frombuffer(b"".join(blob[skip:] for blob in blobs), layout.record())
         heads = np.frombuffer(b"".join(blob[:skip] for blob in blobs), np.uint8).reshape(len(blobs), skip)

@@ -62,8 +62,8 @@ def build_pyramid(
 def _resize(halves: list[UInt8Array], size: tuple[int, int]) -> UInt8Array:
     """`size` (w, h) from the smallest of the photo, its half, its quarter ... that is not smaller; `halves` grows.
 
-    Averaging areas by a factor that is no integer takes 5 to 15 times as long as interpolating, which is as good where
-    the factor is small: it moved descriptors by a cosine of 0.993 where averaging gave 0.997 (both against bicubic).
+    Averaging areas by a factor that is no integer takes many times as long as interpolating, which moves descriptors
+    little more where the factor is small.
     """
     import cv2
 

@@ -5,7 +5,8 @@ What callers need not know:
 * A model is passed as bytes. By path it would be memory-mapped, and truncating the file later kills the process.
 * An interpreter shared between threads mixes up results, so each thread has its own.
 * Changing the input's shape allocates all tensors anew. A shape that comes back, as each pyramid level does in a
-  video, gets an interpreter of its own, at the price of a second set of tensors. A shape seen once borrows the interpreter that has been idle longest.
+  video, gets an interpreter of its own, at the price of a second set of tensors. A shape seen once borrows the
+  interpreter that has been idle longest.
 * A fully quantised network takes and gives int8. It is fed and read through the scale and zero point of its tensors,
   so that callers see float32 either way.
 """

@@ -109,9 +109,8 @@ def _embedding() -> System:
 def _delf(
     name: str, bundle: Path | None, preset: str | None, *, fused: bool, expansion: Expansion | None = None
 ) -> System:
-    from delf_edge.features import extract_options
-
     from benchmarks.systems.delf import DelfSystem
+    from delf_edge.features import extract_options
 
     loaded = load_bundle(bundle)
     options = runtime_options() if fused else LocalOptions()

@@ -167,7 +167,7 @@ def groups(lab: Lab) -> list[Group]:
             "verified",
             "Candidates checked by RANSAC",
             "query ms",
-            several((0, 5, 10, 20, 50), o.verified, lambda v: lab.system(options=replace(o, verified=v))),
+            several((0, 5, 10, 20, 40, 80), o.verified, lambda v: lab.system(options=replace(o, verified=v))),
         ),
         Group(
             "model",

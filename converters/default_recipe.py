@@ -7,6 +7,12 @@ with the ImageNet weights. A killed run resumes.
 
 The places in `HELD_OUT` are never shown to the network: score, probability and threshold are fitted on them
 (`benchmarks.calibrate`). The figures of the run are in `converters/default_training.jsonl`.
+
+The probability was then fitted on a bundle packed without `--probability`, and its `calibration` packed with it::
+
+    python -m benchmarks.calibrate DATA --bundle DIR --only porto/camara sfm/british_museum sfm/nle_tower \\
+        sfm/sceaux_castle vietnam/hochiminh_mausoleum wonders7/petra \\
+        --weights '{"votes": 4, "similarity": 1, "inliers": 1, "floor": 7, "expansion": 8, "alpha": 1}'
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ from delf_edge.store import NewImage, Problem, Store, StoredImage, StoreInfo
 from delf_edge.types import Answer, BoolArray, Candidate, Codes, Features, Float32Array, Image, Match, Verification
 from delf_edge.verification import VerifyOptions, outside_hull, verify
 
+_READ_AHEAD = 8  # candidates whose codes are read at a time
+
 
 @dataclass(frozen=True, slots=True)
 class IdentifyOptions:
@@ -498,8 +500,10 @@ class Recognizer:
         self, features: Features, candidates: Sequence[Candidate], options: IdentifyOptions
     ) -> Iterator[tuple[Candidate, Verification]]:
         """Check candidates in order; one that vanished or is damaged counts as not verified."""
-        codes = self.store.codes([c.image_id for c in candidates])
-        for candidate in candidates:
+        codes: dict[int, Codes] = {}
+        for i, candidate in enumerate(candidates):
+            if i % _READ_AHEAD == 0:  # the answer is often certain after a few: do not read them all
+                codes = self.store.codes([c.image_id for c in candidates[i : i + _READ_AHEAD]])
             stored = codes.get(candidate.image_id)
             if stored is None:
                 continue
@@ -562,7 +566,7 @@ class Recognizer:
         best: dict[str, float] = {}
         for score, candidate in scored:
             best.setdefault(rows[candidate.image_id].landmark, score)
-        ranked = sorted(best.values(), reverse=True)
+        ranked = list(best.values())  # descending, as they came
         matches = []
         for score, candidate in scored:
             row = rows[candidate.image_id]

@@ -1,7 +1,8 @@
 """The service under load and abuse (python -m benchmarks.load).
 
-Eight clients ask, list, enrol and delete for a while; then come malformed requests, each of which must get a 4xx; at
-last the service is killed in the middle of an enrolment. Everything that was acknowledged must be in the database.
+Eight clients ask, list, enrol and delete for a while; then five times as many ask at once, more than the queue holds;
+then come malformed requests, each of which must get a 4xx; at last the service is killed in the middle of an enrolment.
+Everything that was acknowledged must be in the database.
 """
 
 from __future__ import annotations
@@ -65,10 +66,14 @@ class Service:
         finally:
             connection.close()
 
-    def rss(self) -> float:
-        """MB of RAM, by the service's own metrics."""
+    def metric(self, name: str) -> float:
+        """A gauge of the service's own metrics."""
         text = self.request("GET", "/metrics")[1].decode()
-        return float(re.findall(r"^process_resident_memory_bytes (\S+)", text, re.M)[0]) / 1e6
+        return float(re.findall(rf"^{name} (\S+)", text, re.M)[0])
+
+    def rss(self) -> float:
+        """MB of RAM."""
+        return self.metric("process_resident_memory_bytes") / 1e6
 
 
 def variant(number: int) -> bytes:
@@ -135,6 +140,43 @@ class Load:
         return status
 
 
+def run(load: Load, clients: int, seconds: float) -> list[float]:
+    """All clients for a while; MB of RAM at ten times, from the beginning to the end."""
+    began = time.monotonic()
+    memory = [load.service.rss()]
+    threads = [threading.Thread(target=load.client, args=(i, began + seconds)) for i in range(clients)]
+    for thread in threads:
+        thread.start()
+    for i in range(1, 10):
+        time.sleep(max(0.0, began + i * seconds / 10 - time.monotonic()))
+        memory.append(load.service.rss())
+    for thread in threads:
+        thread.join()
+    return [*memory, load.service.rss()]
+
+
+def overload(service: Service, clients: int, seconds: float) -> dict[str, Any]:
+    """More clients than the queue holds, none of which waits after a 503: status codes, the longest queue."""
+    codes: collections.Counter[str] = collections.Counter()
+    until = time.monotonic() + seconds
+
+    def ask(seed: int) -> None:
+        rng = random.Random(seed)
+        while time.monotonic() < until:
+            codes[str(service.request("POST", "/v1/identify", rng.choice(QUERIES))[0])] += 1
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(clients)]
+    for thread in threads:
+        thread.start()
+    longest = 0.0
+    while time.monotonic() < until:
+        longest = max(longest, service.metric("delf_edge_jobs"))
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    return {"clients": clients, "seconds": seconds, "codes": dict(sorted(codes.items())), "longest_queue": longest}
+
+
 def malformed(service: Service, n: int) -> collections.Counter[str]:
     """Send n requests that are all wrong; counts of their status codes."""
     rng = random.Random(0)
@@ -187,10 +229,11 @@ def kill_while_enrolling(service: Service, load: Load) -> int:
 
 
 def main() -> None:
-    """Run all three, check the database, write the figures."""
+    """Run all four, check the database, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--overload", type=float, default=20, help="seconds with five times as many clients")
     parser.add_argument("--malformed", type=int, default=1000)
     parser.add_argument("--bundle", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "load.json")
@@ -205,14 +248,8 @@ def main() -> None:
         load = Load(service)
         for query in QUERIES[:8]:
             service.request("POST", "/v1/identify", query)  # warm
-        rss_before = service.rss()
-        until = time.monotonic() + options.seconds
-        threads = [threading.Thread(target=load.client, args=(i, until)) for i in range(options.clients)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        rss_after = service.rss()
+        memory = run(load, options.clients, options.seconds)
+        too_much = overload(service, 5 * options.clients, options.overload)
         wrong = malformed(service, options.malformed)
         serving = service.request("POST", "/v1/identify", QUERIES[0])[0] == 200
         acknowledged = kill_while_enrolling(service, load)
@@ -226,7 +263,8 @@ def main() -> None:
             "codes": dict(sorted(load.codes.items())),
             "identify_seconds": {q: float(np.percentile(load.seconds, p)) for q, p in (("p50", 50), ("p99", 99))},
             "identified_per_second": len(load.seconds) / options.seconds,
-            "rss_mb": {"before": rss_before, "after": rss_after},
+            "rss_mb": {"at_tenths": memory, "growth": memory[-1] - memory[0], "last_half": memory[-1] - memory[5]},
+            "overload": too_much,
             "malformed": dict(sorted(wrong.items())),
             "still_serving": serving,
             "enrolled_before_kill": acknowledged,
@@ -234,7 +272,7 @@ def main() -> None:
             "damage": [problem.what for problem in problems],
         }
     command = f"python -m benchmarks.load --seconds {options.seconds:g} --clients {options.clients}"
-    command += f" --malformed {options.malformed}"
+    command += f" --overload {options.overload:g} --malformed {options.malformed}"
     options.out.parent.mkdir(parents=True, exist_ok=True)
     report = {"command": command, "environment": environment(), **result}
     options.out.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

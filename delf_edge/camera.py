@@ -104,6 +104,7 @@ class Watcher:
     Attributes:
         voter: what is present now.
         latest: the last explanation, of whatever frame was asked for last.
+        verdict: of the gate about the last frame.
         counts: what became of the frames.
     """
 
@@ -111,6 +112,7 @@ class Watcher:
         self.options = options or CameraOptions()
         self.voter = Voter(self.options.vote)
         self.latest: Explanation | None = None
+        self.verdict: Verdict = "look"
         self.counts = Counts()
         self._places, self._gate = places, Gate(self.options.gate)
         self._proofs: dict[str, Explanation] = {}
@@ -124,6 +126,7 @@ class Watcher:
         """
         pixels, counts, now = crop(frame.pixels, self.options.region), self.counts, frame.time
         verdict = self._gate.judge(pixels, frame.channel_order, now, settled=self.voter.settled)
+        self.verdict = verdict
         counts.frames += 1
         counts.verdicts[verdict] += 1
         if verdict == "unchanged":

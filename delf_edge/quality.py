@@ -10,7 +10,7 @@
     exposure       neither dark nor blown out
     distinctness   few features that look like others of the same photo (windows, columns, bricks)
     uniqueness     not mistaken for another landmark that is in the database
-    recall         found again after being turned, shrunk, tilted, darkened and blurred
+    recall         found again, before any other landmark, after being turned, shrunk, tilted, darkened and blurred
 
 Every part is from 0 to 1. The parts say what to do about a photo; they are no probabilities.
 """
@@ -108,7 +108,7 @@ def assess(
     parts = {
         "sharpness": min(1.0, look.sharpness / _SHARP),
         "exposure": min(1.0, look.brightness / 60) * min(1.0, 2 * (1 - look.bright_share)),
-        "recall": _recall(places, pixels, codes),
+        "recall": _recall(places, pixels, codes, landmark),
     }
     return _judge(places, features, parts, landmark)
 
@@ -195,15 +195,18 @@ def _uniqueness(places: Recognizer, features: Features, landmark: str | None) ->
     return 1.0 - best.probability, best.landmark if best.probability >= 0.25 else None
 
 
-def _recall(places: Recognizer, pixels: UInt8Array, codes: Codes) -> float:
-    """Share of the warped copies of a photo that its own codes prove."""
+def _recall(places: Recognizer, pixels: UInt8Array, codes: Codes, landmark: str | None) -> float:
+    """Share of the warped copies of a photo that its own codes prove, and better than any other landmark's."""
     if not len(codes):
         return 0.0
     stored = decode(codes, places.bundle.codebook)
+    others = IdentifyOptions(without=frozenset() if landmark is None else frozenset({landmark}))
     found = []
     for copy in _warped(pixels):
         features = places.extract(copy, channel_order="RGB")
-        found.append(verify(0, features, stored, codes.keypoints, codes.image_size).n_inliers >= _PROVEN)
+        own = verify(0, features, stored, codes.keypoints, codes.image_size).n_inliers
+        rival = next(iter(places.rank(features, 1, options=others)), None) if own >= _PROVEN else None
+        found.append(own >= _PROVEN and (rival is None or own > rival.n_inliers))
     return float(np.mean(found))
 
 

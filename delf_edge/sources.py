@@ -29,6 +29,7 @@ from delf_edge.types import UInt8Array
 
 _PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _RETRY_FIRST, _RETRY_MOST = 0.5, 10.0  # seconds between attempts to open a lost camera
+_STREAM_TIMEOUT = 5000  # milliseconds that a stream may be silent; OpenCV itself waits for 30 s
 
 
 class CameraError(DelfEdgeError):
@@ -81,15 +82,59 @@ class _Closing:
         self.close()
 
 
-class VideoSource(_Closing):
+class _Newest(_Closing):
+    """A thread keeps reading, so that `read` gives the newest frame however long the last one took."""
+
+    def __init__(self, name: str) -> None:
+        self._newest: Frame | None = None
+        self._news = threading.Condition()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    @property
+    def ended(self) -> bool:
+        """True once closed: a lost camera may come back."""
+        return self._stop.is_set()
+
+    def read(self, timeout: float) -> Frame | None:
+        """See `FrameSource`."""
+        with self._news:
+            self._news.wait_for(lambda: self._newest is not None or self._over, timeout)
+            frame, self._newest = self._newest, None
+        return None if self._stop.is_set() else frame
+
+    def close(self) -> None:
+        """Stop the thread and let go of the camera."""
+        self._stop.set()
+        with self._news:
+            self._news.notify_all()
+        self._thread.join(timeout=5.0)
+
+    @property
+    def _over(self) -> bool:
+        """Whether waiting is of no use."""
+        return self._stop.is_set()
+
+    def _put(self, pixels: UInt8Array, channel_order: ChannelOrder) -> None:
+        """A frame has come; the one before it, if nobody asked for it, is dropped."""
+        with self._news:
+            self._newest = Frame(pixels, channel_order, time.monotonic())
+            self._news.notify_all()
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+
+class VideoSource(_Newest):
     """A camera through OpenCV: an index, a device file, or the address of a stream.
 
-    A thread keeps reading, so that `read` gives the newest frame however long the last one took. A camera that is
-    unplugged is opened again, after half a second at first, then less and less often, up to every ten seconds.
+    A camera that is unplugged and a stream that dies are opened again, after half a second at first, then less and
+    less often, up to every ten seconds.
 
     Args:
         device: index, path, or URL.
         size: (width, height) to ask the camera for; None takes its own.
+        patience: seconds that the first frame may take.
         open_capture: makes an object like `cv2.VideoCapture` from `device`; for cameras that need settings.
 
     Raises:
@@ -104,39 +149,22 @@ class VideoSource(_Closing):
         patience: float = 5.0,
         open_capture: Callable[[int | str], Any] | None = None,
     ) -> None:
+        super().__init__(f"camera {device}")
         self.device, self._size, self._patience = device, size, patience
         self._open_capture = open_capture or _open_capture
-        self._newest: Frame | None = None
-        self._news = threading.Condition()
-        self._stop = threading.Event()
         self._seen_any = False
         self._began = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name=f"camera {device}", daemon=True)
         self._thread.start()
-
-    @property
-    def ended(self) -> bool:
-        """True once closed: a lost camera may come back."""
-        return self._stop.is_set()
 
     def read(self, timeout: float) -> Frame | None:
         """See `FrameSource`."""
-        with self._news:
-            self._news.wait_for(lambda: self._newest is not None or self._stop.is_set(), timeout)
-            frame, self._newest = self._newest, None
-        if frame is None and not self._seen_any and time.monotonic() - self._began > self._patience:
+        frame = super().read(timeout)
+        if frame is None and not self.ended and not self._seen_any and time.monotonic() - self._began > self._patience:
             raise CameraError(
                 f"camera {self.device!r} gave no frame for {self._patience:.0f} s; check the cable, that no other "
                 "program uses it, and that this user may read it (group video)"
             )
         return frame
-
-    def close(self) -> None:
-        """Stop the thread and let go of the camera."""
-        self._stop.set()
-        with self._news:
-            self._news.notify_all()
-        self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
         pause = _RETRY_FIRST
@@ -158,14 +186,15 @@ class VideoSource(_Closing):
             if not ok or pixels is None:
                 return got
             got = self._seen_any = True
-            with self._news:
-                self._newest = Frame(pixels, "BGR", time.monotonic())
-                self._news.notify_all()
+            self._put(pixels, "BGR")
         return got
 
 
-class PicameraSource(_Closing):
-    """A Raspberry Pi camera module through Picamera2.
+class PicameraSource(_Newest):
+    """A Raspberry Pi camera module through Picamera2, the newest frame only.
+
+    Its ribbon cable cannot be plugged in again while the machine runs, so it is not reopened: a camera that fails ends
+    the source with its error, and one that falls silent is a lost signal to `camera.watch`.
 
     Args:
         camera: a configured and started `Picamera2`, or anything with `capture_array()` and `stop()`; None opens the
@@ -180,27 +209,43 @@ class PicameraSource(_Closing):
     def __init__(
         self, camera: Any = None, *, size: tuple[int, int] = (1280, 720), channel_order: ChannelOrder = "BGR"
     ) -> None:
+        super().__init__("picamera")
         self._camera = _open_picamera(size) if camera is None else camera
         self._channel_order = channel_order
-        self._closed = False
-
-    @property
-    def ended(self) -> bool:
-        """True once closed."""
-        return self._closed
+        self._error: Exception | None = None
+        self._thread.start()
 
     def read(self, timeout: float) -> Frame | None:
-        """See `FrameSource`; Picamera2 itself waits for the next frame."""
-        if self._closed:
-            return None
-        pixels = np.ascontiguousarray(self._camera.capture_array()[..., :3])
-        return Frame(pixels, self._channel_order, time.monotonic())
+        """See `FrameSource`.
+
+        Raises:
+            CameraError: the camera has failed.
+        """
+        frame = super().read(timeout)
+        if self._error is not None:
+            raise CameraError(f"the camera failed ({self._error}); check the ribbon cable and restart") from self._error
+        return frame
 
     def close(self) -> None:
         """Stop the camera."""
-        if not self._closed:
-            self._closed = True
+        if not self.ended:
+            super().close()
             self._camera.stop()
+
+    @property
+    def _over(self) -> bool:
+        return self._stop.is_set() or self._error is not None
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                pixels = self._camera.capture_array()
+            except Exception as e:  # whatever libcamera raises
+                self._error = e
+                with self._news:
+                    self._news.notify_all()
+                return
+            self._put(np.ascontiguousarray(pixels[..., :3]), self._channel_order)
 
 
 class _Recorded(_Closing):
@@ -287,6 +332,9 @@ def _open_capture(device: int | str) -> Any:
     import cv2
 
     cv2.utils.logging.setLogLevel(0)  # a missing camera is reported by `read`
+    if isinstance(device, str) and "://" in device:
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _STREAM_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _STREAM_TIMEOUT]
+        return cv2.VideoCapture(device, cv2.CAP_FFMPEG, limits)
     return cv2.VideoCapture(device)
 
 

@@ -286,6 +286,31 @@ def test_picamera_arrays_say_their_order() -> None:
     assert source.read(1.0) is None
 
 
+def test_a_picamera_that_fails_ends_with_its_error_and_one_that_hangs_is_no_frame() -> None:
+    class Camera:
+        def __init__(self, hang: bool) -> None:
+            self.left, self.hang, self.go = 1, hang, threading.Event()
+
+        def capture_array(self) -> np.ndarray:
+            self.left -= 1
+            if self.left < 0:
+                if not self.hang:
+                    raise RuntimeError("Camera frontend has timed out!")
+                self.go.wait(30)
+            return scene(0)
+
+        def stop(self) -> None:
+            pass
+
+    with PicameraSource(Camera(hang=False)) as source, pytest.raises(CameraError, match="timed out"):
+        drain(source)
+    hanging = Camera(hang=True)
+    with PicameraSource(hanging) as source:
+        assert source.read(5.0) is not None
+        assert source.read(0.05) is None  # `watch` calls this a lost signal
+        hanging.go.set()
+
+
 def test_a_source_is_named_in_one_word(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "0.png"), scene(0))
     assert isinstance(open_source(str(tmp_path)), FolderSource)

@@ -39,6 +39,7 @@ from delf_edge.errors import (
     StoreFullError,
 )
 from delf_edge.images import content_hash, load_image, make_thumbnail, probe_size, read_photo
+from delf_edge.position import Near
 from delf_edge.quality import assess
 from delf_edge.recognizer import Explanation, Recognizer
 from delf_edge.sources import Frame
@@ -77,6 +78,7 @@ class ServiceOptions:
         policy: who may do what.
         workers: photos worked on at the same time.
         queue: photos that may wait; the next one gets 503.
+        uploads: bodies that may arrive at the same time, which bounds the memory they take; the next one gets 503.
         timeout: seconds after which a request gets 503 instead of its answer.
         max_pixels: a photo with more gets 413.
         camera: how frames of a session are watched.
@@ -85,6 +87,7 @@ class ServiceOptions:
     policy: Policy
     workers: int = 1
     queue: int = 8
+    uploads: int = 16
     timeout: float = 20.0
     max_pixels: int = 50_000_000
     camera: CameraOptions = dataclasses.field(default_factory=CameraOptions)
@@ -98,6 +101,7 @@ class Service:
         self.jobs = Jobs(options.workers, options.queue, options.timeout)
         self.hub, self.metrics = Hub(), Metrics()
         self.sessions = Sessions(places, options.camera)
+        self._uploads = 0
 
     # ------------------------------------------------------------------ asking
 
@@ -131,6 +135,7 @@ class Service:
             result = _answer(watcher.latest if looked else None)
             result |= {
                 "skipped": not looked,
+                "verdict": watcher.verdict,
                 "state": watcher.voter.state,
                 "present": list(watcher.voter.present),
                 "events": [_event(event) for event in events],
@@ -193,16 +198,16 @@ class Service:
     async def add(self, request: Request) -> Response:
         """POST /v1/images."""
         landmark, name = _name(request, "landmark"), _name(request, "name", required=False)
-        place = _number(request, "latitude"), _number(request, "longitude")
+        place = _position(request)
         data = await self._photo(request)
         name = name or f"{landmark}/{content_hash(data).hex()[:12]}"
         result = await self.jobs.run(lambda: self._add(data, landmark, name, place))
         self.hub.publish("enrolled", {"landmark": landmark, "image": name})
         return JSONResponse(result, 201 if result["status"] == "added" else 200)
 
-    def _add(self, data: bytes, landmark: str, name: str, place: tuple[float | None, float | None]) -> dict[str, Any]:
+    def _add(self, data: bytes, landmark: str, name: str, place: tuple[float, float] | None) -> dict[str, Any]:
         added = self.places.add(data, landmark=landmark, name=name, thumbnail=True)
-        if None not in place:
+        if place is not None:
             known = next((x for x in self.places.store.landmarks() if x.name == landmark), None)
             metadata = known.metadata if known is not None else None
             self.places.store.set_landmark(landmark, metadata=metadata, latitude=place[0], longitude=place[1])
@@ -224,7 +229,13 @@ class Service:
 
     async def _photo(self, request: Request) -> bytes:
         """The body, if it can be a photo: what is too large is refused before anything waits for it."""
-        data = await self.policy.body(request)
+        if self._uploads >= self.options.uploads:
+            raise BusyError("too many uploads at once; try again in a moment")
+        self._uploads += 1
+        try:
+            data = await self.policy.body(request)
+        finally:
+            self._uploads -= 1
         width, height, _ = probe_size(data)
         if width * height > self.options.max_pixels:
             raise ImageTooLargeError(
@@ -233,6 +244,13 @@ class Service:
         return data
 
     # ------------------------------------------------------------------ operation
+
+    async def watch_idle(self) -> None:
+        """What a browser's camera saw last leaves, although the browser is gone or its camera is unplugged."""
+        while True:
+            await asyncio.sleep(1.0)
+            for session, event in self.sessions.idle(self.options.camera.signal):
+                self.hub.publish(event.kind, {**_event(event), "session": session})
 
     async def events(self, request: Request) -> Response:
         """GET /v1/events."""
@@ -315,12 +333,14 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        task = None if beside is None else asyncio.ensure_future(beside(service))
+        tasks = [asyncio.ensure_future(service.watch_idle())]
+        if beside is not None:
+            tasks.append(asyncio.ensure_future(beside(service)))
         yield
         service.hub.close()
-        if task is not None:
+        for task in tasks:
             task.cancel()
-            await asyncio.wait([task])
+        await asyncio.wait(tasks)
         await asyncio.to_thread(service.jobs.close)
 
     app = Starlette(
@@ -398,14 +418,17 @@ def _name(request: Request, parameter: str, *, required: bool = True) -> str:
     return value
 
 
-def _number(request: Request, parameter: str) -> float | None:
-    value = request.query_params.get(parameter)
-    if value is None:
+def _position(request: Request) -> tuple[float, float] | None:
+    """(latitude, longitude) from the query, or None; checked before anything is stored."""
+    given = [request.query_params.get(parameter) for parameter in ("latitude", "longitude")]
+    if given == [None, None]:
         return None
     try:
-        return float(value)
-    except ValueError:
-        raise HTTPException(400, f"{parameter} is {value[:40]!r}, not a number") from None
+        near = Near(float(given[0] or ""), float(given[1] or ""), 1.0)
+    except (ValueError, OptionError):
+        shown = ", ".join(repr((text or "")[:40]) for text in given)
+        raise HTTPException(400, f"latitude, longitude are {shown}; both are degrees, -90..90 and -180..180") from None
+    return near.latitude, near.longitude
 
 
 def _answer(explanation: Explanation | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from delf_edge.camera import CameraOptions, Watcher
+from delf_edge.camera import CameraOptions, Event, Watcher
 from delf_edge.recognizer import Recognizer
 from delf_edge.web.jobs import BusyError
 
@@ -92,6 +92,20 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._watchers)
+
+    def idle(self, after: float) -> list[tuple[str, Event]]:
+        """Let time pass for cameras that have sent no frame for `after` seconds: (session, event) of what left."""
+        now = time.monotonic()
+        with self._lock:
+            waiting = [(name, w, lock) for name, (w, lock, used) in self._watchers.items() if now - used > after]
+        events = []
+        for name, watcher, lock in waiting:
+            if lock.acquire(blocking=False):  # a frame that is being looked at is a sign of life
+                try:
+                    events += [(name, event) for event in watcher.idle(now)]
+                finally:
+                    lock.release()
+        return events
 
     def get(self, name: str) -> tuple[Watcher, threading.Lock]:
         """The watcher of a session, made anew where there is none."""

@@ -80,6 +80,7 @@ _ANSWER = _object(
     milliseconds={"type": "object", "additionalProperties": NUMBER},
     proof=_PROOF,
     skipped=YES_NO,
+    verdict={"enum": ["look", "black", "blown out", "flat", "blurred", "unchanged"]},
     state={"enum": ["looking", "unknown", "present"]},
     present=_list(TEXT),
     events=_list(_EVENT),

@@ -14,13 +14,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from openapi_spec_validator import validate
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from delf_edge import Bundle, OptionError, Recognizer
+from delf_edge import Bundle, ImageError, OptionError, Recognizer
 from delf_edge.camera import CameraOptions
 from delf_edge.decision import Calibration
 from delf_edge.images import load_image
 from delf_edge.recognizer import IdentifyOptions
+from delf_edge.voting import VoteOptions
 from delf_edge.web.app import ServiceOptions, create_app
 from delf_edge.web.guard import Policy
 from delf_edge.web.hub import Hub, Sessions
@@ -136,6 +139,27 @@ def test_a_session_gathers_frames_into_events(client: TestClient) -> None:
     assert "delf_edge_sessions 2" in text
 
 
+def test_what_a_camera_saw_leaves_when_its_frames_stop(places: Recognizer) -> None:
+    camera = CameraOptions(vote=VoteOptions(hold=0.05), identify=IdentifyOptions(min_inliers=12), signal=0.1)
+    app = create_app(places, ServiceOptions(Policy(TOKEN), camera=camera))
+    with TestClient(app, base_url="http://127.0.0.1:8000", client=("127.0.0.1", 50000)) as client:
+        enrol(client, 0, "Town hall")
+        for _ in range(2):
+            client.post("/v1/identify?session=unplugged", content=photo(0))
+        sent = app.state.service.hub.sent
+        assert sent["appeared"] == 1
+        end = time.monotonic() + 60
+        while not sent["left"] and time.monotonic() < end:
+            time.sleep(0.05)
+        assert sent["left"] == 1
+
+
+def test_a_dark_frame_says_why_it_was_skipped(client: TestClient) -> None:
+    black = cv2.imencode(".png", np.zeros((90, 90, 3), np.uint8))[1].tobytes()
+    answer = client.post("/v1/identify?session=cellar-1", content=black).json()
+    assert (answer["skipped"], answer["verdict"], answer["state"]) == (True, "black", "looking")
+
+
 def test_thumbnails_of_indexed_files_are_made_only_of_the_very_photo(
     client: TestClient, places: Recognizer, tmp_path: Path
 ) -> None:
@@ -236,6 +260,8 @@ def test_wrong_requests_get_4xx_and_a_reason(client: TestClient, places: Recogni
         (400, "POST", "/v1/images?landmark=a%00b", photo(0)),
         (400, "POST", "/v1/images?landmark=x&latitude=north&longitude=1", photo(0)),
         (400, "POST", "/v1/images?landmark=x&latitude=91&longitude=1", photo(0)),
+        (400, "POST", "/v1/images?landmark=x&latitude=48", photo(0)),
+        (400, "POST", "/v1/images?landmark=x&latitude=nan&longitude=1", photo(0)),
         (404, "DELETE", "/v1/images?landmark=nowhere", b""),
         (404, "DELETE", "/v1/images/12345", b""),
         (404, "DELETE", "/v1/images/../../etc/passwd", b""),
@@ -249,6 +275,7 @@ def test_wrong_requests_get_4xx_and_a_reason(client: TestClient, places: Recogni
         assert response.json()["error"]
     assert client.get("/healthz").json()["status"] == "ok"
     assert places.verify() == []
+    assert len(places.store) == 0  # a request with one wrong parameter stores nothing
 
 
 def test_a_body_above_the_cap_is_refused_whatever_its_header_says(places: Recognizer) -> None:
@@ -262,7 +289,6 @@ def test_a_body_above_the_cap_is_refused_whatever_its_header_says(places: Recogn
 
 def test_a_body_that_never_comes_is_given_up() -> None:
     from starlette.exceptions import HTTPException
-    from starlette.requests import Request
 
     async def never() -> dict[str, Any]:
         await asyncio.sleep(60)
@@ -272,6 +298,30 @@ def test_a_body_that_never_comes_is_given_up() -> None:
     with pytest.raises(HTTPException) as refused:
         asyncio.run(Policy(TOKEN, body_timeout=0.01).body(request))
     assert refused.value.status_code == 408
+
+
+def test_uploads_at_the_same_time_are_few(places: Recognizer) -> None:
+    async def play() -> None:
+        options = ServiceOptions(Policy(TOKEN, body_timeout=30), uploads=1)
+        service = create_app(places, options).state.service
+        go = asyncio.Event()
+
+        async def slowly() -> dict[str, Any]:
+            await go.wait()
+            return {"type": "http.request", "body": b"no photo", "more_body": False}
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/identify", "headers": [], "query_string": b""}
+        first = asyncio.create_task(service.identify(Request(scope, slowly)))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError, match="uploads"):
+            await service.identify(Request(scope, slowly))  # type: ignore[arg-type]
+        go.set()
+        with pytest.raises(ImageError):
+            await first
+        with pytest.raises(ImageError):  # there is room again
+            await service.identify(Request(scope, slowly))  # type: ignore[arg-type]
+
+    asyncio.run(play())
 
 
 def test_a_full_queue_is_503_and_frees_itself(places: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,6 +393,7 @@ def test_openapi_lists_every_route_and_what_it_answers(client: TestClient) -> No
     assert described == routes
     served = client.get("/openapi.json").json()
     assert served == json.loads(json.dumps(document()))
+    validate(served)
     enrol(client, 0, "Town hall")
     answer = client.post("/v1/identify?session=openapi-test", content=photo(0)).json()
     schema = served["paths"]["/v1/identify"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]

@@ -1,4 +1,5 @@
-# The whole developer interface. Needs Python 3.11 or newer and a C++ compiler (hnswlib is built from source).
+# The whole developer interface. Needs Python 3.11 or newer and a C++ compiler (hnswlib and the loops of
+# candidate search are built from source).
 #
 #   make demo              index the demo photographs, recognise the queries, write out/demo/contact_sheet.png
 #   make test              ruff, mypy --strict, import contracts and every test that needs no PyTorch
@@ -25,7 +26,7 @@ help:
 	@sed -n 's/^#   //p' Makefile
 
 # A stamp is newer than pyproject.toml once what that names is installed, so a second run does not ask again.
-$(VENV)/runtime.stamp: pyproject.toml
+$(VENV)/runtime.stamp: pyproject.toml delf_edge/_native.cpp
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable .

@@ -1,27 +1,21 @@
 """Which stored images may show the query's place: inverted lists in RAM, asymmetric distances, votes.
 
-The lists are derived from the store and never saved. Layout: a few immutable segments, each holding its features
-sorted by word; per feature M bytes of code and four bytes naming the image's slot, which with M = 12 is 16 bytes; per
-image a slot with its id, its number of features and its global descriptor. A change publishes a new tuple of segments
-and arrays at once, so a search sees an image whole or not at all, and never waits. Small segments are merged as they
-come; none grows beyond 4 million features, so that merging needs little memory beside the index itself.
+The lists (`lists.py`) are derived from the store. A change publishes a new content at once, so a search sees an image
+whole or not at all, and never waits. A search scores the lists of the query's words, lets the nearest features vote
+(`scan.py`), and adds the global descriptors::
 
-One search, for query features q and their P nearest words w (Noh et al., ICCV 2017, section 3.5; Jegou et al., TPAMI
-2011)::
-
-    s(q, f) = <q, c_w> + sum over m of <R q, pq[m, code_f[m]]>     for every stored feature f in the lists of q
-    N(q)    = the K features of largest s (and those equal to the K-th), of those with s > min_similarity
-    v(q, i) = max over f in N(q) of image i of (s - min_similarity) ** power
-    votes_i = sum over q of v(q, i)                 (divided as `SearchOptions` says)
     score_i = sqrt(votes_i / N_q) + global_weight * similarity_i
+
+An index follows one `Source`: a store, or several that show themselves as one.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,27 +24,15 @@ from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import CodeBatch, CodeLayout, decode_global, inner_product_tables
 from delf_edge.errors import OptionError
 from delf_edge.features import l2_normalise
-from delf_edge.store import Store
-from delf_edge.types import (
-    BoolArray,
-    Candidate,
-    Codebook,
-    Features,
-    Float32Array,
-    Float64Array,
-    UInt8Array,
-    UInt16Array,
-)
+from delf_edge.index_file import read_index, write_index
+from delf_edge.lists import MAX_SEGMENT, State
+from delf_edge.scan import count_votes, global_similarity, neighbours
+from delf_edge.store import Changes, Store
+from delf_edge.types import Candidate, Codebook, Features, Float32Array, Float64Array
 
-IntArray = NDArray[np.int64]
-SlotArray = NDArray[np.uint32]
-T = TypeVar("T", bound=np.generic)
-
-_MAX_SEGMENT = 4_000_000  # features
-_MERGE_RATIO = 4  # a segment is merged into its left neighbour unless that is this much larger
-_DEAD_SHARE = 0.25  # of dead features, from which on lists are rewritten
-_CHUNK = 1 << 15  # scores computed at a time: their arrays stay in the processor's cache
-_GLOBAL_CHUNK = 4096  # images
+DEAD_SHARE = 0.25  # of dead features, from which on lists are rewritten
+WORTH_SAVING = 300_000  # features; fewer are read from the store in a moment
+STALE_SHARE = 0.1  # of images read anew, from which on the file of the index is written again
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,74 +67,26 @@ class SearchOptions:
             raise OptionError(f"min_similarity must be in [0, 1), power and global_weight not negative: {self}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Segment:
-    """Features sorted by word.
+class Source(Protocol):
+    """What an index reads of a store; see `Store` for what each gives."""
 
-    Attributes:
-        codes: uint8 (T, M).
-        slots: uint32 (T,), the image of each feature.
-        starts: int64 (K + 1,), list w is [starts[w], starts[w + 1]); None in a segment of fewer than K features.
-        words: uint16 (T,), ascending; None where there are `starts`.
-    """
+    layout: CodeLayout
 
-    codes: UInt8Array
-    slots: SlotArray
-    starts: IntArray | None
-    words: UInt16Array | None
+    def revision(self) -> int:
+        """Changes with the content."""
 
-    def __len__(self) -> int:
-        return len(self.slots)
+    def changes(self, since: int) -> Changes:
+        """What happened after a revision."""
 
-    @classmethod
-    def build(cls, words: UInt16Array, codes: UInt8Array, slots: SlotArray, n_words: int) -> _Segment:
-        order = np.argsort(words, kind="stable")  # a radix sort for 16 bits
-        codes, slots = codes.take(order, axis=0), slots.take(order)
-        if len(words) < n_words:
-            return cls(codes, slots, None, words.take(order))
-        starts = np.zeros(n_words + 1, np.int64)
-        np.cumsum(np.bincount(words, minlength=n_words), out=starts[1:])
-        return cls(codes, slots, starts, None)
+    def code_batches(self, image_ids: Sequence[int] | None = None, *, size: int = ...) -> Iterator[CodeBatch]:
+        """Codes of many images, with their marks."""
 
-    def all_words(self) -> UInt16Array:
-        if self.words is not None:
-            return self.words
-        assert self.starts is not None
-        return np.repeat(np.arange(len(self.starts) - 1, dtype=np.uint16), np.diff(self.starts))
-
-    def ranges(self, words: IntArray) -> tuple[IntArray, IntArray]:
-        """First index and length of each word's list."""
-        if self.starts is not None:
-            first = self.starts[words]
-            return first, self.starts[words + 1] - first
-        assert self.words is not None
-        first = np.searchsorted(self.words, words.astype(np.uint16))
-        return first, np.searchsorted(self.words, words.astype(np.uint16), side="right") - first
-
-    @property
-    def nbytes(self) -> int:
-        arrays = (self.codes, self.slots, self.starts, self.words)
-        return sum(a.nbytes for a in arrays if a is not None)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _State:
-    """One consistent content of the index; S slots, of which some are dead."""
-
-    segments: tuple[_Segment, ...]
-    image_ids: IntArray  # (S,)
-    counts: IntArray  # (S,) features
-    alive: BoolArray  # (S,)
-    global_codes: NDArray[np.int8]  # (S, G)
-    global_scale: Float32Array  # (S,) 1 / L2 norm of global_codes, 0 for none
-
-    @property
-    def all_alive(self) -> bool:
-        return bool(self.alive.all())
+    def fingerprints(self) -> tuple[int, NDArray[np.int64], NDArray[np.uint32]]:
+        """The revision, and ids and marks of all images as of then."""
 
 
 class CandidateIndex:
-    """Searchable content of one or more stores; may be changed in one thread while others search.
+    """Searchable content of a store; may be changed in one thread while others search.
 
     Args:
         layout: sizes of the codes.
@@ -164,18 +98,46 @@ class CandidateIndex:
         self._lock = threading.Lock()  # of writers
         self._refresh_lock = threading.Lock()
         self._slot_of: dict[int, int] = {}
-        zero = np.zeros(0, np.int64)
-        no_globals = np.zeros((0, layout.global_dim), np.int8)
-        self._state = _State((), zero, zero, np.zeros(0, np.bool_), no_globals, np.zeros(0, np.float32))
+        self._state = State.empty(layout)
 
     @classmethod
-    def from_store(cls, store: Store) -> CandidateIndex:
-        """An index of everything readable in a store."""
+    def from_store(cls, store: Source, file: Path | None = None, own: Store | None = None) -> CandidateIndex:
+        """An index of everything readable in a store.
+
+        Args:
+            store: what to index.
+            file: where the index of an earlier start may lie. What it says of an image is used only where the image's
+                row is still the same, to its checksum; the rest is read from the store. The file is written anew where
+                that was much, and may be deleted at any time. None: no file.
+            own: the store whose uuid the file bears and whose permissions it gets; needed with `file`.
+        """
         index = cls(store.layout)
-        index.refresh(store)
+        if file is None or own is None:
+            index._reconcile(store)
+            return index
+        state = read_index(file, own.uuid, store.layout)
+        if state is not None:
+            index._adopt(state)
+        n_read = index._reconcile(store)
+        if n_read > STALE_SHARE * index.n_images and index.n_features >= WORTH_SAVING:
+            index.save(file, own)
         return index
 
-    def refresh(self, store: Store) -> bool:
+    def save(self, file: Path, own: Store) -> bool:
+        """Write the index to a file for the next start; returns whether that worked. Failing is no error."""
+        return write_index(file, own.uuid, self.layout, self._state, like=own.path)
+
+    @property
+    def state(self) -> State:
+        """The content as it is now; it never changes."""
+        return self._state
+
+    def _adopt(self, state: State) -> None:
+        self._state = state
+        slots = np.flatnonzero(state.alive)
+        self._slot_of = dict(zip(state.image_ids[slots].tolist(), slots.tolist(), strict=True))
+
+    def refresh(self, store: Source) -> bool:
         """Take over what changed in the store since the last call, by whichever process.
 
         Returns:
@@ -187,24 +149,34 @@ class CandidateIndex:
                 return False
             changes = store.changes(max(since, 0))
             if since < 0 or not changes.complete:
-                self._reload(store)
-            else:
-                self.apply(removed=changes.removed)
-                seen: set[int] = set()
-                for batch in store.code_batches(changes.updated):
-                    self.apply(batch)
-                    seen.update(batch.image_ids.tolist())
-                self.apply(removed=set(changes.updated) - seen)  # changed, and now damaged or gone
+                self._reconcile(store)
+                return True
+            self.apply(removed=changes.removed)
+            seen: set[int] = set()
+            for batch in store.code_batches(changes.updated):
+                self.apply(batch)
+                seen.update(batch.image_ids.tolist())
+            self.apply(removed=set(changes.updated) - seen)  # changed, and now damaged or gone
             self.revision = changes.revision
             return True
 
-    def _reload(self, store: Store) -> None:
-        """Everything anew, beside the old content, which serves searches until the new one is complete."""
-        fresh = CandidateIndex(self.layout)
-        for batch in _gathered(store.code_batches(), self.layout):
-            fresh.apply(batch)
-        with self._lock:
-            self._state, self._slot_of = fresh._state, fresh._slot_of
+    def _reconcile(self, store: Source) -> int:
+        """Bring the index to the store's content whatever it held before; returns how many images were read."""
+        revision, ids, marks = store.fingerprints()
+        state = self._state
+        slots = np.flatnonzero(state.alive)
+        slots = slots[np.argsort(state.image_ids[slots])]
+        known = state.image_ids[slots]
+        at = np.minimum(np.searchsorted(known, ids), max(0, len(known) - 1))
+        same = np.zeros(len(ids), np.bool_)
+        if len(known):
+            same = (known[at] == ids) & (state.marks[slots][at] == marks) & (marks != 0)
+        self.apply(removed=np.setdiff1d(known, ids[same]).tolist())
+        wanted = ids[~same].tolist()
+        for batch in _gathered(store.code_batches(wanted), self.layout):
+            self.apply(batch)
+        self.revision = revision
+        return len(wanted)
 
     @property
     def n_images(self) -> int:
@@ -214,14 +186,12 @@ class CandidateIndex:
     @property
     def n_features(self) -> int:
         """Features in the lists, of removed images too until the next merge."""
-        return sum(map(len, self._state.segments))
+        return self._state.n_features
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        state = self._state
-        per_image = (state.image_ids, state.counts, state.alive, state.global_codes, state.global_scale)
-        return sum(s.nbytes for s in state.segments) + sum(a.nbytes for a in per_image)
+        return self._state.nbytes
 
     # ------------------------------------------------------------------ changes
 
@@ -241,12 +211,10 @@ class CandidateIndex:
             state, ids = self._state, [] if batch is None else batch.image_ids.tolist()
             gone = [i for i in {*map(int, removed), *ids} if i in self._slot_of]
             if gone:
-                alive = state.alive.copy()
-                alive[[self._slot_of[i] for i in gone]] = False
-                state = replace(state, alive=alive)
+                state = state.without([self._slot_of[i] for i in gone])
             first = len(state.image_ids)
             if batch is not None and ids:
-                state = self._extended(state, batch)
+                state = state.extended(batch, self.layout.n_words)
             self._state = state
             for i in gone:
                 del self._slot_of[i]
@@ -263,68 +231,16 @@ class CandidateIndex:
         if len(batch.words) and int(batch.words.max()) >= K:
             raise OptionError(f"word {int(batch.words.max())} is out of range: the codebook has {K} words")
 
-    def _extended(self, state: _State, batch: CodeBatch) -> _State:
-        first, n = len(state.image_ids), len(batch.image_ids)
-        slots = np.repeat(np.arange(first, first + n, dtype=np.uint32), batch.counts)
-        segments = list(state.segments)
-        if len(slots):
-            segments.append(_Segment.build(batch.words, batch.codes, slots, self.layout.n_words))
-        norms = np.linalg.norm(batch.global_codes.astype(np.float32), axis=1)
-        scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
-        return _State(
-            self._merged(segments, np.append(state.alive, np.ones(n, np.bool_))),
-            _append(state.image_ids, batch.image_ids),
-            _append(state.counts, batch.counts),
-            np.append(state.alive, np.ones(n, np.bool_)),
-            _append(state.global_codes, batch.global_codes),
-            _append(state.global_scale, scale.astype(np.float32)),
-        )
-
-    def _merged(self, segments: list[_Segment], alive: BoolArray) -> tuple[_Segment, ...]:
-        """Sizes fall by `_MERGE_RATIO` from left to right, so that there are few."""
-        while len(segments) > 1:
-            left, right = segments[-2:]
-            if len(left) >= _MERGE_RATIO * len(right) or len(left) + len(right) > _MAX_SEGMENT:
-                break
-            segments[-2:] = [self._merge([left, right], alive)]
-        return tuple(segments)
-
-    def _merge(self, parts: list[_Segment], alive: BoolArray) -> _Segment:
-        """One segment of several, without the features of dead slots."""
-        words = np.concatenate([p.all_words() for p in parts])
-        codes = np.concatenate([p.codes for p in parts])
-        slots = np.concatenate([p.slots for p in parts])
-        keep = alive[slots]
-        if not keep.all():
-            words, codes, slots = words[keep], codes[keep], slots[keep]
-        return _Segment.build(words, codes, slots, self.layout.n_words)
-
     def _sweep(self) -> None:
         """Rewrite lists and number slots anew once enough of them are dead; searches go on meanwhile."""
         state = self._state
-        dead = int(state.counts[~state.alive].sum())
-        if dead > _DEAD_SHARE * (self.n_features + 1):
-            for i, segment in enumerate(state.segments):  # one at a time: the others need no second copy
-                segments = list(self._state.segments)
-                segments[i] = self._merge([segment], state.alive)
-                self._state = replace(self._state, segments=tuple(segments))
-            counts = np.where(state.alive, state.counts, 0)
-            self._state = replace(self._state, segments=tuple(s for s in self._state.segments if len(s)), counts=counts)
         n_slots = len(state.alive)
-        if dead == 0 or n_slots - len(self._slot_of) <= max(1000, n_slots // 2):
-            return
-        state = self._state
-        new_slot = np.cumsum(state.alive, dtype=np.uint32) - 1  # dead slots are in no list after the rewrite above
-        merged = [self._merge([s], state.alive) for s in state.segments]
-        self._state = _State(
-            tuple(replace(s, slots=new_slot[s.slots].astype(np.uint32)) for s in merged if len(s)),
-            state.image_ids[state.alive],
-            state.counts[state.alive],
-            np.ones(len(self._slot_of), np.bool_),
-            state.global_codes[state.alive],
-            state.global_scale[state.alive],
-        )
-        self._slot_of = {image_id: slot for slot, image_id in enumerate(self._state.image_ids.tolist())}
+        many_slots = n_slots - len(self._slot_of) > max(1000, n_slots // 2)
+        if many_slots or state.dead_features() > DEAD_SHARE * (state.n_features + 1):
+            for smaller in state.swept(self.layout.n_words):
+                self._state = smaller
+        if many_slots:
+            self._adopt(self._state.renumbered(self.layout.n_words))
 
     # ------------------------------------------------------------------ search
 
@@ -337,38 +253,8 @@ class CandidateIndex:
         *,
         without: Sequence[int] = (),
     ) -> list[Candidate]:
-        """Candidates for a query, the best first; equal scores by ascending image id.
-
-        Args:
-            features: the query's N features; none is ordinary, and leaves the global descriptor to decide.
-            codebook: codebook of the stored codes.
-            coarse: index of its centroids.
-            options: see `SearchOptions`.
-            without: ids of images that are no candidates for this query.
-
-        Returns:
-            At most `options.top` candidates that have a vote or a positive similarity.
-
-        Raises:
-            OptionError: the features' dimensions are not the codebook's.
-        """
-        options = options or SearchOptions()
-        if features.descriptors.shape[1] != codebook.dim:
-            raise OptionError(f"descriptors {features.descriptors.shape}; the codebook has dimension {codebook.dim}")
-        state = self._state  # everything below sees this one content
-        similarity = _global_similarity(state, features.global_descriptor)
-        votes = self._votes(state, features.descriptors, codebook, coarse, options)
-        score = np.sqrt(votes / max(len(features), 1)) + options.global_weight * similarity
-        found = np.flatnonzero(state.alive & ((votes > 0) | (similarity > 0)))
-        if len(without):
-            found = found[~np.isin(state.image_ids[found], without)]
-        if len(found) > options.top:
-            worst = np.partition(score[found], -options.top)[-options.top]
-            found = found[score[found] >= worst]
-        found = found[np.lexsort((state.image_ids[found], -score[found]))][: options.top]
-        return [
-            Candidate(int(state.image_ids[i]), float(score[i]), float(votes[i]), float(similarity[i])) for i in found
-        ]
+        """Candidates for a query; see `search`."""
+        return search(self._state, features, codebook, coarse, options, without=without)
 
     def global_descriptors(self, image_ids: Sequence[int]) -> Float32Array:
         """Global descriptors of images, float32 (n, G), unit L2; zeros for an image that is not in the index."""
@@ -380,129 +266,67 @@ class CandidateIndex:
         found[slots < 0] = 0
         return found
 
-    def _votes(
-        self, state: _State, queries: Float32Array, codebook: Codebook, coarse: CoarseIndex, options: SearchOptions
-    ) -> Float64Array:
-        """float64 (S,), votes of every slot."""
-        S = len(state.image_ids)
-        if not len(queries) or not state.segments:
-            return np.zeros(S)
-        words, base = coarse.assign(queries, options.n_probe)
-        tables = inner_product_tables(queries, codebook)
-        found = [
-            part
-            for i, segment in enumerate(state.segments)
-            for part in _scan(segment, i, words, base, tables, state, options.min_similarity)
-        ]
-        query, slot, feature, score = (np.concatenate(column) for column in zip(*found, strict=True))
-        keep = _nearest(query, score, len(queries), options.k_neighbours)
-        query, slot, feature, score = query[keep], slot[keep], feature[keep], score[keep]
-        order = np.lexsort((feature, -score, query << 32 | slot))  # the best feature of each (query, image) comes first
-        pair = (query << 32 | slot)[order]
-        order = order[np.r_[True, pair[1:] != pair[:-1]][: len(pair)]]
-        slot, feature = slot[order], feature[order]
-        weight = (score[order].astype(np.float64) - options.min_similarity) ** options.power
-        if options.burst and len(feature):
-            _, inverse, n = np.unique(feature, return_inverse=True, return_counts=True)
-            weight /= np.sqrt(n[inverse])
-        votes = np.bincount(slot, weight, minlength=S).astype(np.float64)
-        return np.asarray(votes / np.sqrt(np.maximum(state.counts, 1))) if options.length_norm else votes
 
+def search(
+    state: State,
+    features: Features,
+    codebook: Codebook,
+    coarse: CoarseIndex,
+    options: SearchOptions | None = None,
+    *,
+    without: Sequence[int] = (),
+) -> list[Candidate]:
+    """Candidates for a query, the best first; equal scores by ascending image id.
 
-def _scan(
-    segment: _Segment,
-    number: int,
-    words: NDArray[np.int32],
-    base: Float32Array,
-    tables: Float32Array,
-    state: _State,
-    min_similarity: float,
-) -> Iterator[tuple[IntArray, IntArray, IntArray, Float32Array]]:
-    """Score the lists of all queries: (query, slot, feature, score) of what exceeds `min_similarity`.
+    Args:
+        state: content of an index, or several `lists.joined`; nothing else is looked at.
+        features: the query's N features; none is ordinary, and leaves the global descriptor to decide.
+        codebook: codebook of the stored codes.
+        coarse: index of its centroids.
+        options: see `SearchOptions`.
+        without: ids of images that are no candidates for this query.
 
-    The plain form::
+    Returns:
+        At most `options.top` candidates that have a vote or a positive similarity.
 
-        for q in range(N):
-            for p in range(P):
-                for f in list(words[q, p]):
-                    score = base[q, p] + sum(tables[q, m, codes[f, m]] for m in range(M))
+    Raises:
+        OptionError: the features' dimensions are not the codebook's.
     """
-    M = tables.shape[1]
-    flat = tables.ravel()
-    first, length = segment.ranges(words.ravel().astype(np.int64))
-    pairs = np.flatnonzero(length)
-    first, length = first[pairs], length[pairs]
-    end = np.cumsum(length)
-    base, row = base.ravel()[pairs], pairs // words.shape[1]  # of each (query, list) pair
-    all_alive = state.all_alive
-    cuts = np.searchsorted(end, np.arange(_CHUNK, (end[-1] if len(end) else 0) + _CHUNK, _CHUNK))
-    none = np.zeros(0, np.int64)
-    yield none, none, none, np.zeros(0, np.float32)
-    for a, b in zip(np.r_[0, cuts[:-1] + 1], np.minimum(cuts + 1, len(pairs)), strict=False):
-        if a >= b:
-            continue
-        n = length[a:b]
-        pair = np.repeat(np.arange(a, b), n)
-        index = np.arange(len(pair)) + np.repeat(first[a:b] - (np.cumsum(n) - n), n)
-        codes = np.ascontiguousarray(segment.codes.take(index, axis=0).T)
-        at = row[pair] * (M * 256)
-        score, entry, where = base[pair], np.empty(len(pair), np.float32), np.empty(len(pair), np.int64)
-        for m in range(M):
-            np.add(at, codes[m], out=where)
-            flat.take(where, out=entry, mode="clip")  # in range by construction; "clip" spares a copy
-            score += entry
-            at += 256
-        keep = np.flatnonzero(score > min_similarity)
-        slot = segment.slots[index[keep]].astype(np.int64)
-        if not all_alive:
-            live = state.alive[slot]
-            keep, slot = keep[live], slot[live]
-        yield row[pair[keep]], slot, index[keep] | number << 40, score[keep]
+    options = options or SearchOptions()
+    if features.descriptors.shape[1] != codebook.dim:
+        raise OptionError(f"descriptors {features.descriptors.shape}; the codebook has dimension {codebook.dim}")
+    similarity = global_similarity(state, features.global_descriptor)
+    votes = _votes(state, features.descriptors, codebook, coarse, options)
+    score = np.sqrt(votes / max(len(features), 1)) + options.global_weight * similarity
+    found = np.flatnonzero(state.alive & ((votes > 0) | (similarity > 0)))
+    if len(without):
+        found = found[~np.isin(state.image_ids[found], without)]
+    if len(found) > options.top:
+        worst = np.partition(score[found], -options.top)[-options.top]
+        found = found[score[found] >= worst]
+    found = found[np.lexsort((state.image_ids[found], -score[found]))][: options.top]
+    return [Candidate(int(state.image_ids[i]), float(score[i]), float(votes[i]), float(similarity[i])) for i in found]
 
 
-def _nearest(query: IntArray, score: Float32Array, n_queries: int, k: int) -> BoolArray:
-    """Which entries are among the k largest scores of their query, ties with the k-th included; scores are positive."""
-    bits = score.view(np.uint32).astype(np.int64)  # positive floats order like their bits
-    key = query << 32 | (0xFFFFFFFF - bits)
-    counts = np.bincount(query, minlength=n_queries)
-    last = np.cumsum(counts) - counts + np.minimum(counts, k) - 1  # of the k best of each query, in sorted order
-    limit = np.sort(key)[np.maximum(last, 0)] if len(key) else np.zeros(n_queries, np.int64)
-    return np.asarray(key <= limit[query])
-
-
-def _global_similarity(state: _State, descriptor: Float32Array) -> Float64Array:
-    """float64 (S,), cosine of the global descriptors; 0 where either has none."""
-    S, G = state.global_codes.shape
-    similarity = np.zeros(S)
-    if descriptor.shape != (G,):
-        raise OptionError(f"a global descriptor {descriptor.shape}; the index has dimension {G}")
-    query = l2_normalise(descriptor)
-    for i in range(0, S, _GLOBAL_CHUNK):
-        part = slice(i, i + _GLOBAL_CHUNK)
-        similarity[part] = state.global_codes[part].astype(np.float32) @ query * state.global_scale[part]
-    return similarity
-
-
-def _append(array: NDArray[T], more: NDArray[T]) -> NDArray[T]:
-    """`array` followed by `more`, in place where its buffer has room.
-
-    Readers of `array` never look beyond their own length, so writing behind it is safe; only one array may be the
-    longest view of a buffer, which the writer's lock guarantees.
-    """
-    n, total = len(array), len(array) + len(more)
-    buffer = array.base
-    if not isinstance(buffer, np.ndarray) or buffer.ndim != array.ndim or len(buffer) < total:
-        buffer = np.empty((total + total // 4 + 16, *array.shape[1:]), array.dtype)
-        buffer[:n] = array
-    buffer[n:total] = more
-    return buffer[:total]
+def _votes(
+    state: State, queries: Float32Array, codebook: Codebook, coarse: CoarseIndex, o: SearchOptions
+) -> Float64Array:
+    """float64 (S,), votes of every slot."""
+    if not len(queries) or not state.segments:
+        return np.zeros(len(state.image_ids))
+    words, base = coarse.assign(queries, o.n_probe)
+    tables = inner_product_tables(queries, codebook)
+    hits = neighbours(state, words, base, tables, o.k_neighbours, o.min_similarity)
+    return count_votes(
+        state, hits, min_similarity=o.min_similarity, power=o.power, burst=o.burst, length_norm=o.length_norm
+    )
 
 
 def _gathered(batches: Iterator[CodeBatch], layout: CodeLayout) -> Iterator[CodeBatch]:
     """Batches joined to whole segments, so that a first load sorts every feature once."""
     waiting: list[CodeBatch] = []
     for batch in batches:
-        if waiting and sum(len(b.words) for b in waiting) + len(batch.words) > _MAX_SEGMENT:
+        if waiting and sum(len(b.words) for b in waiting) + len(batch.words) > MAX_SEGMENT:
             yield CodeBatch.join(waiting, layout)
             waiting = []
         waiting.append(batch)

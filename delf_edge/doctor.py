@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from delf_edge import native
 from delf_edge.bundle import Bundle, default_bundle_path
 from delf_edge.engine import runtime_version
 from delf_edge.errors import BundleError, EngineError
@@ -149,8 +150,19 @@ def _machine(num_threads: int) -> dict[str, str]:
         "processor": _processor(),
         "cores": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} usable",
         "threads of the network": str(num_threads),
+        "candidate search": _search_form(),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
     }
+
+
+def _search_form() -> str:
+    """Whether the hot loops are the compiled ones."""
+    if native.library() is not None:
+        return "compiled"
+    return (
+        "NumPy, several times slower: delf-edge was installed without a C++ compiler; install one and then "
+        "`pip install --force-reinstall --no-deps delf-edge`"
+    )
 
 
 def _processor() -> str:

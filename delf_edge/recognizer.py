@@ -28,12 +28,13 @@ from delf_edge.decision import Calibration
 from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
 from delf_edge.features import Extractor, clock, extract_options, l2_normalise
 from delf_edge.images import ChannelOrder, PhotoSource, content_hash, load_image, make_thumbnail, read_photo
+from delf_edge.index_file import index_path
 from delf_edge.position import Near
 from delf_edge.store import NewImage, Problem, Store, StoredImage, StoreInfo
 from delf_edge.types import Answer, BoolArray, Candidate, Codes, Features, Float32Array, Image, Match, Verification
 from delf_edge.verification import VerifyOptions, outside_hull, verify
 
-_READ_AHEAD = 8  # candidates whose codes are read at a time
+_READ_AHEAD = 8  # candidates whose codes, or rows, are read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class Recognizer:
         self._extract_options = extract_options(bundle, preset)
         self._calibration = Calibration.from_mapping(bundle.calibration)
         self._coarse = CoarseIndex(bundle.codebook.centroids)
-        self._index = CandidateIndex.from_store(store)
+        self._index = CandidateIndex.from_store(store, index_path(store.path), store)
 
     @classmethod
     def open(
@@ -154,7 +155,7 @@ class Recognizer:
             path: the SQLite file.
             bundle: folder of a model bundle, or a loaded one; default: the one that came with the package.
             preset: extraction preset of the bundle, such as "fast" or "balanced"; default: the bundle's own.
-            read_only: never write; the file must exist.
+            read_only: never write to the database; the file must exist.
             num_threads: threads of the network.
 
         Raises:
@@ -465,6 +466,7 @@ class Recognizer:
         with clock(timings, "candidates"):
             candidates = self._candidates(features, options, options.search.top)
         checked: dict[int, Verification] = {}
+        landmarks: dict[int, str | None] = {}
         cut = False
         with clock(timings, "verify"):
             shortlist = candidates[: options.verify]
@@ -475,9 +477,9 @@ class Recognizer:
                 if deadline_ms is not None and (time.perf_counter() - began) * 1000 > deadline_ms:
                     cut = True
                     break
-                if done % 3 == 0 and self._is_certain(features, candidates, checked, options):
+                if done % 3 == 0 and self._is_certain(features, candidates, checked, options, landmarks):
                     break
-        matches = _one_per_landmark(self._matches(features, candidates, checked))
+        matches = _one_per_landmark(self._matches(features, candidates, checked, top))
         timings["total"] = (time.perf_counter() - began) * 1000
         return self._answer(features, matches[:top], checked, cut, options, timings)
 
@@ -547,29 +549,62 @@ class Recognizer:
         candidates: Sequence[Candidate],
         checked: Mapping[int, Verification],
         options: IdentifyOptions,
+        landmarks: dict[int, str | None],
     ) -> bool:
-        """Whether the best verified image is beyond doubt against the rest as it stands."""
-        scores = sorted((self._score(features, c, checked) for c in candidates), reverse=True)
-        best = max((v.n_inliers for v in checked.values()), default=0)
-        if best < 3 * options.min_inliers:
-            return False
-        margin = scores[0] - (scores[len(checked)] if len(scores) > len(checked) else 0.0)
-        return self._calibration.probability(scores[0], margin) >= options.certain
+        """Whether the best verified image is beyond doubt against the rest as it stands.
+
+        `landmarks` remembers what was read of the store, from one call for a query to the next.
+        """
+        scored = sorted(((self._score(features, c, checked), c.image_id) for c in candidates), reverse=True)
+        (score, best), rest = scored[0], scored[1:]
+        if best not in checked or checked[best].n_inliers < 3 * options.min_inliers:
+            return False  # an image that is not verified yet scores higher, or the best one proves too little
+        if self._calibration.probability(score, score) < options.certain:
+            return False  # even without a rival
+        rival = 0.0
+        for i in range(0, len(rest), _READ_AHEAD):
+            part = rest[i : i + _READ_AHEAD]
+            self._read_landmarks([best, *(image_id for _, image_id in part)], landmarks)
+            others = [s for s, i in part if landmarks[i] not in (None, landmarks[best])]
+            if others:
+                rival = others[0]
+                break
+        return self._calibration.probability(score, score - rival) >= options.certain
+
+    def _read_landmarks(self, image_ids: Sequence[int], landmarks: dict[int, str | None]) -> None:
+        """Add the landmarks of images to what is known; None for an image that is gone or damaged."""
+        wanted = [i for i in image_ids if i not in landmarks]
+        landmarks.update(dict.fromkeys(wanted))
+        landmarks.update((row.image_id, row.landmark) for row in self.store.images_by_id(wanted))
 
     def _matches(
-        self, features: Features, candidates: Sequence[Candidate], checked: Mapping[int, Verification]
+        self,
+        features: Features,
+        candidates: Sequence[Candidate],
+        checked: Mapping[int, Verification],
+        n_landmarks: int | None = None,
     ) -> list[Match]:
-        """Candidates as matches, best score first; those whose row is gone or damaged are left out."""
-        rows = {row.image_id: row for row in self.store.images_by_id([c.image_id for c in candidates])}
-        scored = [(self._score(features, c, checked), c) for c in candidates if c.image_id in rows]
+        """Candidates as matches, best score first; those whose row is gone or damaged are left out.
+
+        With `n_landmarks`, the list may end once it holds images of that many landmarks: the rest need not be read.
+        """
+        scored = [(self._score(features, c, checked), c) for c in candidates]
         scored.sort(key=lambda pair: (-pair[0], pair[1].image_id))
+        enough = len(scored) if n_landmarks is None else max(2, n_landmarks)  # the second one is the first one's rival
+        step = len(scored) if n_landmarks is None else 2 * _READ_AHEAD
+        found: list[tuple[float, Candidate, StoredImage]] = []
         best: dict[str, float] = {}
-        for score, candidate in scored:
-            best.setdefault(rows[candidate.image_id].landmark, score)
+        for i in range(0, len(scored), max(1, step)):
+            part = scored[i : i + step]
+            rows = {row.image_id: row for row in self.store.images_by_id([c.image_id for _, c in part])}
+            found += [(score, c, rows[c.image_id]) for score, c in part if c.image_id in rows]
+            for score, _, row in found[-len(part) :]:
+                best.setdefault(row.landmark, score)
+            if len(best) >= enough:
+                break
         ranked = list(best.values())  # descending, as they came
         matches = []
-        for score, candidate in scored:
-            row = rows[candidate.image_id]
+        for score, candidate, row in found:
             rival = ranked[0] if row.landmark != next(iter(best)) else ranked[1] if len(ranked) > 1 else 0.0
             verification = checked.get(candidate.image_id)
             matches.append(

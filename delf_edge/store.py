@@ -15,10 +15,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from delf_edge import database
 from delf_edge.codec import CodeBatch, CodeLayout, pack_codes, packed_size, unpack_codes
@@ -567,16 +570,45 @@ class Store:
                 self.damaged["codes", row[0]] = f"codes of image {row[0]!r}: {e}"
         return found
 
-    def code_batches(self, image_ids: Sequence[int] | None = None, *, size: int = 2048) -> Iterator[CodeBatch]:
+    def code_batches(self, image_ids: Sequence[int] | None = None, *, size: int = 512) -> Iterator[CodeBatch]:
         """Codes of many images (None: all), `size` images at a time; damaged ones are skipped and noted."""
         ids = self._keys("codes") if image_ids is None else image_ids
         for i in range(0, len(ids), size):
-            rows = list(self._checked_codes(ids[i : i + size]))
+            with self._read() as db, transaction(db, "BEGIN"):  # codes and marks of one state of the file
+                rows = list(self._checked_codes(ids[i : i + size]))
+                marks = dict(self._marks(db, [r[0] for r in rows]))
             batch = CodeBatch.unpack([r[0] for r in rows], [r[2] for r in rows], self.layout)
             if len(batch.words) and int(batch.words.max()) >= self.layout.n_words:  # somebody wrote this on purpose
                 sound = self.codes([r[0] for r in rows])
                 batch = CodeBatch.of(list(sound.items()), self.layout)
-            yield batch
+            yield replace(batch, marks=np.array([marks.get(k, 0) for k in batch.image_ids.tolist()], np.uint32))
+
+    def fingerprints(self) -> tuple[int, NDArray[np.int64], NDArray[np.uint32]]:
+        """All images as they are now: the revision, ids int64 (I,) ascending, and the CRC-32 of their rows (I,).
+
+        A checksum changes with everything about an image, its codes included (the row carries the revision that wrote
+        it). Rows that cannot be read are left out.
+        """
+        with self._read() as db, transaction(db, "BEGIN"):
+            revision = self._revision_of(db)
+            pairs = np.array(self._marks(db, None), np.int64).reshape(-1, 2)
+        return revision, pairs[:, 0].copy(), pairs[:, 1].astype(np.uint32)
+
+    def _marks(self, db: sqlite3.Connection, image_ids: Sequence[Value] | None) -> list[tuple[int, int]]:
+        """(id, crc32) of images (None: all), ascending; the unreadable are left out."""
+        if image_ids is None:
+            try:
+                return db.execute("SELECT id, crc32 FROM images ORDER BY id").fetchall()
+            except sqlite3.DatabaseError as e:
+                if not database.is_corruption(e):
+                    raise
+            image_ids = self._keys("images")
+        found = []
+        for i in range(0, len(image_ids), _CHUNK):
+            part = image_ids[i : i + _CHUNK]
+            sql = f"SELECT id, crc32 FROM images WHERE id IN ({','.join('?' * len(part))}) ORDER BY id"
+            found += self._salvage(db, "images", sql, part, ("id", "crc32"))
+        return found
 
     def _checked_codes(self, image_ids: Sequence[Value]) -> Iterator[Row]:
         for row in self._rows("codes", image_ids):
@@ -646,14 +678,16 @@ class Store:
                 f"ORDER BY {columns[0]}"
             )
             with self._read() as db:
-                rows = self._salvage(db, table, sql, chunk)
+                rows = self._salvage(db, table, sql, chunk, (*columns, "crc32"))
             for row in rows:
                 if (what := _damage(table, row)) is not None:
                     self.damaged[table, row[0]] = what
                 else:
                     yield tuple(row[:-1])
 
-    def _salvage(self, db: sqlite3.Connection, table: str, sql: str, keys: Sequence[Value]) -> list[Any]:
+    def _salvage(
+        self, db: sqlite3.Connection, table: str, sql: str, keys: Sequence[Value], columns: Sequence[str]
+    ) -> list[Any]:
         """All rows of a chunk, or after damage to a page, those that can be read one by one."""
         try:
             return db.execute(sql, tuple(keys)).fetchall()
@@ -664,7 +698,7 @@ class Store:
         column = _COLUMNS[table][0]
         for key in keys:
             try:
-                one = f"SELECT {', '.join(_COLUMNS[table])}, crc32 FROM {table} WHERE {column} = ?"
+                one = f"SELECT {', '.join(columns)} FROM {table} WHERE {column} = ?"
                 rows += db.execute(one, (key,)).fetchall()
             except sqlite3.DatabaseError as e:
                 if not database.is_corruption(e):

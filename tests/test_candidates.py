@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections import defaultdict
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from delf_edge import candidates
+from delf_edge import lists, native, scan
 from delf_edge.candidates import CandidateIndex, SearchOptions
 from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import CodeBatch, CodeLayout, decode, decode_global, encode
@@ -19,6 +20,15 @@ from delf_edge.types import Codebook, Codes, Features
 
 D, M, K, G = 12, 4, 32, 6
 OPTIONS = SearchOptions(n_probe=4, k_neighbours=5, top=10, min_similarity=0.2)
+
+
+@pytest.fixture(autouse=True, params=["NumPy", "compiled"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, compiled: ctypes.CDLL | None) -> str:
+    """Every test here holds for both forms of the hot loops."""
+    if request.param == "compiled" and compiled is None:
+        pytest.skip("no C++ compiler, and the package was installed without one")
+    monkeypatch.setattr(native, "library", lambda: compiled if request.param == "compiled" else None)
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +148,7 @@ def test_search_is_the_formula(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for chunk in (1 << 15, 16):  # the second one cuts lists into many parts
-        monkeypatch.setattr(candidates, "_CHUNK", chunk)
+        monkeypatch.setattr(scan, "_CHUNK", chunk)
         for seed in (1000, 1001):
             query = make_features(seed)
             found = index.search(query, codebook, coarse, options)
@@ -178,7 +188,7 @@ def test_probing_has_a_recall_floor(
 def test_any_history_of_changes_gives_the_same_answers(
     images: dict[int, Codes], codebook: Codebook, coarse: CoarseIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candidates, "_MAX_SEGMENT", 300)
+    monkeypatch.setattr(lists, "MAX_SEGMENT", 300)
     rng = np.random.default_rng(3)
     index = CandidateIndex(CodeLayout.of(codebook))
     present: dict[int, Codes] = {}
@@ -213,7 +223,7 @@ def test_removed_features_are_given_back(codebook: Codebook, coarse: CoarseIndex
     assert len(index._state.segments) < 10
 
 
-def test_memory_is_code_size_plus_four_bytes_a_feature(codebook: Codebook) -> None:
+def test_memory_is_code_size_plus_two_bytes_a_feature(codebook: Codebook) -> None:
     rng = np.random.default_rng(4)
     index, n = CandidateIndex(CodeLayout.of(codebook)), 50_000
     for start in range(0, n, 10_000):
@@ -224,10 +234,11 @@ def test_memory_is_code_size_plus_four_bytes_a_feature(codebook: Codebook) -> No
                 rng.integers(0, K, 10_000).astype(np.uint16),
                 rng.integers(0, 256, (10_000, M)).astype(np.uint8),
                 np.zeros((100, G), np.int8),
+                np.zeros(100, np.uint32),
             )
         )
     assert index.n_features == n
-    assert index.nbytes < (M + 4) * n + 100 * 500 + 8 * (K + 1) * len(index._state.segments)
+    assert index.nbytes < (M + 2) * n + 100 * 500 + 4 * (K + 1) * len(index._state.segments)
 
 
 def test_ties_go_to_the_lower_id(codebook: Codebook, coarse: CoarseIndex) -> None:

@@ -25,6 +25,7 @@ from delf_edge.decision import Calibration
 from delf_edge.errors import BundleError
 from delf_edge.images import load_image
 from delf_edge.position import Near
+from delf_edge.types import Candidate, Match, Verification
 
 BUNDLE = Path(__file__).parent / "fixtures" / "tiny_bundle"
 
@@ -198,6 +199,46 @@ def test_a_deadline_cuts_the_check_and_says_so(places: Recognizer) -> None:
     whole = places.identify(encoded(2))
     assert "cut short" not in whole.reason
     assert whole.matches[0].name == "2.png"
+
+
+def test_a_match_list_that_ends_early_is_the_beginning_of_the_whole(places: Recognizer) -> None:
+    for seed in range(40):
+        places.add(encoded(seed), landmark=f"place {seed // 2}", name=f"{seed}.png")
+    places._index.refresh(places.store)
+    features = places.extract(encoded(7))
+    candidates = places._candidates(features, IdentifyOptions(), 40)
+    checked = {c.image_id: v for c, v in places._verify(features, candidates[:5], IdentifyOptions())}
+    whole = places._matches(features, candidates, checked)
+    early = places._matches(features, candidates, checked, 1)
+    assert len(early) < len(whole)
+    assert [vars_of(m) for m in early] == [vars_of(m) for m in whole[: len(early)]]
+
+
+def vars_of(match: Match) -> tuple[object, ...]:
+    return tuple(getattr(match, name) for name in match.__dataclass_fields__)
+
+
+def test_certain_is_what_no_unchecked_image_of_another_landmark_comes_near(places: Recognizer) -> None:
+    """Two images of one place, then one of another: the rival is the other place, wherever it stands in the list."""
+    ids = [places.add(encoded(i), landmark="b" if i == 2 else "a", name=f"{i}.png").image_id for i in range(3)]
+    places._calibration = Calibration(votes=1.0, similarity=0.0, inliers=0.0, bias=0.0, slope=0.0, margin_slope=10.0)
+    features = places.extract(encoded(0))
+
+    def ask(scores: list[float], n_checked: int, n_inliers: int = 18) -> bool:
+        candidates = [Candidate(i, s, len(features) * s * s, 0.0) for i, s in zip(ids, scores, strict=True)]
+        proof = Verification(
+            0, np.zeros((n_inliers, 2), np.int32), np.ones(n_inliers, np.bool_), np.zeros((2, 3), np.float64)
+        )
+        checked = dict.fromkeys(ids[:n_checked], proof)
+        return places._is_certain(features, candidates, checked, IdentifyOptions(certain=0.99), {})
+
+    assert ask([3.0, 2.9, 1.0], n_checked=1)  # the second image shows the same place: it is no rival
+    assert not ask([3.0, 1.0, 2.9], n_checked=1)  # the third one is, unchecked
+    assert not ask([3.0, 1.0, 2.9], n_checked=3)  # and checked
+    assert not ask([2.9, 3.0, 1.0], n_checked=1)  # an image left scores higher
+    assert not ask([3.0, 2.9, 1.0], n_checked=1, n_inliers=17)
+    places.store.remove("2.png")
+    assert ask([3.0, 1.0, 2.9], n_checked=1)  # gone since it was found
 
 
 def test_threads_share_a_recognizer_and_get_the_answers_of_one(places: Recognizer) -> None:

@@ -1,0 +1,154 @@
+"""What shorter codes cost: `python -m benchmarks.search_codes [DATA]` writes `results/codes.json`.
+
+For every size of code a codebook is fitted on the training photos, and the SDK itself is asked: features are encoded
+with it, stored in a database file, and ranked by `Recognizer.rank` on DEV and on the held-out training places. The
+network, its features and the weights of the score stay those of the bundle, so the figures compare codes, nothing else.
+Bytes are those of the file and of the index in RAM, everything included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import protocols, stats
+from benchmarks.cache import FeatureCache
+from benchmarks.datasets import Dataset, read_json
+from benchmarks.runner import Progress, environment, jsonable, rankings, silent, to_stderr
+from benchmarks.search_data import projected, raw_features
+from benchmarks.systems.runtime import label
+from benchmarks.trainset import fitting_photos, training_dataset
+from converters.codebooks import CodebookOptions, fit
+from delf_edge.bundle import Bundle, default_bundle_path
+from delf_edge.recognizer import Recognizer
+from delf_edge.store import NewImage
+from delf_edge.types import Codebook, Features
+
+RESULT = Path(__file__).parent / "results" / "codes.json"
+CALIBRATION = Path(__file__).parent.parent / "converters" / "default_calibration.json"  # names the held-out places
+FITTED_ON = 1200  # training photos
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """D dimensions after PCA, M bytes of code, K words."""
+
+    dim: int
+    code_size: int
+    n_words: int = 8192
+
+    def __str__(self) -> str:
+        return f"D={self.dim} M={self.code_size} K={self.n_words}"
+
+
+SIZES = (Size(64, 16), Size(72, 12), Size(60, 12), Size(56, 14), Size(64, 8))
+
+
+def fitted(size: Size, bundle: Bundle, rows: Sequence[Features]) -> Codebook:
+    """A codebook of a size over raw features; the global part stays the bundle's."""
+    raw = [f.descriptors for f in rows if len(f)]
+    options = CodebookOptions(
+        dim=size.dim, n_words=size.n_words, code_size=size.code_size, sample=150_000, refine=0, global_dim=1
+    )
+    book = fit(lambda: raw, np.stack([r.mean(axis=0) for r in raw]), options).codebook
+    own = bundle.codebook
+    return replace(book, global_mean=own.global_mean, global_basis=own.global_basis)
+
+
+def asked(places: Recognizer, dataset: Dataset, queries: Sequence[Features]) -> dict[str, Any]:
+    """mAP of `Recognizer.rank`, whole and before RANSAC."""
+    from delf_edge.recognizer import IdentifyOptions
+
+    index, n = {name: i for i, name in enumerate(dataset.database)}, len(dataset.database)
+    figures: dict[str, Any] = {}
+    for stage, options in (("map", IdentifyOptions()), ("map_candidates", IdentifyOptions(verify=0))):
+        scores = []
+        for features in queries:
+            row = np.full(n, -np.inf)
+            for match in places.rank(features, n, options=options):
+                row[index[match.name]] = match.score
+            scores.append(row)
+        scored = protocols.score_rankings(dataset, rankings(dataset, scores))[dataset.settings[0].name]
+        figures |= {stage: scored.map, f"{stage}_ci": stats.bootstrap(scored.ap)}
+        figures |= {"ap": scored.ap, "top1": scored.top1} if stage == "map" else {}
+    return figures
+
+
+def measure(
+    dataset: Dataset, bundle: Bundle, database: Sequence[Features], queries: Sequence[Features]
+) -> dict[str, Any]:
+    """Figures of one codebook on one dataset."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "codes.db"
+        with Recognizer.open(file, bundle=bundle) as places:
+            images = []
+            for i, features in enumerate(database):
+                name = dataset.database[i]
+                digest = hashlib.sha256(name.encode()).digest()
+                codes = places.encode(projected(features, bundle.codebook))
+                images.append(NewImage(name, label(dataset, i), digest, codes))
+            places.store.add_many(images)
+            figures = asked(places, dataset, [projected(f, bundle.codebook) for f in queries])
+            index = places._index
+            figures["ram_bytes_per_feature"] = index.nbytes / max(1, index.n_features)
+            places.store.compact()
+        stored = sum(map(len, database))
+        return figures | {"disk_bytes_per_feature": file.stat().st_size / stored, "features": stored}
+
+
+def run(data: Path, sizes: Sequence[Size], out: Path, progress: Progress = silent) -> dict[str, Any]:
+    """All figures, JSON-ready; the first row is the bundle's own codebook."""
+    bundle, cache = Bundle.load(default_bundle_path()), FeatureCache(out / "features")
+    held_out = tuple(json.loads(CALIBRATION.read_text(encoding="utf-8"))["report"]["places"])
+    sets = {"dev": read_json(data / "dev.json"), "held_out": training_dataset(data, filler=150, only=held_out)}
+
+    def features(dataset: Dataset, names: Sequence[str]) -> list[Features]:
+        return raw_features(bundle, [dataset.path(n) for n in names], cache, progress)
+
+    databases = {name: features(d, d.database) for name, d in sets.items()}
+    queries = {name: features(d, [q.name for q in d.queries]) for name, d in sets.items()}
+    learning = raw_features(bundle, fitting_photos(data, FITTED_ON), cache, progress)
+    rows: dict[str, Any] = {}
+    for size in (None, *sizes):
+        book = bundle.codebook if size is None else fitted(size, bundle, learning)
+        tried = replace(bundle, codebook=book, id=f"codes{len(rows):07d}")
+        rows[str(size or "bundle")] = {
+            name: measure(d, tried, databases[name], queries[name]) for name, d in sets.items()
+        }
+        progress(str(size or "bundle"), len(rows), len(sizes) + 1)
+        for name, figures in rows[str(size or "bundle")].items():
+            print(f"{size or 'bundle'} {name}: mAP {figures['map']:.4f}, candidates {figures['map_candidates']:.4f}")
+    base = rows[str(sizes[0])]
+    for row in rows.values():
+        for name, figures in row.items():
+            figures["against_first_size"] = stats.paired_difference(figures["ap"], base[name]["ap"])
+    for row in rows.values():
+        for figures in row.values():
+            del figures["ap"]
+    head = {"bundle": bundle.id, "first_size": str(sizes[0]), "command": "python -m benchmarks.search_codes"}
+    return dict(jsonable(head | {"sizes": rows, "environment": environment()}))
+
+
+def main() -> int:
+    """The command."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.search_codes", description=(__doc__ or "").splitlines()[0])
+    p.add_argument("data", type=Path, nargs="?", default=Path("../shared/data"), help="default ../shared/data")
+    p.add_argument("--out", type=Path, default=Path("out"), help="folder of the feature cache, default out/")
+    p.add_argument("--json", type=Path, default=RESULT, help="file to write, default benchmarks/results/codes.json")
+    a = p.parse_args()
+    result = run(a.data, SIZES, a.out, to_stderr)
+    a.json.parent.mkdir(parents=True, exist_ok=True)
+    a.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

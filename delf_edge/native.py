@@ -1,0 +1,169 @@
+"""The only door to the compiled loops of `_native.cpp`; every caller has a NumPy form for where they are missing.
+
+The library is compiled when the package is installed, and is optional: without a C++ compiler everything works, only
+slower. It is loaded with ctypes, which releases Python's lock while it runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delf_edge.types import BoolArray, Float32Array, Int32Array, UInt8Array, UInt16Array
+
+VERSION = 1
+_p, _i64, _f32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+Hits = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Float32Array]
+
+
+class SegmentPointers(ctypes.Structure):
+    """One segment of the inverted lists, as `struct Segment` in `_native.cpp`; null pointers where it has no array."""
+
+    _fields_ = (
+        ("codes", _p),
+        ("slots", _p),
+        ("starts", _p),
+        ("words", _p),
+        ("length", _i64),
+        ("first_slot", _i64),
+    )
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled loops, or None where they were not compiled, or are of another version."""
+    for path in sorted(Path(__file__).parent.glob("_native*.so")):
+        try:
+            found = load(path)
+        except (OSError, AttributeError):
+            continue
+        if found is not None:
+            return found
+    return None
+
+
+def load(path: Path) -> ctypes.CDLL | None:
+    """The library at `path`; None where it is of another version.
+
+    Raises:
+        OSError: it cannot be loaded.
+        AttributeError: it is another library.
+    """
+    found = ctypes.CDLL(str(path))
+    if found.delf_edge_version() != VERSION:
+        return None
+    found.delf_edge_scan.restype = _p
+    found.delf_edge_scan.argtypes = (_p, _i64, _p, _p, _p, _i64, _i64, _i64, _i64, _f32, _p, _p)
+    found.delf_edge_take.restype = None
+    found.delf_edge_take.argtypes = (_p, _p, _p, _p, _p)
+    found.delf_edge_nearest.restype = None
+    found.delf_edge_nearest.argtypes = (_p, _p, _i64, _i64, _i64, _p, _p)
+    found.delf_edge_inner_products.restype = None
+    found.delf_edge_inner_products.argtypes = (_p, _p, _i64, _i64, _p)
+    return found
+
+
+def segment_pointers(
+    codes: UInt8Array, slots: UInt16Array, starts: NDArray[np.uint32] | None, words: UInt16Array | None, first_slot: int
+) -> SegmentPointers:
+    """Where the arrays of a segment lie; they must outlive the value."""
+    at = [None if a is None else _address(a) for a in (codes, slots, starts, words)]
+    return SegmentPointers(*at, len(slots), first_slot)
+
+
+def scan(
+    lib: ctypes.CDLL,
+    segments: Sequence[SegmentPointers],
+    words: Int32Array,
+    base: Float32Array,
+    tables: Float32Array,
+    k: int,
+    min_similarity: float,
+    alive: BoolArray | None,
+) -> Hits:
+    """The k best stored features of every query, and those equal to the k-th.
+
+    Args:
+        lib: `library()`.
+        segments: where to look.
+        words: int32 (N, P), lists of each query; every word below the K of the segments.
+        base: float32 (N, P), <q, c_w>.
+        tables: float32 (N, M, 256).
+        k: K, at least 1.
+        min_similarity: only larger scores count.
+        alive: bool (S,), slots that may be found; None: all.
+
+    Returns:
+        query, slot, feature (index in its segment | number of the segment << 40) and score of each.
+
+    Raises:
+        MemoryError: as it says.
+    """
+    words, base = np.ascontiguousarray(words, np.int32), np.ascontiguousarray(base, np.float32)
+    tables = np.ascontiguousarray(tables, np.float32)
+    N, P = words.shape
+    found = ctypes.c_int64()
+    parts = (SegmentPointers * len(segments))(*segments)
+    handle = lib.delf_edge_scan(
+        parts,
+        len(segments),
+        _address(words),
+        _address(base),
+        _address(tables),
+        N,
+        P,
+        tables.shape[1],
+        k,
+        float(np.float32(min_similarity)),
+        None if alive is None else _address(alive),
+        ctypes.byref(found),
+    )
+    if not handle:
+        raise MemoryError("no memory for what the search found")
+    n = found.value
+    query, slot, feature, score = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64), _floats(n)
+    lib.delf_edge_take(handle, _address(query), _address(slot), _address(feature), _address(score))
+    return query, slot, feature, score
+
+
+def nearest(
+    lib: ctypes.CDLL, product: Float32Array, half_norms: Float32Array, p: int
+) -> tuple[Int32Array, Float32Array]:
+    """The p columns of largest product - half_norms of every row, the largest first; equal ones by column.
+
+    Args:
+        lib: `library()`.
+        product: float32 (N, K), contiguous.
+        half_norms: float32 (K,).
+        p: at most K.
+
+    Returns:
+        Columns int32 (N, p), and the product there float32 (N, p).
+    """
+    N, K = product.shape
+    words, similarity = np.empty((N, p), np.int32), np.empty((N, p), np.float32)
+    lib.delf_edge_nearest(_address(product), _address(half_norms), N, K, p, _address(words), _address(similarity))
+    return words, similarity
+
+
+def inner_products(lib: ctypes.CDLL, rows: NDArray[np.int8], query: Float32Array) -> Float32Array:
+    """<row, query> of int8 rows (n, G), contiguous: float32 (n,)."""
+    n, G = rows.shape
+    out, query = _floats(n), np.ascontiguousarray(query, np.float32)
+    lib.delf_edge_inner_products(_address(rows), _address(query), n, G, _address(out))
+    return out
+
+
+def _floats(n: int) -> Float32Array:
+    return np.empty(n, np.float32)
+
+
+def _address(array: NDArray[np.generic]) -> int:
+    if not array.flags.c_contiguous:
+        raise ValueError(f"the compiled loops need contiguous arrays, got strides {array.strides}")
+    return array.ctypes.data

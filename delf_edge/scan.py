@@ -1,0 +1,150 @@
+"""Scores of the features in the lists of a query, and the votes that follow from them.
+
+For query features q and their P nearest words w (Noh et al., ICCV 2017, section 3.5; Jegou et al., TPAMI 2011)::
+
+    s(q, f) = <q, c_w> + sum over m of <R q, pq[m, code_f[m]]>     for every stored feature f in the lists of q
+    N(q)    = the K features of largest s (and those equal to the K-th), of those with s > min_similarity
+    v(q, i) = max over f in N(q) of image i of (s - min_similarity) ** power
+    votes_i = sum over q of v(q, i)                 (divided as `SearchOptions` says)
+
+The first two lines are compiled (`native.py`); `scan` is the same in NumPy, to the bit, for where they are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delf_edge import native
+from delf_edge.errors import OptionError
+from delf_edge.features import l2_normalise
+from delf_edge.lists import IntArray, Segment, State
+from delf_edge.types import BoolArray, Float32Array, Float64Array, Int32Array
+
+_CHUNK = 1 << 15  # scores computed at a time: their arrays stay in the processor's cache
+_GLOBAL_CHUNK = 4096  # images
+
+
+def neighbours(
+    state: State, words: Int32Array, base: Float32Array, tables: Float32Array, k: int, min_similarity: float
+) -> native.Hits:
+    """N(q) of every query.
+
+    Args:
+        state: where to look.
+        words: int32 (N, P).
+        base: float32 (N, P), <q, c_w>.
+        tables: float32 (N, M, 256), of `codec.inner_product_tables`.
+        k: K.
+        min_similarity: what a score must exceed.
+
+    Returns:
+        query, slot, feature (index in its segment | number of the segment << 40) and score of each, in no order.
+    """
+    lib = native.library()
+    if lib is not None:
+        alive = None if state.all_alive else state.alive
+        parts = [s.pointers for s in state.segments]
+        return native.scan(lib, parts, words, base, tables, k, min_similarity, alive)
+    found = [
+        part for i, s in enumerate(state.segments) for part in scan(s, i, words, base, tables, state, min_similarity)
+    ]
+    query, slot, feature, score = (np.concatenate(column) for column in zip(*found, strict=True))
+    keep = _nearest(query, score, len(words), k)
+    return query[keep], slot[keep], feature[keep], score[keep]
+
+
+def scan(
+    segment: Segment,
+    number: int,
+    words: Int32Array,
+    base: Float32Array,
+    tables: Float32Array,
+    state: State,
+    min_similarity: float,
+) -> Iterator[native.Hits]:
+    """Score the lists of all queries in one segment: (query, slot, feature, score) of what exceeds `min_similarity`.
+
+    The plain form::
+
+        for q in range(N):
+            for p in range(P):
+                for f in list(words[q, p]):
+                    score = base[q, p] + sum(tables[q, m, codes[f, m]] for m in range(M))
+    """
+    M = tables.shape[1]
+    flat = tables.ravel()
+    first, length = segment.ranges(words.ravel().astype(np.int64))
+    pairs = np.flatnonzero(length)
+    first, length = first[pairs], length[pairs]
+    end = np.cumsum(length)
+    base, row = base.ravel()[pairs], pairs // words.shape[1]  # of each (query, list) pair
+    all_alive = state.all_alive
+    cuts = np.searchsorted(end, np.arange(_CHUNK, (end[-1] if len(end) else 0) + _CHUNK, _CHUNK))
+    none = np.zeros(0, np.int64)
+    yield none, none, none, np.zeros(0, np.float32)
+    for a, b in zip(np.r_[0, cuts[:-1] + 1], np.minimum(cuts + 1, len(pairs)), strict=False):
+        if a >= b:
+            continue
+        n = length[a:b]
+        pair = np.repeat(np.arange(a, b), n)
+        index = np.arange(len(pair)) + np.repeat(first[a:b] - (np.cumsum(n) - n), n)
+        codes = np.ascontiguousarray(segment.codes.take(index, axis=0).T)
+        at = row[pair] * (M * 256)
+        score, entry, where = base[pair], np.empty(len(pair), np.float32), np.empty(len(pair), np.int64)
+        for m in range(M):
+            np.add(at, codes[m], out=where)
+            flat.take(where, out=entry, mode="clip")  # in range by construction; "clip" spares a copy
+            score += entry
+            at += 256
+        keep = np.flatnonzero(score > np.float32(min_similarity))
+        slot = segment.slots[index[keep]].astype(np.int64) + segment.first_slot
+        if not all_alive:
+            live = state.alive[slot]
+            keep, slot = keep[live], slot[live]
+        yield row[pair[keep]], slot, index[keep] | number << 40, score[keep]
+
+
+def _nearest(query: IntArray, score: Float32Array, n_queries: int, k: int) -> BoolArray:
+    """Which entries are among the k largest scores of their query, ties with the k-th included; scores are positive."""
+    bits = score.view(np.uint32).astype(np.int64)  # positive floats order like their bits
+    key = query << 32 | (0xFFFFFFFF - bits)
+    counts = np.bincount(query, minlength=n_queries)
+    last = np.cumsum(counts) - counts + np.minimum(counts, k) - 1  # of the k best of each query, in sorted order
+    limit = np.sort(key)[np.maximum(last, 0)] if len(key) else np.zeros(n_queries, np.int64)
+    return np.asarray(key <= limit[query])
+
+
+def count_votes(
+    state: State, hits: native.Hits, *, min_similarity: float, power: float, burst: bool, length_norm: bool
+) -> Float64Array:
+    """Votes of every slot, float64 (S,), from what `neighbours` found; the arguments as in `SearchOptions`."""
+    query, slot, feature, score = hits
+    pair = query << 32 | slot
+    best_first = np.lexsort((feature, -score, pair))  # the best feature of each (query, image) comes first
+    ordered = pair[best_first]
+    order = best_first[np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)]]
+    slot, feature = slot[order], feature[order]
+    weight = (score[order].astype(np.float64) - min_similarity) ** power
+    if burst and len(feature):
+        _, inverse, n = np.unique(feature, return_inverse=True, return_counts=True)
+        weight /= np.sqrt(n[inverse])
+    votes = np.bincount(slot, weight, minlength=len(state.image_ids)).astype(np.float64)
+    return np.asarray(votes / np.sqrt(np.maximum(state.counts, 1))) if length_norm else votes
+
+
+def global_similarity(state: State, descriptor: Float32Array) -> Float64Array:
+    """float64 (S,), cosine of the global descriptors; 0 where either has none."""
+    S, G = state.global_codes.shape
+    if descriptor.shape != (G,):
+        raise OptionError(f"a global descriptor {descriptor.shape}; the index has dimension {G}")
+    query, lib = l2_normalise(descriptor), native.library()
+    if lib is not None:
+        return (native.inner_products(lib, state.global_codes, query) * state.global_scale).astype(np.float64)
+    similarity: NDArray[np.float64] = np.zeros(S)
+    for i in range(0, S, _GLOBAL_CHUNK):
+        part = slice(i, i + _GLOBAL_CHUNK)
+        similarity[part] = state.global_codes[part].astype(np.float32) @ query * state.global_scale[part]
+    return similarity

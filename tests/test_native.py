@@ -1,0 +1,133 @@
+"""The compiled loops give what the NumPy forms give, to the bit where they say so."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from delf_edge import native
+from delf_edge.coarse import CoarseIndex
+from delf_edge.codec import CodeBatch, CodeLayout
+from delf_edge.features import l2_normalise
+from delf_edge.lists import State
+from delf_edge.scan import global_similarity, neighbours
+
+K, G = 40, 21
+
+
+@pytest.fixture
+def lib(compiled: ctypes.CDLL | None) -> ctypes.CDLL:
+    if compiled is None:
+        pytest.skip("no C++ compiler, and the package was installed without one")
+    return compiled
+
+
+def make_state(rng: np.random.Generator, M: int, images: int, n: int, levels: int = 256) -> State:
+    """Two segments, the second one small; `levels` below 256 makes equal scores common."""
+    state = State.empty(CodeLayout(M, G, K))
+    for first, count in ((0, images), (images, 1)):
+        batch = CodeBatch(
+            np.arange(first, first + count) * 3 + 1,
+            np.full(count, n),
+            rng.integers(0, K, count * n).astype(np.uint16),
+            rng.integers(0, levels, (count * n, M)).astype(np.uint8),
+            rng.integers(-127, 128, (count, G)).astype(np.int8),
+            np.zeros(count, np.uint32),
+        )
+        state = state.extended(batch, K)
+    return state
+
+
+def both(monkeypatch: pytest.MonkeyPatch, lib: ctypes.CDLL, *arguments: object) -> list[set[tuple[float, ...]]]:
+    found = []
+    for form in (None, lib):
+        monkeypatch.setattr(native, "library", lambda form=form: form)
+        hits = neighbours(*arguments)  # type: ignore[arg-type]
+        rows = list(zip(*(column.tolist() for column in hits), strict=True))
+        assert len(set(rows)) == len(rows)
+        found.append(set(rows))
+    return found
+
+
+@pytest.mark.parametrize("M", [1, 4, 8, 12, 14, 16, 17])
+@pytest.mark.parametrize("levels", [256, 2])
+@pytest.mark.parametrize("k", [1, 7, 60])
+def test_scan_finds_the_same_to_the_bit(
+    M: int, levels: int, k: int, lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng([M, levels, k])
+    state = make_state(rng, M, images=80, n=11, levels=levels).without([3, 70])
+    words = np.array([rng.permutation(K)[:5] for _ in range(9)], np.int32)
+    base = rng.normal(0.5, 0.2, words.shape).astype(np.float32)
+    tables = rng.normal(0, 0.3, (9, M, 256)).astype(np.float32)
+    plain, compiled = both(monkeypatch, lib, state, words, base, tables, k, 0.3)
+    assert plain == compiled
+    assert len(plain) >= 9
+    slots = {row[1] for row in plain}
+    assert not slots & {3, 70}
+
+
+def test_many_equal_scores_are_all_kept(lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The K-th and all that equal it: here 3,000 of them."""
+    rng = np.random.default_rng(1)
+    state = make_state(rng, 4, images=300, n=10, levels=1)
+    words = np.arange(K, dtype=np.int32)[None]
+    base, tables = np.full((1, K), 0.5, np.float32), np.zeros((1, 4, 256), np.float32)
+    plain, compiled = both(monkeypatch, lib, state, words, base, tables, 5, 0.3)
+    assert plain == compiled
+    assert len(plain) == 3010
+
+
+def test_nothing_is_found_where_nothing_is(lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = make_state(np.random.default_rng(2), 4, images=3, n=2)
+    words, base = np.zeros((2, 1), np.int32), np.zeros((2, 1), np.float32)
+    assert both(monkeypatch, lib, state, words, base, np.zeros((2, 4, 256), np.float32), 5, 0.3) == [set(), set()]
+
+
+@pytest.mark.parametrize(("n_words", "P"), [(5, 5), (64, 8), (1000, 8), (1000, 1), (9000, 16)])
+def test_nearest_words_are_the_same(n_words: int, P: int, lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(n_words)
+    coarse = CoarseIndex((l2_normalise(rng.normal(size=(n_words, 16))) * 0.8).astype(np.float32), method="exact")
+    queries = l2_normalise(rng.normal(size=(300, 16)))
+    found = []
+    for form in (None, lib):
+        monkeypatch.setattr(native, "library", lambda form=form: form)
+        found.append(coarse.assign(queries, P))
+    assert (found[0][0] != found[1][0]).mean() < 1e-3  # two centroids may be equally near, but for rounding
+    same = found[0][0] == found[1][0]
+    assert_allclose(found[0][1][same], found[1][1][same], atol=1e-6)
+
+
+def test_equal_words_come_in_order(lib: ctypes.CDLL) -> None:
+    product = np.array([[1, 3, 2, 3, 3, 0]], np.float32)
+    words, similarity = native.nearest(lib, product, np.zeros(6, np.float32), 4)
+    assert_array_equal(words, [[1, 3, 4, 2]])
+    assert_array_equal(similarity, [[3, 3, 3, 2]])
+
+
+def test_global_similarity_is_the_same(lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    state = make_state(rng, 4, images=50, n=2)
+    query = rng.normal(size=G).astype(np.float32)
+    monkeypatch.setattr(native, "library", lambda: None)
+    plain = global_similarity(state, query)
+    monkeypatch.setattr(native, "library", lambda: lib)
+    assert_allclose(global_similarity(state, query), plain, atol=1e-6)
+    assert np.abs(plain).max() > 0.1
+
+
+def test_another_library_is_not_taken_for_ours(
+    compiled: ctypes.CDLL | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "_native.so").write_bytes(b"no library")
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    assert native.library.__wrapped__() is None  # type: ignore[attr-defined]
+    if compiled is not None:
+        (tmp_path / "_native.so").write_bytes(Path(compiled._name).read_bytes())
+        assert native.library.__wrapped__() is not None  # type: ignore[attr-defined]
+        monkeypatch.setattr(native, "VERSION", 99)
+        assert native.library.__wrapped__() is None  # type: ignore[attr-defined]

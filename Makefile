@@ -6,6 +6,8 @@
 #   make test-browser      the kiosk page in Chromium (Debian: apt-get install chromium), screenshots in out/browser
 #   make lint              the first three of these alone
 #   make bench             all systems on the DEV benchmark, one table; DEV=path/to/dev.json
+#   make ablations         what the defaults were decided on: plots and figures
+#   make bundles           bundles of the network before fine-tuning (and CHECKPOINT=network.pt), for rows of make bench
 #   make test-converters   the tests that need PyTorch, in an environment of their own
 #   make clean             forget the environments and everything that was made
 
@@ -20,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser lint bench test-converters clean
+.PHONY: help demo test test-browser lint bench ablations bundles test-converters clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -37,6 +39,7 @@ $(VENV)/test.stamp: $(VENV)/runtime.stamp
 	touch $@
 
 $(VENV)/bench.stamp: $(VENV)/runtime.stamp
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --editable '.[benchmarks]'
 	touch $@
 
@@ -64,6 +67,21 @@ test-browser: $(VENV)/test.stamp
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.bench $(DEV)
+
+ablations: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks.ablations $(DEV)
+
+# Selected by L2 norm, with sizes and weights of the default bundle, so that only the network differs.
+SIZES ?= --words 8192 --code-size 16
+BUNDLE := $(CONVERTERS)/bin/delf-edge-convert bundle
+SAME := --photos $(dir $(DEV))train.csv $(SIZES) --per-place 60 --selection l2norm \
+	--variants float16 --probability build/weights.json
+
+bundles: $(CONVERTERS)/converters.stamp
+	mkdir -p build/bundles
+	$(CONVERTERS)/bin/python -c "import json; print(json.dumps(json.load(open('assets/default/manifest.json'))['calibration']))" > build/weights.json
+	test -e build/bundles/imagenet || $(BUNDLE) build/bundles/imagenet --name imagenet $(SAME)
+	test -z '$(CHECKPOINT)' || $(BUNDLE) build/bundles/finetuned --name finetuned $(SAME) --checkpoint '$(CHECKPOINT)'
 
 test-converters: $(CONVERTERS)/converters.stamp
 	$(CONVERTERS)/bin/python -m pytest -m torch

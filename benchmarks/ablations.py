@@ -1,13 +1,17 @@
 """What the defaults were decided on: `python -m benchmarks.ablations DEV.json [--only NAME ...]`.
 
 One choice is changed at a time, everything else stays the SDK's default. Each group gives a plot of mAP against what
-the choice costs, `results/ablation-NAME.png`, and its figures in `results/ablations.json`. The sentence under a plot is
-made from the figures: what is chosen now, and which choice is better by more than chance over the same queries.
+the choice costs, `results/ablation-NAME.png`, its figures in `results/ablations.json`, and a sentence in README.md made
+from the figures: what is chosen now, and which choice is better or cheaper by more than chance over the same queries.
+
+All queries and positives are asked, among a part of the distractors (`--photos`): what differs here differs there, and
+the whole takes minutes. A group that is recorded for the same bundle, code and photos is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -15,17 +19,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
-from benchmarks import plots, stats
+from benchmarks import plots, report, stats
 from benchmarks.cache import FeatureCache
+from benchmarks.code import code_digest
 from benchmarks.datasets import Dataset, DatasetError, read_json
 from benchmarks.geometry import MODELS
-from benchmarks.runner import Progress, environment, extract_all, figures, jsonable, run, to_stderr
+from benchmarks.runner import Progress, environment, extract_all, figures, jsonable, photos_of, run, to_stderr
 from benchmarks.systems.delf import DelfSystem, from_arrays
 from benchmarks.systems.local import LocalOptions
 from benchmarks.systems.registry import runtime_options
-from benchmarks.trainset import fitting_photos
+from benchmarks.trainset import training_dataset
 from delf_edge.bundle import Bundle, default_bundle_path
 from delf_edge.errors import DelfEdgeError
 from delf_edge.features import ExtractOptions, extract_options
@@ -33,6 +39,13 @@ from delf_edge.types import Codebook
 from delf_edge.verification import VerifyOptions
 
 HERE = Path(__file__).parent
+CHEAPER = 0.9  # share of the cost from which on a choice counts as cheaper
+PHOTOS = 435  # of the database: DEV's own and a quarter of its distractors
+UNITS = {
+    "ms": "ms to extract and search, one thread",
+    "query ms": "ms to search, one thread",
+    "bytes": "bytes an image",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +98,21 @@ class Lab:
         from converters.codebooks import CodebookOptions, fit
 
         base = self.system()
-        photos: list[tuple[Path, Any]] = [(p, None) for p in fitting_photos(self.data)]
-        rows = [from_arrays(a).descriptors for a in extract_all(base, photos, self.cache, self.progress, "training")]
-        rows = [r for r in rows if len(r)]
         options = CodebookOptions(
-            dim=dim,
-            n_words=min(n_words, sum(map(len, rows)) // 4),
-            code_size=code_size,
-            sample=150_000,
-            pq_iterations=10,
-            global_dim=1,
+            dim=dim, n_words=n_words, code_size=code_size, sample=100_000, pq_iterations=5, global_dim=1
         )
-        book = fit(lambda: rows, np.stack([r.mean(axis=0) for r in rows]), options).codebook
+
+        def make() -> dict[str, Any]:
+            photos = photos_of(training_dataset(self.data))
+            found = extract_all(base, photos, self.cache, self.progress, "training")
+            rows = [r for r in (from_arrays(f).descriptors for f in found) if len(r)]
+            fewer = replace(options, n_words=min(n_words, sum(map(len, rows)) // 4))
+            book = fit(lambda: rows, np.stack([r.mean(axis=0) for r in rows]), fewer).codebook
+            return {name: getattr(book, name) for name in ("pca_mean", "pca_basis", "centroids", "pq", "rotation")}
+
+        made = self.cache.get(f"ablation 1 {base.key}", hashlib.sha256(repr(options).encode()).digest(), make)
         own = self.bundle.codebook
-        return replace(book, global_mean=own.global_mean, global_basis=own.global_basis)
+        return Codebook(**made, global_mean=own.global_mean, global_basis=own.global_basis)
 
 
 def groups(lab: Lab) -> list[Group]:
@@ -118,7 +132,8 @@ def groups(lab: Lab) -> list[Group]:
     pyramids = list(dict.fromkeys([*pyramids, e.scales]))
     counts = sorted({100, 200, 300, 500, e.max_features})
     most = replace(e, max_features=max(counts))  # one extraction serves all: the list is sorted by score
-    words = [w for w in (1024, 4096, 16384) if w <= lab.bundle.codebook.n_words * 4]
+    K = lab.bundle.codebook.n_words
+    words = sorted({w for w in (1024, 4096, 8192, 16384) if w <= 4 * K} | {K})
     return [
         Group(
             "scales",
@@ -138,7 +153,7 @@ def groups(lab: Lab) -> list[Group]:
         ),
         Group(
             "dimension",
-            "Descriptor dimension (four dimensions a byte)",
+            "Descriptor dimension, four to a byte (codebooks of 4,096 words)",
             "bytes",
             several(
                 [d for d in (16, 32, 48, 64, 96, 128) if d <= D], D, lambda v: _with_codebook(lab, v, 4096, v // 4)
@@ -146,11 +161,11 @@ def groups(lab: Lab) -> list[Group]:
         ),
         Group(
             "pq",
-            "PQ bytes",
+            "PQ bytes a feature (codebooks of 4,096 words)",
             "bytes",
             several([m for m in (4, 8, 16, 32) if D % m == 0], M, lambda v: _with_codebook(lab, D, 4096, v)),
         ),
-        Group("words", "Coarse words", "query ms", several(words, None, lambda v: _with_codebook(lab, D, v, M))),
+        Group("words", "Coarse words", "query ms", several(words, K, lambda v: _with_codebook(lab, D, v, M))),
         Group(
             "probes",
             "Words looked up",
@@ -206,14 +221,16 @@ def _tolerance(options: VerifyOptions, pixels: int) -> VerifyOptions:
     return replace(options, tolerance=pixels / 1024)
 
 
-def measure(lab: Lab, group: Group, dataset: Dataset) -> dict[str, Any]:
-    """Figures of every choice of a group, JSON-ready."""
+def measure(lab: Lab, group: Group, dataset: Dataset, known: dict[str, Any]) -> dict[str, Any]:
+    """Figures of every choice of a group, JSON-ready; `known` keeps those of equal systems (the default is in most)."""
     rows: dict[str, Any] = {}
     for choice in group.choices:
         system = choice.build()
         system.places = dataset.places
-        done = run(system, dataset, lab.cache, lab.progress, strangers=False)
-        row = figures(dataset, done)
+        same = str(system.describe())
+        if same not in known:
+            known[same] = figures(dataset, run(system, dataset, lab.cache, lab.progress, strangers=False))
+        row = known[same]
         ms = {"ms": row["extract_ms"] + row["query_ms"], "query ms": row["query_ms"], "bytes": row["bytes_per_image"]}
         rows[choice.label] = {
             "map": row["map"],
@@ -228,51 +245,75 @@ def measure(lab: Lab, group: Group, dataset: Dataset) -> dict[str, Any]:
 
 
 def verdict(rows: dict[str, Any]) -> str:
-    """One sentence: the default, and what differs from it by more than chance over the same queries."""
+    """One sentence: the default, and what differs from it by more than chance over the same queries, and its cost."""
     default = next((label for label, row in rows.items() if row["default"]), None)
     if default is None:
         best = max(rows, key=lambda label: rows[label]["map"])
         return f"{best} has the highest mAP, {rows[best]['map']:.3f}; none of these is the bundle's own."
-    base = np.array(rows[default]["ap"], np.float64)
-    better, worse = [], []
+    base = rows[default]
+    better, worse, cheaper = [], [], []
     for label, row in rows.items():
         if label == default:
             continue
-        difference, low, high = stats.paired_difference(np.array(row["ap"], np.float64), base)
-        said = f"{label} ({difference:+.3f}, 95 % {low:+.3f} to {high:+.3f})"
+        difference, low, high = stats.paired_difference(np.array(row["ap"], np.float64), np.array(base["ap"]))
+        cost = row["cost"] / base["cost"]
+        said = f"{label} ({difference:+.3f}, 95 % {low:+.3f} to {high:+.3f}, cost x {cost:.2f})"
         if low > 0:
             better.append(said)
         elif high < 0:
             worse.append(said)
-    chosen = f"The default is {default}: mAP {rows[default]['map']:.3f}"
+        elif cost < CHEAPER:
+            cheaper.append(said)
+    chosen = f"The default is {default}: mAP {base['map']:.3f}"
     parts = [f"better by more than chance: {', '.join(better)}" if better else "nothing is better by more than chance"]
     parts += [f"worse: {', '.join(worse)}"] if worse else ["nothing is worse by more than chance"]
+    parts += [f"cheaper without a loss beyond chance: {', '.join(cheaper)}"] if cheaper else []
     return f"{chosen}; {'; '.join(parts)}."
 
 
 def plot(name: str, result: dict[str, Any], folder: Path) -> Path:
     """The group's plot."""
-    units = {"ms": "ms per query, extract and search", "query ms": "ms to search", "bytes": "bytes per image"}
     points = [
         plots.Point(label, row["cost"], row["map"], tuple(row["map_ci"]), row["default"])
         for label, row in result["choices"].items()
     ]
-    return plots.trade_off(points, result["title"], units[result["cost"]], folder / f"ablation-{name}.png")
+    return plots.trade_off(points, result["title"], UNITS[result["cost"]], folder / f"ablation-{name}.png")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns 0, or 2 for missing data or a bad bundle."""
+def document(recorded: dict[str, Any], folder: Path) -> str:
+    """The part of benchmarks/README.md that `make ablations` writes: each plot and its sentence."""
+    parts = []
+    for name, group in recorded.items():
+        parts += [
+            f"**{group['title']}.** {group['verdict']}",
+            f"![{group['title']}]({folder.name}/ablation-{name}.png)",
+        ]
+    return "\n\n".join(parts)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description=(__doc__ or "").splitlines()[0])
     p.add_argument("dataset", type=Path, help="our JSON form, such as ../shared/data/dev.json")
     p.add_argument("--bundle", type=Path, help="bundle folder, default: the one in assets/")
     p.add_argument("--preset", help="extraction preset, default: the bundle's own")
     p.add_argument("--only", nargs="*", default=[], help="groups to run, default: all")
+    p.add_argument("--photos", type=int, default=PHOTOS, help=f"of the database; 0 for all; default {PHOTOS}")
+    p.add_argument("--fresh", action="store_true", help="run recorded groups again")
+    p.add_argument("--readme", type=Path, default=HERE / "README.md", help="file that gets the sentences")
     p.add_argument("--head", type=int, nargs=2, metavar=("QUERIES", "PHOTOS"), help="only a part, for a quick look")
     p.add_argument("--out", type=Path, default=Path("out"), help="folder for caches, default out/")
     p.add_argument("--results", type=Path, default=HERE / "results", help="folder of the recorded results")
-    a = p.parse_args(arguments)
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns 0, or 2 for missing data or a bad bundle."""
+    a = parser().parse_args(arguments)
+    cv2.setNumThreads(1)
     try:
         dataset = read_json(a.dataset)
+        dataset = dataset.head(len(dataset.queries), a.photos) if a.photos else dataset
         dataset = dataset.head(*a.head) if a.head else dataset
         folder = a.bundle or default_bundle_path()
         lab = Lab(folder, a.preset, a.dataset.parent, FeatureCache(a.out / "features"), to_stderr)
@@ -283,13 +324,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     file = a.results / "ablations.json"
     recorded = json.loads(file.read_text(encoding="utf-8"))["groups"] if file.is_file() else {}
     file.parent.mkdir(parents=True, exist_ok=True)
+    asked = hashlib.sha256("\n".join((*dataset.database, *(q.name for q in dataset.queries))).encode()).hexdigest()[:8]
+    state = {"bundle": lab.bundle.id, "photos": f"{len(dataset.database)} {asked}", "code": code_digest()}
+    known: dict[str, Any] = {}
     for group in wanted:  # written after each: the whole takes long
-        recorded[group.name] = jsonable(measure(lab, group, dataset) | {"bundle": lab.bundle.id})
+        before = recorded.get(group.name, {})
+        if a.fresh or any(before.get(k) != v for k, v in state.items()):
+            recorded[group.name] = jsonable(measure(lab, group, dataset, known) | state)
         plot(group.name, recorded[group.name], a.results)
-        file.write_text(
-            json.dumps({"environment": environment(), "groups": recorded}, indent=1) + "\n", encoding="utf-8"
-        )
-        print(f"{group.name}: {recorded[group.name]['verdict']}")
+        head = {"command": "make ablations", "queries": len(dataset.queries), "environment": environment()}
+        file.write_text(report.as_text(head | {"groups": recorded}, "groups"), encoding="utf-8")
+        print(f"{group.name}: {recorded[group.name]['verdict']}", flush=True)
+    report.write_between(a.readme, document(recorded, a.results), report.ABLATIONS_BEGIN, report.ABLATIONS_END)
     return 0
 
 

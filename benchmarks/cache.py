@@ -11,7 +11,7 @@ import hashlib
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,21 @@ class FeatureCache:
         system = hashlib.sha256(key.encode()).hexdigest()[:16]
         return self.folder / system / content.hex()[:2] / f"{content.hex()[:40]}.npz"
 
-    def get(self, key: str, content: bytes, make: Callable[[], Arrays]) -> Arrays:
-        """The stored arrays, or those `make` returns, which are then stored."""
+    def get(self, key: str, content: bytes, make: Callable[[], Arrays], wants: Collection[str] | None = None) -> Arrays:
+        """The stored arrays, or those `make` returns, which are then stored.
+
+        Args:
+            key: the system's key.
+            content: the photo's hash.
+            make: extracts them.
+            wants: names of the arrays to read; None for all.
+        """
         path = self.path(key, content)
         if path is None:
             return make()
         try:
             with path.open("rb") as stored_file, np.load(stored_file, allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
+                return {name: stored[name] for name in (stored.files if wants is None else wants)}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             arrays = make()
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,10 +14,12 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from benchmarks import readers, stats
@@ -27,8 +29,10 @@ from benchmarks.runner import (
     Progress,
     environment,
     extract_all,
+    extract_missing,
     figures,
     jsonable,
+    photos_of,
     rankings,
     run,
     silent,
@@ -37,13 +41,10 @@ from benchmarks.runner import (
 )
 from benchmarks.systems import registry
 from benchmarks.systems.base import NotInstalledError, System
-from benchmarks.trainset import fitting_photos, training_dataset
+from benchmarks.trainset import training_dataset
+from benchmarks.tuning import Tuned, tuned
 
 OUT = Path("out")
-FALSE_ACCEPTS = 0.01
-
-
-Build = Callable[[Dataset], System]
 
 
 def fit(system: System, data: Path, cache: FeatureCache, progress: Progress = silent) -> None:
@@ -56,37 +57,52 @@ def fit(system: System, data: Path, cache: FeatureCache, progress: Progress = si
         raise DatasetError(
             f"{system.name} is fitted on training photos and {data} has no train.csv; name it with --train"
         )
-    photos = fitting_photos(data)
-    content = hashlib.sha256("\n".join(str(p.relative_to(data)) for p in photos).encode()).digest()
+    photos = photos_of(training_dataset(data))  # the thresholds need these anyway
+    content = hashlib.sha256("\n".join(str(p.relative_to(data)) for p, _ in photos).encode()).digest()
     learned = cache.get(
         f"fit 1 {system.fit_key()}",
         content,
-        lambda: system.fit(extract_all(system, [(p, None) for p in photos], cache, progress, "training photos")),
+        lambda: system.fit(extract_all(system, photos, cache, progress, "training photos")),
     )
     system.load_fit(learned)
 
 
-def trained_threshold(build: Build, data: Path, cache: FeatureCache, progress: Progress = silent) -> float:
-    """A system's default threshold: at most 1 % of strangers named on the training set. Found once, then loaded.
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What rows are run with.
 
-    Args:
-        build: makes a fresh, fitted system for a dataset.
-        data: folder of train.csv.
-        cache: features.
+    Attributes:
+        train: folder of train.csv, for systems that are fitted and for thresholds.
+        bundle: bundle folder, None for the default one.
+        preset: extraction preset, None for the bundle's own.
+        out: folder for caches and databases.
         progress: told how far it is.
     """
-    dataset = training_dataset(data)
-    system = build(dataset)
-    asked = "\n".join([*dataset.database, *(q.name for q in dataset.queries)])
-    settings = json.dumps(jsonable(system.describe()), sort_keys=True)
 
-    def find() -> dict[str, Any]:
-        done = run(system, dataset, cache, progress)
-        strangers = np.array([r.confidence for r in done.stranger])
-        return {"threshold": np.array(stats.threshold_at_false_accepts(strangers, FALSE_ACCEPTS))}
+    train: Path
+    bundle: Path | None = None
+    preset: str | None = None
+    out: Path = OUT
+    progress: Progress = silent
 
-    content = hashlib.sha256(f"{asked}\n{settings}".encode()).digest()
-    return float(cache.get(f"threshold 1 {system.name} {system.fit_key()}", content, find)["threshold"])
+    @property
+    def cache(self) -> FeatureCache:
+        """Where features lie."""
+        return FeatureCache(self.out / "features")
+
+    def build(self, name: str, dataset: Dataset) -> System:
+        """A row's system, fitted, for a dataset."""
+        system = registry.build(name, self.bundle, self.preset)
+        if system.needs_fit:
+            fit(system, self.train, self.cache, self.progress)
+        system.places = dataset.places
+        return system
+
+    def tuned(self, name: str) -> Tuned | None:
+        """What is chosen for a row on the training set; None without one."""
+        if not (self.train / "train.csv").is_file():
+            return None
+        return tuned(lambda asked: self.build(name, asked), self.train, self.cache, self.progress)
 
 
 def evaluate(
@@ -104,25 +120,16 @@ def evaluate(
     Args:
         dataset: what to ask.
         name: a row of `registry.names()`.
-        bundle: bundle folder, None for the default one.
-        preset: extraction preset, None for the bundle's own.
-        train: folder of train.csv, for systems that are fitted and for thresholds.
-        out: folder for caches and databases.
-        progress: told how far it is.
+        bundle, preset, out, progress: see `Setup`.
+        train: folder of train.csv, None for the dataset's own.
 
     Raises:
         DatasetError: photos or training data are missing.
         NotInstalledError: the system needs an optional package.
     """
-    missing = dataset.missing()
-    if missing:
-        raise DatasetError(
-            f"{dataset.name}: {len(missing)} photos are missing, the first is {dataset.path(missing[0])}"
-        )
-    if name == registry.RUNTIME:
-        row = _runtime(dataset, bundle, preset, out, progress)
-    else:
-        row = _adapter(dataset, name, bundle, preset, train, out, progress)
+    _check(dataset)
+    setup = Setup(train or dataset.root, bundle, preset, out, progress)
+    row = (_runtime if name == registry.RUNTIME else _adapter)(dataset, name, setup)
     head = {
         "system": name,
         "dataset": dataset.name,
@@ -132,13 +139,40 @@ def evaluate(
     return dict(jsonable(head | row | {"environment": environment()}))
 
 
-def _runtime(
-    dataset: Dataset, bundle: Path | None, preset: str | None, out: Path, progress: Progress
-) -> dict[str, Any]:
+def prepare(dataset: Dataset, names: Sequence[str], setup: Setup) -> None:
+    """All that rows keep for `evaluate`: features of both sets, fits, and what is chosen on the training set.
+
+    Several processes may do this at once, as long as no two rows in them share features.
+
+    Raises:
+        DatasetError: photos or training data are missing.
+        NotInstalledError: a system needs an optional package.
+    """
+    _check(dataset)
+    for name in names:
+        if name == registry.RUNTIME:
+            from benchmarks.systems.runtime import prepare_runtime
+
+            bundle = registry.load_bundle(setup.bundle)
+            prepare_runtime(dataset, bundle, setup.preset, setup.out / "databases", setup.progress)
+            continue
+        extract_missing(setup.build(name, dataset), photos_of(dataset), setup.cache, setup.progress)
+        setup.tuned(name)
+
+
+def _check(dataset: Dataset) -> None:
+    missing = dataset.missing()
+    if missing:
+        raise DatasetError(
+            f"{dataset.name}: {len(missing)} photos are missing, the first is {dataset.path(missing[0])}"
+        )
+
+
+def _runtime(dataset: Dataset, name: str, setup: Setup) -> dict[str, Any]:
     from benchmarks.systems.runtime import run_runtime
 
-    loaded = registry.load_bundle(bundle)
-    done = run_runtime(dataset, loaded, preset, out / "databases", progress)
+    loaded = registry.load_bundle(setup.bundle)
+    done = run_runtime(dataset, loaded, setup.preset, setup.out / "databases", setup.progress)
     row = figures(dataset, done.run, done.threshold)
     row["probability"] = reliability_figures(dataset, done.run)
     return row | {
@@ -165,36 +199,17 @@ def reliability_figures(dataset: Dataset, done: Any) -> dict[str, Any]:
     }
 
 
-def _adapter(
-    dataset: Dataset,
-    name: str,
-    bundle: Path | None,
-    preset: str | None,
-    train: Path | None,
-    out: Path,
-    progress: Progress,
-    *,
-    only_prepare: bool = False,
-) -> dict[str, Any]:
-    cache = FeatureCache(out / "features")
-    data = train or dataset.root
-
-    def build(asked: Dataset) -> System:
-        system = registry.build(name, bundle, preset)
-        if system.needs_fit:
-            fit(system, data, cache, progress)
-        system.places = asked.places
-        return system
-
-    threshold = trained_threshold(build, data, cache, progress) if (data / "train.csv").is_file() else None
-    system = build(dataset)
-    if only_prepare:
-        return {"threshold": threshold}
-    row = figures(dataset, run(system, dataset, cache, progress), threshold)
-    stages = row["stages"]
+def _adapter(dataset: Dataset, name: str, setup: Setup) -> dict[str, Any]:
+    chosen = setup.tuned(name)
+    system = setup.build(name, dataset)
+    if chosen is not None:
+        chosen.apply(system)
+    done = run(system, dataset, setup.cache, setup.progress)
+    row = figures(dataset, done, None if chosen is None else chosen.threshold)
     return row | {
-        "map_global": stages["global"]["map"] if "global" in stages else None,
-        "bundle": registry.load_bundle(bundle).id if "bundle" in system.key or "delf" in system.key else None,
+        "map_global": row["stages"]["global"]["map"] if "global" in row["stages"] else None,
+        "map_train": None if chosen is None else chosen.map,
+        "bundle": registry.load_bundle(setup.bundle).id if registry.needs_bundle(name) else None,
         "role": system.role,
         "settings_of_system": system.describe(),
     }
@@ -246,7 +261,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--train", type=Path, help="folder of train.csv, default: the dataset's folder")
     p.add_argument("--out", type=Path, default=OUT, help="folder for caches, default out/")
     p.add_argument("--head", type=int, nargs=2, metavar=("QUERIES", "PHOTOS"), help="only a part, for a quick look")
-    p.add_argument("--prepare", action="store_true", help="only fit on training photos and find the threshold")
+    p.add_argument("--prepare", nargs="+", metavar="SYSTEM", help="only extract, fit and choose what rows keep")
     p.add_argument("--json", action="store_true", help="pure JSON on stdout")
     p.add_argument("--list", action="store_true", help="list the systems and stop")
     return p
@@ -261,6 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(registry.names()))
         return 0
     a = parser().parse_args(words)
+    cv2.setNumThreads(1)  # what is timed has one thread; SIFT would take all
     try:
         dataset = readers.read(a.dataset, a.images, a.index)
         if a.distractors:
@@ -268,8 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if a.head:
             dataset = dataset.head(*a.head)
         if a.prepare:
-            if a.system != registry.RUNTIME:
-                _adapter(dataset, a.system, a.bundle, a.preset, a.train, a.out, to_stderr, only_prepare=True)
+            prepare(dataset, a.prepare, Setup(a.train or dataset.root, a.bundle, a.preset, a.out, to_stderr))
             return 0
         row = evaluate(
             dataset, a.system, bundle=a.bundle, preset=a.preset, train=a.train, out=a.out, progress=to_stderr

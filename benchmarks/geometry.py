@@ -66,6 +66,7 @@ def opencv_verifier(model: str, method: str) -> Verifier:
         transform, inliers = opencv_model(model, method, source, target, tolerance, options.hypotheses)
         return Verification(image_id, matches, inliers, transform)
 
+    check.__name__ = f"{model}, {method}"  # what a system's settings say
     return check
 
 

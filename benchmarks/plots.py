@@ -51,17 +51,73 @@ def save(drawn: Any, path: Path) -> Path:
 
 
 def trade_off(points: Sequence[Point], title: str, x_label: str, path: Path, *, logarithmic: bool = False) -> Path:
-    """mAP against a cost, with intervals; the default is filled."""
+    """mAP against a cost, with intervals; the default is red. Labels step aside where points lie close."""
     drawn, axes = figure()
+    if logarithmic:
+        axes.set_xscale("log")
+        for side in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            side("{x:.0f}")
     for p in points:
         below, above = max(0.0, p.map - p.interval[0]), max(0.0, p.interval[1] - p.map)
         colour = "tab:red" if p.chosen else "tab:blue"
-        axes.errorbar([p.x], [p.map], [[below], [above]], fmt="o", color=colour, alpha=0.8, capsize=2)
-        axes.annotate(p.label, (p.x, p.map), textcoords="offset points", xytext=(5, 4), fontsize=8)
-    if logarithmic:
-        axes.set_xscale("log")
-    axes.set(title=title, xlabel=x_label, ylabel="mAP on DEV (95 % interval); red: the default")
+        axes.errorbar([p.x], [p.map], [[below], [above]], fmt="none", ecolor=colour, alpha=0.25, capsize=2)
+        axes.scatter([p.x], [p.map], color=colour, s=28, zorder=3)
+    axes.margins(x=0.3, y=0.12)
+    axes.set(title=title, xlabel=x_label, ylabel="mAP on DEV (bars: 95 % interval)")
+    _label(axes, points)
     return save(drawn, path)
+
+
+def _label(axes: Any, points: Sequence[Point]) -> None:
+    """Write each label beside its point, at the first of several places where no other label or point is."""
+    renderer = axes.figure.canvas.get_renderer()
+    axes.figure.draw(renderer)  # lays the axes out, so that places are known
+    frame = axes.get_window_extent(renderer)
+    at = axes.transData.transform([(p.x, p.map) for p in points])
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in at]
+    for p in sorted(points, key=lambda p: -p.map):
+        for dx, dy, side in PLACES:
+            text = axes.annotate(
+                p.label,
+                (p.x, p.map),
+                textcoords="offset points",
+                xytext=(dx, dy),
+                fontsize=8,
+                ha=side,
+                va="center",
+                color="tab:red" if p.chosen else "black",
+                arrowprops={"arrowstyle": "-", "color": "grey", "linewidth": 0.5} if abs(dy) > 12 else None,
+            )
+            box = text.get_window_extent(renderer)
+            own = (box.x0, box.y0, box.x1, box.y1)
+            inside = frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 and box.y1 < frame.y1
+            free = inside and not any(_overlap(own, other) for other in taken)
+            if free or (dx, dy, side) == PLACES[-1]:
+                taken.append(own)
+                break
+            text.remove()
+
+
+STEPS = (0, 9, -9, 20, -20, 32, -32, 45, -45, 60, -60, 75, -75)
+PLACES = [(d * away, dy, "left" if d > 0 else "right") for away in (8, 30) for dy in STEPS for d in (1, -1)]
+    (d * 8, dy, "left" if d > 0 else "right") for dy in (0, 9, -9, 20, -20, 32, -32, 45, -45, 60) for d in (1, -1)
+]
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def telling(systems: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The rows that a plot has room for: of the global rows of one pooling, the plain and the best one."""
+    out, best = {}, {}
+    for name, row in systems.items():
+        pooling = name.partition(" + ")[0]
+        if pooling not in ("MAC", "R-MAC", "GeM") or name == pooling:
+            out[name] = row
+        elif pooling not in best or row["map"] > systems[best[pooling]]["map"]:
+            best[pooling] = name
+    return {n: r for n, r in systems.items() if n in out or n in best.values()}
 
 
 def precision_recall_curves(systems: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
@@ -69,8 +125,9 @@ def precision_recall_curves(systems: Mapping[str, Mapping[str, Any]], path: Path
 
     Every query counts twice: as it is, and as a photo of a place that is not in the database.
     """
-    drawn, axes = figure(8, 5.5)
-    for name, row in systems.items():
+    drawn, axes = figure(9.5, 5.5)
+    colours = _colours()
+    for i, (name, row) in enumerate(telling(systems).items()):
         queries = row.get("queries")
         if not queries:
             continue
@@ -81,15 +138,23 @@ def precision_recall_curves(systems: Mapping[str, Mapping[str, Any]], path: Path
             np.array([s for s, f in zip(score, finite, strict=True) if f]),
             np.array([r for r, f in zip(right, finite, strict=True) if f]),
         )
-        axes.step(curve.right, curve.precision, where="post", label=name, linewidth=1.2)
+        own = name == "delf-edge"
+        colour = "black" if own else colours[i % len(colours)]
+        axes.plot(curve.right, curve.precision, label=name, color=colour, linewidth=2.4 if own else 1.1)
     axes.set(
         xlabel="right answers",
         ylabel="precision",
-        ylim=(0, 1.02),
+        ylim=(0.3, 1.02),
         title="Answers by confidence, half of them strangers",
     )
-    axes.legend(fontsize=7, ncols=2)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return save(drawn, path)
+
+
+def _colours() -> list[Any]:
+    from matplotlib import colormaps
+
+    return list(colormaps["tab20"].colors)
 
 
 def reliability_diagram(reliability: Mapping[str, Any], title: str, path: Path) -> Path:
@@ -110,7 +175,9 @@ def speed(systems: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
     """mAP of every row against the time to extract and search."""
     points = [
         Point(name, row["extract_ms"] + row["query_ms"], row["map"], tuple(row["map_ci"]), name == "delf-edge")
-        for name, row in systems.items()
+        for name, row in telling(systems).items()
         if row.get("map") is not None
     ]
-    return trade_off(points, "All systems", "ms per query, one thread (extract and search)", path, logarithmic=True)
+    return trade_off(
+        points, "Systems side by side", "ms a query, one thread (extract and search)", path, logarithmic=True
+    )

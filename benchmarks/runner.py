@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,10 @@ from delf_edge.types import UInt8Array
 RECALL_AT = (1, 5, 10, 20, 50, 100)
 STAGES = ("candidates", "global")  # what `Result.stages` may hold that is worth a figure
 TIMED_PHOTOS = 12
+SHOWN = 5  # names of the best photos that are recorded for each query
+T = TypeVar("T")
+Box = tuple[float, float, float, float]
+Photo = tuple[Path, Box | None]
 Progress = Callable[[str, int, int], None]
 
 
@@ -43,7 +47,7 @@ def to_stderr(what: str, done: int, total: int) -> None:
         print(f"\r{what}: {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
-def load(path: Path, box: tuple[float, float, float, float] | None = None) -> UInt8Array:
+def load(path: Path, box: Box | None = None) -> UInt8Array:
     """A photo's pixels uint8 (H, W, 3), RGB, upright, cropped to `box` where there is one."""
     from delf_edge.images import load_image
 
@@ -58,7 +62,7 @@ def load(path: Path, box: tuple[float, float, float, float] | None = None) -> UI
 
 def extract_all(
     system: System,
-    photos: Sequence[tuple[Path, tuple[float, float, float, float] | None]],
+    photos: Sequence[Photo],
     cache: FeatureCache,
     progress: Progress = silent,
     what: str = "extract",
@@ -66,9 +70,30 @@ def extract_all(
     """Features of photos, from the cache where it has them."""
     out = []
     for i, (path, box) in enumerate(photos):
-        out.append(cache.get(system.key, photo_hash(path, box), lambda p=path, b=box: system.extract(load(p, b))))  # type: ignore[misc]
+        extract = lambda p=path, b=box: system.extract(load(p, b))  # noqa: E731
+        out.append(cache.get(system.key, photo_hash(path, box), extract, system.wants))
         progress(f"{system.name}: {what}", i + 1, len(photos))
     return out
+
+
+def photos_of(dataset: Dataset) -> list[Photo]:
+    """The database's photos, then the queries'."""
+    return [
+        *((dataset.path(n), None) for n in dataset.database),
+        *((dataset.path(q.name), q.box) for q in dataset.queries),
+    ]
+
+
+def extract_missing(
+    system: System, photos: Sequence[Photo], cache: FeatureCache, progress: Progress = silent, what: str = "extract"
+) -> None:
+    """Put into the cache what it lacks, keeping nothing in memory."""
+    for i, (path, box) in enumerate(photos):
+        content = photo_hash(path, box)
+        file = cache.path(system.key, content)
+        if file is not None and not file.is_file():
+            cache.get(system.key, content, lambda p=path, b=box: system.extract(load(p, b)))  # type: ignore[misc]
+        progress(f"{system.name}: {what}", i + 1, len(photos))
 
 
 def same_place(dataset: Dataset, query: Query) -> NDArray[np.bool_]:
@@ -87,52 +112,109 @@ class Run:
     Attributes:
         known: one result per query.
         stranger: one result per query, its place taken out of the database.
-        extract_ms: mean time to extract one photo, one thread.
-        query_ms: median time to search for one query, extraction not included.
+        extract_ms: time to extract one photo, one thread.
+        query_ms: time to search for one query, extraction not included.
         bytes_per_image: size of one photo in the index.
         rss_mb: largest resident size of the process so far.
     """
 
     known: list[Result]
     stranger: list[Result]
-    extract_ms: float
-    query_ms: float
+    extract_ms: Spent
+    query_ms: Spent
     bytes_per_image: float
     rss_mb: float
 
 
-def time_extraction(system: System, photos: Sequence[Path]) -> float:
-    """Mean milliseconds to extract one photo after one warm-up; decoding is not included."""
-    pixels = [load(p) for p in photos]
-    if not pixels:
-        return float("nan")
-    system.extract(pixels[0])
-    start = time.perf_counter()
-    for p in pixels:
-        system.extract(p)
-    return 1e3 * (time.perf_counter() - start) / len(pixels)
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Median milliseconds of one thing done many times.
+
+    Attributes:
+        processor: on the processor; with one thread that is what the clock says on an idle machine.
+        wall: by the clock, waiting for other work on the machine included.
+    """
+
+    processor: float
+    wall: float
+
+
+class Timer:
+    """Times calls; `done` has the medians."""
+
+    def __init__(self) -> None:
+        self._spent: list[tuple[float, float]] = []
+
+    def __call__(self, work: Callable[[], T]) -> T:
+        """Do it and note how long it took."""
+        processor, wall = time.process_time(), time.perf_counter()
+        result = work()
+        self._spent.append((1e3 * (time.process_time() - processor), 1e3 * (time.perf_counter() - wall)))
+        return result
+
+    @property
+    def done(self) -> Spent:
+        """Medians; NaN where nothing was timed."""
+        if not self._spent:
+            return Spent(float("nan"), float("nan"))
+        processor, wall = np.median(np.array(self._spent), axis=0)
+        return Spent(float(processor), float(wall))
+
+
+def timed_photos(dataset: Dataset) -> list[Path]:
+    """Photos that extraction is timed on, spread over the database."""
+    step = max(1, len(dataset.database) // TIMED_PHOTOS)
+    return [dataset.path(n) for n in dataset.database[::step][:TIMED_PHOTOS]]
+
+
+def time_extraction(extract: Callable[[UInt8Array], object], photos: Sequence[Path]) -> Spent:
+    """How long one photo takes after a warm-up; decoding is not included."""
+    timer = Timer()
+    for i, pixels in enumerate(load(p) for p in photos):
+        if i == 0:
+            extract(pixels)
+        timer(lambda p=pixels: extract(p))  # type: ignore[misc]
+    return timer.done
 
 
 def run(
-    system: System, dataset: Dataset, cache: FeatureCache, progress: Progress = silent, *, strangers: bool = True
+    system: System,
+    dataset: Dataset,
+    cache: FeatureCache,
+    progress: Progress = silent,
+    *,
+    strangers: bool = True,
+    timed: bool = True,
 ) -> Run:
-    """Index the database, ask every query twice (once without `strangers`), and measure."""
+    """Index the database, ask every query twice (once without `strangers`), and measure.
+
+    Args:
+        system: fitted.
+        dataset: what to ask.
+        cache: features.
+        progress: told how far it is.
+        strangers: also ask every query with its place taken out.
+        timed: time the extraction, which does it again for a few photos.
+    """
     database = extract_all(system, [(dataset.path(n), None) for n in dataset.database], cache, progress, "database")
     queries = extract_all(system, [(dataset.path(q.name), q.box) for q in dataset.queries], cache, progress, "queries")
-    step = max(1, len(dataset.database) // TIMED_PHOTOS)
-    timed = [dataset.path(n) for n in dataset.database[::step][:TIMED_PHOTOS]]
-    extract_ms = time_extraction(system, timed)
+    extract_ms = time_extraction(system.extract_only, timed_photos(dataset) if timed else [])
     system.add(database)
-    known, stranger, spent = [], [], []
+    known, stranger, timer = [], [], Timer()
     for i, (q, features) in enumerate(zip(dataset.queries, queries, strict=True)):
-        start = time.perf_counter()
-        known.append(system.search(features))
-        spent.append(1e3 * (time.perf_counter() - start))
+        known.append(timer(lambda f=features: system.search(f)))  # type: ignore[misc]
         if strangers:
             stranger.append(system.search(features, same_place(dataset, q)))
         progress(f"{system.name}: search", i + 1, len(queries))
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Run(known, stranger, extract_ms, float(np.median(spent)), system.bytes_per_image(), rss)
+    return Run(known, stranger, extract_ms, timer.done, system.bytes_per_image(), peak_mb())
+
+
+def peak_mb() -> float:
+    """The process' largest resident size so far. Linux' ru_maxrss would count what it was forked from."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def rankings(dataset: Dataset, scores: Iterable[Floats]) -> list[protocols.Ranking]:
@@ -187,8 +269,10 @@ def figures(dataset: Dataset, done: Run, threshold: float | None = None) -> dict
             if done.known and stage in done.known[0].stages
         },
         "unknown": unknown_figures(known, right, strangers, threshold),
-        "extract_ms": done.extract_ms,
-        "query_ms": done.query_ms,
+        "extract_ms": done.extract_ms.processor,
+        "query_ms": done.query_ms.processor,
+        "extract_wall_ms": done.extract_ms.wall,
+        "query_wall_ms": done.query_ms.wall,
         "bytes_per_image": done.bytes_per_image,
         "rss_mb": done.rss_mb,
         "places": per_place(dataset, headline),
@@ -198,6 +282,7 @@ def figures(dataset: Dataset, done: Run, threshold: float | None = None) -> dict
                 "ap": none_if_nan(headline.ap[i]),
                 "first": int(headline.first[i]),
                 "confidence": known[i],
+                "best": [dataset.database[k] for k in ranked[i][:SHOWN]],
             }
             | ({"stranger": strangers[i]} if len(strangers) else {})
             for i, q in enumerate(dataset.queries)

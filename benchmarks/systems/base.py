@@ -51,6 +51,9 @@ class System(ABC):
         needs_fit: whether it learns a whitening or a codebook from training photos.
         stages: names of the stages that `Result.stages` has.
         places: place of each database photo, where a margin to the next place enters the confidence.
+        tolerances: residuals of RANSAC, as a share of the longer side, of which the best is chosen on the training set;
+            none for a row that is not ranked by inliers alone.
+        wants: names of the extracted arrays that this row uses; None for all. Rows may share extracted features.
     """
 
     name: str
@@ -59,10 +62,16 @@ class System(ABC):
     needs_fit: bool = False
     stages: tuple[str, ...] = ()
     places: Sequence[str | None] | None = None
+    tolerances: tuple[float, ...] = ()
+    wants: tuple[str, ...] | None = None
 
     @abstractmethod
     def extract(self, pixels: UInt8Array) -> Arrays:
         """Features of one photo, uint8 (H, W, 3) RGB."""
+
+    def extract_only(self, pixels: UInt8Array) -> object:
+        """What is timed: the work for this row alone, where `extract` also does that of rows that share features."""
+        return self.extract(pixels)
 
     def fit_key(self) -> str:
         """What a fit depends on beside the photos; systems that share features may share a fit."""
@@ -74,6 +83,9 @@ class System(ABC):
 
     def load_fit(self, learned: Arrays) -> None:  # noqa: B027  a system without a fit has nothing to load
         """Take what an earlier `fit` returned."""
+
+    def tune(self, tolerance: float, min_inliers: int) -> None:  # noqa: B027  only rows with `tolerances` have these
+        """Take what was chosen on the training set."""
 
     @abstractmethod
     def add(self, database: Sequence[Arrays]) -> None:

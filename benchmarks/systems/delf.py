@@ -71,7 +71,8 @@ class DelfSystem(System):
         if ranking == "fused" and self.calibration.votes > 0:  # candidates in the order of their score, as the runtime
             balance = self.calibration.similarity / self.calibration.votes
             self.options = replace(self.options, search=replace(self.options.search, global_weight=balance))
-        self._codebook = codebook
+        self.tolerances = (self.options.verify.tolerance,) if ranking == "inliers" else ()
+        self._codebook, self._verifier = codebook, verifier
         self._index = LocalIndex(codebook or bundle.codebook, self.options, verifier)
         self.global_descriptors: Float32Array = np.zeros((0, bundle.codebook.global_dim), np.float32)
 
@@ -141,6 +142,10 @@ class DelfSystem(System):
                 similarity[absent] = -np.inf
         return similarity
 
+    def tune(self, tolerance: float, min_inliers: int) -> None:
+        """To the index."""
+        self._index.tune(tolerance, min_inliers)
+
     def bytes_per_image(self) -> float:
         """Packed codes, global descriptor included."""
         return self._index.bytes_per_image
@@ -153,8 +158,17 @@ class DelfSystem(System):
             "ranking": self.ranking,
             "expansion": asdict(self.expansion),
             "calibration": asdict(self.calibration),
-            "options": asdict(self.options),
+            "options": asdict(self._index.options),
+            "model": getattr(self._verifier, "__name__", ""),
+            "codebook": "the bundle's" if self._codebook is None else _digest(self._codebook),
         }
+
+
+def _digest(codebook: Codebook) -> str:
+    digest = hashlib.sha256()
+    for part in (codebook.pca_basis, codebook.centroids, codebook.pq, codebook.rotation):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()[:12]
 
 
 def fuse(

@@ -75,6 +75,9 @@ def rmac(x: Float32Array, levels: int = 3) -> Float32Array:
     return unit(np.stack([mac(x[t : t + s, le : le + s]) for t, le, s in rmac_regions(h, w, levels)]))
 
 
+POOL: dict[str, Callable[[Float32Array], Float32Array]] = {"MAC": mac, "GeM": gem}
+
+
 @dataclass(frozen=True, slots=True)
 class Expansion:
     """Query expansion and database augmentation.
@@ -129,6 +132,7 @@ class GlobalSystem(System):
     """
 
     needs_fit = True
+    stages = ("candidates",)
 
     def __init__(
         self, backbone: Backbone, pooling: str, expansion: Expansion = EXPANSIONS[0], dim: int = 256, label: str = ""
@@ -138,7 +142,7 @@ class GlobalSystem(System):
         self.role = {"MAC": "siaMAC", "R-MAC": "DIR", "GeM": "DIR"}[pooling] + (
             "+QE" if expansion.kind != "none" else ""
         )
-        self.key = f"pooled 1 {backbone.key}"
+        self.key, self.wants = f"pooled 1 {backbone.key}", (pooling,)
         self._mean: Float32Array | None = None
         self._basis: Float32Array | None = None
         self._vectors: Float32Array = np.zeros((0, dim), np.float32)
@@ -152,6 +156,11 @@ class GlobalSystem(System):
             "GeM": np.stack([unit(gem(x)) for x in maps]),
             "R-MAC": np.concatenate(regions),
         }
+
+    def extract_only(self, pixels: UInt8Array) -> object:
+        """This row's pooling alone, whitened."""
+        rows = [rmac(x) if self.pooling == "R-MAC" else POOL[self.pooling](x)[None] for x in self.backbone.maps(pixels)]
+        return self.vector({self.pooling: np.concatenate([unit(r) for r in rows])})
 
     def fit_key(self) -> str:
         """Whitenings differ by pooling and dimension."""
@@ -197,7 +206,9 @@ class GlobalSystem(System):
             scores = _hide(self._vectors @ expand(q, self._vectors, similarity, self.expansion), absent)
         best = int(np.argmax(scores)) if len(scores) else -1
         confidence = float(similarity[best]) if best >= 0 else float("-inf")
-        return Result(np.asarray(scores, np.float64), confidence, evidence={"similarity": confidence})
+        return Result(
+            np.asarray(scores, np.float64), confidence, {"candidates": similarity}, evidence={"similarity": confidence}
+        )
 
     def bytes_per_image(self) -> float:
         """float32, as an exhaustive index keeps it."""
@@ -228,6 +239,7 @@ class EmbeddingSystem(System):
     """
 
     role = "app developer"
+    stages = ("candidates",)
 
     def __init__(self, key: str, embed: Callable[[UInt8Array], Float32Array]) -> None:
         self.name = "mobile embedding"
@@ -250,7 +262,7 @@ class EmbeddingSystem(System):
         """Exact cosine."""
         scores = _hide(self._vectors @ query["embedding"], absent)
         confidence = float(scores.max(initial=-np.inf))
-        return Result(scores, confidence, evidence={"similarity": confidence})
+        return Result(scores, confidence, {"candidates": scores}, evidence={"similarity": confidence})
 
     def bytes_per_image(self) -> float:
         """float32."""

@@ -7,7 +7,7 @@ index was better tuned.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class LocalOptions:
 
     search: SearchOptions = field(default_factory=lambda: SearchOptions(global_weight=0.0))
     verify: VerifyOptions = field(default_factory=VerifyOptions)
-    verified: int = 20
+    verified: int = 40
     min_inliers: int = 6
     query_features: int = 1000
     stored_features: int = 1000
@@ -110,6 +110,11 @@ class LocalIndex:
         stages = {"candidates": candidates, "votes": votes, "similarity": similarity}
         return Result(scores, confidence, stages, inliers, evidence)
 
+    def tune(self, tolerance: float, min_inliers: int) -> None:
+        """Replace these two options."""
+        verify = replace(self.options.verify, tolerance=tolerance)
+        self.options = replace(self.options, verify=verify, min_inliers=min_inliers)
+
     @property
     def bytes_per_image(self) -> float:
         """Mean packed size."""
@@ -150,6 +155,7 @@ class LocalSystem(System):
 
     needs_fit = True
     stages = ("candidates",)
+    tolerances = (8 / 1024, 20 / 1024)
 
     def __init__(
         self,
@@ -220,15 +226,19 @@ class LocalSystem(System):
         """Votes, then RANSAC."""
         return self._fitted()[1].search(self.features(query), absent)
 
+    def tune(self, tolerance: float, min_inliers: int) -> None:
+        """To the index."""
+        self._fitted()[1].tune(tolerance, min_inliers)
+
     def bytes_per_image(self) -> float:
         """Packed codes."""
         return self._fitted()[1].bytes_per_image
 
     def describe(self) -> dict[str, Any]:
         """Options."""
-        return {"key": self.key, "dim": self.dim, "n_words": self.n_words, "code_size": self.code_size} | asdict(
-            self.options
-        )
+        options = self.options if self._index is None else self._index.options
+        sizes = {"dim": self.dim, "n_words": self.n_words, "code_size": self.code_size}
+        return {"key": self.key} | sizes | asdict(options)
 
     def _fitted(self) -> tuple[Codebook, LocalIndex]:
         if self._codebook is None or self._index is None:

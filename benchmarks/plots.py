@@ -100,8 +100,7 @@ def _label(axes: Any, points: Sequence[Point]) -> None:
 
 STEPS = (0, 9, -9, 20, -20, 32, -32, 45, -45, 60, -60, 75, -75)
 PLACES = [(d * away, dy, "left" if d > 0 else "right") for away in (8, 30) for dy in STEPS for d in (1, -1)]
-    (d * 8, dy, "left" if d > 0 else "right") for dy in (0, 9, -9, 20, -20, 32, -32, 45, -45, 60) for d in (1, -1)
-]
+PLACES += [(0, dy, "center") for dy in STEPS[3:]]
 
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:

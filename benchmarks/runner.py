@@ -183,30 +183,33 @@ def run(
     cache: FeatureCache,
     progress: Progress = silent,
     *,
+    known: bool = True,
     strangers: bool = True,
     timed: bool = True,
 ) -> Run:
-    """Index the database, ask every query twice (once without `strangers`), and measure.
+    """Index the database, ask every query as it is and with its place taken out, and measure.
 
     Args:
         system: fitted.
         dataset: what to ask.
         cache: features.
         progress: told how far it is.
-        strangers: also ask every query with its place taken out.
+        known: ask every query as it is.
+        strangers: ask every query with its place taken out.
         timed: time the extraction, which does it again for a few photos.
     """
     database = extract_all(system, [(dataset.path(n), None) for n in dataset.database], cache, progress, "database")
     queries = extract_all(system, [(dataset.path(q.name), q.box) for q in dataset.queries], cache, progress, "queries")
     extract_ms = time_extraction(system.extract_only, timed_photos(dataset) if timed else [])
     system.add(database)
-    known, stranger, timer = [], [], Timer()
+    answers, stranger, timer = [], [], Timer()
     for i, (q, features) in enumerate(zip(dataset.queries, queries, strict=True)):
-        known.append(timer(lambda f=features: system.search(f)))  # type: ignore[misc]
+        if known:
+            answers.append(timer(lambda f=features: system.search(f)))  # type: ignore[misc]
         if strangers:
             stranger.append(system.search(features, same_place(dataset, q)))
         progress(f"{system.name}: search", i + 1, len(queries))
-    return Run(known, stranger, extract_ms, timer.done, system.bytes_per_image(), peak_mb())
+    return Run(answers, stranger, extract_ms, timer.done, system.bytes_per_image(), peak_mb())
 
 
 def peak_mb() -> float:

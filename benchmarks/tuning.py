@@ -91,7 +91,7 @@ def choose(build: Build, dataset: Dataset, cache: FeatureCache, progress: Progre
     best = max(tried, key=lambda t: t.map)
     system = build(dataset)
     best.apply(system)
-    done = run(system, dataset, cache, progress, timed=False)
+    done = run(system, dataset, cache, progress, known=False, timed=False)
     return Tuned(_threshold(done), best.tolerance, best.min_inliers, best.map)
 
 

@@ -109,7 +109,8 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 
 def telling(systems: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """The rows that a plot has room for: of the global rows of one pooling, the plain and the best one."""
-    out, best = {}, {}
+    out: dict[str, Mapping[str, Any]] = {}
+    best: dict[str, str] = {}
     for name, row in systems.items():
         pooling = name.partition(" + ")[0]
         if pooling not in ("MAC", "R-MAC", "GeM") or name == pooling:
@@ -153,7 +154,7 @@ def precision_recall_curves(systems: Mapping[str, Mapping[str, Any]], path: Path
 def _colours() -> list[Any]:
     from matplotlib import colormaps
 
-    return list(colormaps["tab20"].colors)
+    return [colormaps["tab20"](i) for i in range(20)]
 
 
 def reliability_diagram(reliability: Mapping[str, Any], title: str, path: Path) -> Path:

@@ -27,6 +27,7 @@ from delf_edge.sources import (
     open_source,
 )
 from delf_edge.voting import Decision, VoteOptions, Voter
+from tests.rtsp_camera import RtspCamera
 
 BUNDLE = Path(__file__).parent / "fixtures" / "tiny_bundle"
 SURE = {"A": 0.99}
@@ -467,3 +468,34 @@ def test_only_the_region_is_looked_at(places: Recognizer) -> None:
     assert heard(events) == [("appeared", "A")]
     with pytest.raises(OptionError, match="region"):
         CameraOptions(region=(0.6, 0, 0.5, 1))
+
+
+def test_a_network_camera_that_dies_is_reported_and_comes_back(places: Recognizer) -> None:
+    """A real RTSP stream, whose server is closed and opened again."""
+    camera = RtspCamera(scene(0))
+    port, kinds = camera.port, []
+    options = CameraOptions(identify=OPTIONS.identify, gate=GateOptions(refresh=0.5), signal=1.0)
+    with VideoSource(camera.url, patience=60.0) as source:
+        for event in watch(places, source, options):
+            kinds.append(event.kind)
+            if event.kind == "appeared":
+                assert event.landmark == "A"
+                camera.close()
+            elif event.kind == "signal lost":
+                camera = RtspCamera(scene(0), port)
+            if kinds.count("appeared") == 2:
+                break
+    camera.close()
+    assert sorted(kinds) == ["appeared", "appeared", "left", "signal back", "signal lost"]
+    assert kinds[0] == kinds[-1] == "appeared"
+
+
+def test_a_film_that_breaks_off_ends_the_loop(places: Recognizer, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "walk.avi", [scene(0)] * 20)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])  # as after a power cut while it was recorded
+    watcher = Watcher(places, OPTIONS)
+    with VideoFileSource(path) as source:
+        events = list(watch(places, source, watcher=watcher))
+    assert [(event.kind, event.landmark) for event in events] == [("appeared", "A")]
+    assert 2 <= watcher.counts.frames < 20

@@ -50,10 +50,11 @@ from delf_edge.web.metrics import Metrics, resident_bytes
 from delf_edge.web.openapi import document
 
 _LOG = logging.getLogger("delf_edge.web")
+_SCRIPTS = ("app.js", "service.js", "stage.js", "look.js", "teach.js", "places.js")
 _STATIC = {
     "/": ("index.html", "text/html"),
     "/app.css": ("app.css", "text/css"),
-    "/app.js": ("app.js", "text/javascript"),
+    **{f"/{name}": (name, "text/javascript") for name in _SCRIPTS},
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 _STATUS: tuple[tuple[type[Exception], int], ...] = (  # the first that fits
@@ -290,7 +291,7 @@ class Service:
         return JSONResponse(document())
 
     async def static(self, request: Request) -> Response:
-        """The page; four files, each by its own route."""
+        """The page; a few files, each by its own route."""
         name, kind = _STATIC[request.url.path]
         data = importlib.resources.files("delf_edge.web").joinpath("static", name).read_bytes()
         return Response(data, media_type=kind, headers={"cache-control": "no-cache"})

@@ -2,6 +2,7 @@
 #   docker build -t delf-edge .
 #   docker run -p 127.0.0.1:8000:8000 -v places:/data -e DELF_EDGE_TOKEN=... delf-edge
 FROM python:3.12-slim-bookworm AS build
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
@@ -11,9 +12,9 @@ COPY assets assets
 RUN python -m venv /opt/delf-edge && /opt/delf-edge/bin/pip install --no-cache-dir '.[web]'
 
 FROM python:3.12-slim-bookworm
-RUN useradd --system --create-home --home-dir /data delf-edge
+RUN useradd --system --uid 10001 --create-home --home-dir /data delf-edge
 COPY --from=build /opt/delf-edge /opt/delf-edge
-USER delf-edge
+USER 10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000

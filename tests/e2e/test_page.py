@@ -5,8 +5,10 @@ Screenshots go to out/browser: look at them after a change to the page.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -30,6 +32,7 @@ OUT = ROOT / "out" / "browser"
 TOKEN = "only-for-this-test-0"
 LANDMARKS = ("Colosseum", "Mount Rushmore", "Petra", "Taj Mahal", "Brandenburg Gate", "Hawa Mahal")
 FPS, SIZE = 5, (640, 480)
+PATIENCE = 300  # seconds, for busy machines
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
     "--headless",
@@ -71,32 +74,54 @@ def write_film(path: Path) -> None:
                 film.write(b"FRAME\n" + cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420).tobytes())
 
 
+class Service:
+    """`delf-edge serve` as a process, on a port that it keeps when it is started again."""
+
+    def __init__(self, database: Path, prefix: tuple[str, ...] = ()) -> None:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = int(s.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = [*prefix, sys.executable, "-m", "delf_edge.cli", "serve", str(database)]
+        self._command += ["--port", str(self.port)]
+        self.start()
+
+    def start(self) -> None:
+        environment = os.environ | {"DELF_EDGE_TOKEN": TOKEN}
+        self.process = subprocess.Popen(self._command, env=environment, stdout=subprocess.DEVNULL)
+        for _ in range(1200):
+            try:
+                urllib.request.urlopen(f"{self.url}/healthz").close()
+                return
+            except OSError:
+                assert self.process.poll() is None
+                time.sleep(0.1)
+
+    def names(self) -> dict[str, int]:
+        """Landmark -> how many photos it has."""
+        with urllib.request.urlopen(f"{self.url}/v1/landmarks") as response:
+            return {row["name"]: len(row["images"]) for row in json.load(response)["landmarks"]}
+
+    def stop(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(60) == 0
+
+
+def fill(database: Path, names: dict[str, str]) -> Path:
+    """A database of demo photos, each under a name of its own."""
+    with Recognizer.open(database) as places:
+        for folder, landmark in names.items():
+            photo = DEMO / "references" / folder / "photo.webp"
+            places.add(photo, landmark=landmark, name=f"{folder}/photo.webp", thumbnail=True)
+    return database
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A running service with six landmarks."""
-    database = tmp_path_factory.mktemp("kiosk") / "places.db"
-    with Recognizer.open(database) as places:
-        for landmark in LANDMARKS:
-            photo = DEMO / "references" / landmark / "photo.webp"
-            places.add(photo, landmark=landmark, name=f"{landmark}/photo.webp", thumbnail=True)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [sys.executable, "-m", "delf_edge.cli", "serve", str(database), "--port", str(port)]
-    service = subprocess.Popen(command, env=os.environ | {"DELF_EDGE_TOKEN": TOKEN}, stdout=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{url}/healthz").close()
-                break
-            except OSError:
-                assert service.poll() is None
-                time.sleep(0.1)
-        yield url
-    finally:
-        service.terminate()
-        assert service.wait(30) == 0
+    service = Service(fill(tmp_path_factory.mktemp("kiosk") / "places.db", {name: name for name in LANDMARKS}))
+    yield service.url
+    service.stop()
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +142,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def open_page(browser: Any, url: str, screen: str = "1080p", scheme: str = "light") -> Any:
     width, height = SCREENS[screen]
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-    page.set_default_timeout(90_000)
+    page.set_default_timeout(PATIENCE * 1000)
     complaints: list[str] = []
     page.on("pageerror", lambda e: complaints.append(str(e)))
     page.on("console", lambda m: complaints.append(m.text) if "Content Security Policy" in m.text else None)
@@ -135,7 +160,7 @@ def upload(name: str, pixels: np.ndarray) -> dict[str, Any]:
     return {"name": f"{name}.jpg", "mimeType": "image/jpeg", "buffer": encoded(pixels)}
 
 
-def until(page: Any, condition: str, seconds: float = 90) -> None:
+def until(page: Any, condition: str, seconds: float = PATIENCE) -> None:
     """Wait for a condition; Playwright's own waiting evaluates strings in the page, which its CSP forbids."""
     end = time.monotonic() + seconds
     while not page.evaluate(condition):
@@ -156,6 +181,7 @@ def test_a_place_appears_changes_and_leaves_before_the_camera(browser: Any, addr
     until(page, "document.getElementById('answer').dataset.state !== 'present'")
     name_is(page, "Petra")
     until(page, "document.getElementById('answer').dataset.state === 'unknown'")
+    page.screenshot(path=OUT / "unknown_1080p_dark.png")
     page.click("#camera")
     assert page.text_content("#name") == "Show me a place"
     assert page.complaints == []
@@ -223,9 +249,116 @@ def test_every_view_fits_the_screen(browser: Any, address: str, screen: str, sch
         page.screenshot(path=OUT / f"{view}_{screen}_{scheme}.png")
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{view} is too wide"
         small = page.evaluate(
-            "[...document.querySelectorAll('button, .button')].filter(b => b.offsetParent && b.offsetHeight < 40)"
+            "[...document.querySelectorAll('button, .button')].filter(b => b.offsetParent && b.offsetHeight < 44)"
             ".map(b => b.textContent)"
         )
-        assert small == [], "a finger needs 40 pixels"
+        assert small == [], "a finger needs 44 pixels"
     assert page.complaints == []
     page.close()
+
+
+NO_CAMERA = """kind => {
+    navigator.mediaDevices.real ??= navigator.mediaDevices.getUserMedia;
+    navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("", kind));
+}"""
+TROUBLE = "document.getElementById('trouble-words').textContent"
+SEES = "!document.getElementById('video').hidden && document.getElementById('video').videoWidth > 0"
+
+
+def test_an_unplugged_camera_is_told_of_and_starts_by_itself(browser: Any, address: str) -> None:
+    page = open_page(browser, f"{address}/#camera", "360", "dark")  # nobody touches a kiosk after a power cut
+    until(page, SEES)
+    page.evaluate(NO_CAMERA, "NotFoundError")
+    page.evaluate(
+        "const track = document.getElementById('video').srcObject.getVideoTracks()[0];"
+        "track.stop(); track.dispatchEvent(new Event('ended'))"
+    )
+    until(page, f"{TROUBLE}.includes('Plug it in again')")
+    page.screenshot(path=OUT / "unplugged_360_dark.png")
+    until(page, f"{TROUBLE}.includes('No camera was found')")  # it has been tried again
+    page.evaluate("navigator.mediaDevices.getUserMedia = navigator.mediaDevices.real")
+    until(page, SEES)
+    assert page.is_hidden("#trouble")
+    page.evaluate(NO_CAMERA, "NotAllowedError")
+    page.keyboard.press("c")
+    page.keyboard.press("c")
+    until(page, f"{TROUBLE}.includes('may not use the camera')")
+    assert page.complaints == []
+    page.close()
+
+
+def teach(page: Any, landmark: str) -> None:
+    """Three photos and a name are ready to be saved."""
+    capitol = load_image(DEMO / "queries" / "usCapitol.webp").pixels
+    page.keyboard.press("2")
+    page.set_input_files("#files", [upload(str(i), view_of(capitol, 5 * i, 1 + 0.1 * i)) for i in range(3)])
+    until(page, "document.querySelectorAll('#shots .score[data-level]').length === 3")
+    page.fill("#landmark", landmark)
+
+
+def test_a_service_that_is_killed_while_it_is_taught_loses_nothing(browser: Any, tmp_path: Path) -> None:
+    service = Service(fill(tmp_path / "places.db", {"Petra": "Petra"}))
+    page = open_page(browser, f"{service.url}/#token={TOKEN}")
+    assert TOKEN not in page.url
+    teach(page, "US Capitol")
+    page.click("#save")
+    until(page, "document.querySelectorAll('#shots img').length === 2")  # one is acknowledged
+    service.process.send_signal(signal.SIGKILL)
+    service.process.wait()
+    until(page, "document.getElementById('trouble-words').textContent.includes('photos are saved')")
+    page.screenshot(path=OUT / "killed_1080p_light.png")
+    service.start()
+    assert service.names()["US Capitol"] in (1, 2)  # what was sent when it died may be there or not
+    until(page, "!document.getElementById('save').disabled")
+    page.click("#save")
+    until(page, "document.getElementById('saved').textContent.includes('is known now')")
+    assert service.names() == {"Petra": 1, "US Capitol": 3}
+    page.close()
+    service.stop()
+
+
+def test_a_full_disk_is_told_of_and_the_photos_wait(browser: Any, tmp_path: Path) -> None:
+    private = ["unshare", "--mount"]
+    if os.geteuid() != 0 or subprocess.run([*private, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    mount = f'mount -t tmpfs -o size=6m none {tmp_path} && exec "$@"'
+    service = Service(tmp_path / "places.db", prefix=(*private, "sh", "-c", mount, "sh"))
+    inside = ["nsenter", "-t", str(service.process.pid), "-m"]
+    subprocess.run([*inside, "sh", "-c", f"cat /dev/zero > {tmp_path}/ballast"], capture_output=True, check=False)
+    page = open_page(browser, f"{service.url}/#token={TOKEN}", "360", "light")
+    teach(page, "US Capitol")
+    page.click("#save")
+    until(page, f"{TROUBLE}.includes('disk is full')")
+    page.screenshot(path=OUT / "full_360_light.png")
+    assert service.names() == {}
+    subprocess.run([*inside, "rm", f"{tmp_path}/ballast"], check=True)
+    page.click("#save")
+    until(page, "document.getElementById('saved').textContent.includes('is known now')")
+    assert service.names() == {"US Capitol": 3}
+    page.close()
+    service.stop()
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_names_of_any_length_and_direction_fit(browser: Any, tmp_path: Path, screen: str) -> None:
+    names = {
+        "Petra": "البتراء، المدينة الوردية",
+        "Colosseum": "Basilica of the Sacred Heart " * 6,
+        "Taj Mahal": "x" * 200,
+    }
+    service = Service(fill(tmp_path / "places.db", names))
+    page = open_page(browser, service.url, screen, "dark")
+    for number, (folder, name) in enumerate(names.items()):
+        page.set_input_files("#file", [upload("x", view_of(reference(folder), 5, 1.0, (960, 720)))])
+        name_is(page, name)
+        page.wait_for_selector("#known:not([hidden])")
+        page.wait_for_timeout(300)
+        page.screenshot(path=OUT / f"name{number}_{screen}_dark.png")
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), name
+        assert page.evaluate("document.getElementById('stage').clientHeight > 250"), name
+    page.click("nav button[data-view=places]")
+    page.wait_for_selector("#list img")
+    page.screenshot(path=OUT / f"names_{screen}_dark.png")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.close()
+    service.stop()

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -29,7 +30,7 @@ from delf_edge.web.guard import Policy
 from delf_edge.web.hub import Hub, Sessions
 from delf_edge.web.jobs import BusyError, Jobs
 from delf_edge.web.openapi import document
-from delf_edge.web.server import address_of, notify, read_token
+from delf_edge.web.server import _tell_systemd, address_of, notify, read_token
 
 BUNDLE = Path(__file__).parent.parent / "fixtures" / "tiny_bundle"
 STATIC = Path(__file__).parent.parent.parent / "delf_edge" / "web" / "static"
@@ -501,3 +502,30 @@ def test_addresses_and_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         assert notify("READY=1")
         assert listener.recv(100) == b"READY=1"
+
+
+def test_the_watchdog_is_fed_only_while_jobs_come_to_an_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import socket
+
+    async def play(listener: socket.socket) -> None:
+        service = SimpleNamespace(healthy=False)
+        task = asyncio.create_task(_tell_systemd(service))  # type: ignore[arg-type]
+        await asyncio.sleep(0.1)
+        assert listener.recv(100) == b"READY=1"
+        with pytest.raises(BlockingIOError):
+            listener.recv(100)  # stuck: systemd will kill and restart it
+        service.healthy = True
+        while not task.done():
+            try:
+                assert listener.recv(100) == b"WATCHDOG=1"
+                task.cancel()
+            except BlockingIOError:
+                pass
+            await asyncio.sleep(0.01)
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "20000")
+        asyncio.run(play(listener))

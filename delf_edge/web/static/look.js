@@ -14,6 +14,7 @@ const FROZEN = 6000; // milliseconds without a new picture after which a camera 
 export let stream = null;
 let wanted = false; // somebody started it and nobody stopped it
 let starting = null;
+let again = 0; // the timer of the next attempt; there is never more than one
 
 const WHY = {
   NotAllowedError: "The browser may not use the camera. Allow it beside the address, or choose a photo instead.",
@@ -37,7 +38,7 @@ async function open() {
     const secure = e.name !== "NoMediaDevices";
     trouble("camera", !secure ? "Browsers give the camera to pages on the same machine or over HTTPS only. Choose a photo instead."
       : WHY[e.name] ?? "No camera was found. Plug one in; it is tried again. Or choose a photo.");
-    if (secure && e.name !== "NotAllowedError") setTimeout(retry, RETRY);
+    if (secure && e.name !== "NotAllowedError") retryLater();
     else wanted = false;
     return;
   }
@@ -58,12 +59,16 @@ async function open() {
 }
 
 const retry = () => { if (wanted && !stream) startCamera(); };
+function retryLater() {
+  clearTimeout(again);
+  again = setTimeout(retry, RETRY);
+}
 navigator.mediaDevices?.addEventListener("devicechange", retry);
 
 function lost() {
   close();
   trouble("camera", "The camera is gone. Plug it in again: it starts by itself.");
-  setTimeout(retry, RETRY);
+  retryLater();
 }
 
 export function stopCamera() {

@@ -98,7 +98,8 @@ $("enrol").onsubmit = async (event) => {
     $("saved").textContent = `${landmark} is known now (${plural(all, "photo")}). Try it: Look.`;
     $("landmark").value = "";
   } catch (e) {
-    trouble("task", `${done ? `${done} of ${all} photos are saved.` : "Nothing is saved yet."} ${e.message}`);
+    const saved = done ? `${done} of ${all} photos are saved.` : "Nothing is saved yet.";
+    trouble("task", `${saved} ${e.status ? e.message : "The service stopped; save the rest when it answers again."}`);
   }
   saving = false;
   drawShots();

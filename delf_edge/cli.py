@@ -7,119 +7,35 @@ input; 130 interrupted. Heavy modules are imported inside the commands, so that 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from delf_edge.errors import DelfEdgeError, OptionError
+from delf_edge.terminal import (
+    BAD_INPUT,
+    FOUND,
+    UNKNOWN,
+    BundleOption,
+    Database,
+    JsonOption,
+    PacksOption,
+    Photo,
+    PresetOption,
+    ThreadsOption,
+    app,
+)
+from delf_edge.terminal import command as _command
+from delf_edge.terminal import error_json as _error_json
+from delf_edge.terminal import open_database as _open
+from delf_edge.terminal import print_json as _print_json
+from delf_edge.terminal import progress as _progress
+from delf_edge.terminal import say as _say
 
 if TYPE_CHECKING:
-    from delf_edge.recognizer import Recognizer
     from delf_edge.types import Answer
-
-FOUND, UNKNOWN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-
-app = typer.Typer(
-    name="delf-edge",
-    help="Recognise places offline: a photo goes in, the landmark it shows comes out, "
-    "with the matched points as proof.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
-Database = Annotated[Path, typer.Argument(metavar="DB", help="The database, one file.", show_default=False)]
-Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="The photo.", show_default=False)]
-BundleOption = Annotated[
-    Path | None,
-    typer.Option("--bundle", metavar="DIR", help="Model bundle, instead of the built-in one.", show_default=False),
-]
-PresetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--preset",
-        metavar="NAME",
-        help="Extraction preset of the bundle, instead of its default.",
-        show_default=False,
-    ),
-]
-ThreadsOption = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads of the network.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-
-
-class _Step(Protocol):
-    """Moves the progress bar on by one, and prints a line above it."""
-
-    def __call__(self, complaint: str | None = None) -> None: ...
-
-
-def _say(line: str) -> None:
-    """One line on stderr."""
-    typer.echo(line, err=True)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    """One JSON object on stdout; NaN is no JSON, so it becomes an error rather than bad output."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False, default=str))
-
-
-def _command(name: str) -> Callable[[Callable[..., int]], Callable[..., None]]:
-    """Register a command that returns its exit code; errors become one line on stderr and exit code 2."""
-
-    def register(body: Callable[..., int]) -> Callable[..., None]:
-        @functools.wraps(body)
-        def run(*args: Any, **kwargs: Any) -> None:
-            try:
-                code = body(*args, **kwargs)
-            except KeyboardInterrupt:
-                _say("interrupted; what was stored is safe, and the same command goes on from there")
-                code = INTERRUPTED
-            except (DelfEdgeError, OSError) as e:
-                _say(f"delf-edge: {e}")
-                if kwargs["as_json"]:
-                    _print_json({"error": _error_json(e)})
-                code = BAD_INPUT
-            raise typer.Exit(code)
-
-        app.command(name)(run)
-        return run
-
-    return register
-
-
-def _error_json(e: BaseException) -> dict[str, str]:
-    return {"type": type(e).__name__, "message": str(e)}
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[_Step]:
-    """A progress bar on stderr, shown when that is a terminal; complaints are printed in any case."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, soft_wrap=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal or total < 2) as bar:
-        task = bar.add_task(what, total=total)
-
-        def step(complaint: str | None = None) -> None:
-            if complaint is not None:
-                console.print(complaint, markup=False, highlight=False)
-            bar.advance(task)
-
-        yield step
-
-
-def _open(database: Path, bundle: Path | None, preset: str | None, threads: int, *, read_only: bool) -> Recognizer:
-    from delf_edge.recognizer import Recognizer
-
-    return Recognizer.open(database, bundle=bundle, preset=preset, num_threads=threads, read_only=read_only)
 
 
 def _match_json(answer: Answer) -> list[dict[str, Any]]:
@@ -232,6 +148,7 @@ def identify(
     bundle: BundleOption = None,
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
+    packs: PacksOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Name the place that each photo shows.
@@ -240,7 +157,10 @@ def identify(
     """
     rows: list[dict[str, Any]] = []
     code = FOUND
-    with _open(database, bundle, preset, threads, read_only=True) as places, _progress("looking", len(photos)) as step:
+    with (
+        _open(database, bundle, preset, threads, read_only=True, packs=packs) as places,
+        _progress("looking", len(photos)) as step,
+    ):
         for photo in photos:
             try:
                 answer = places.identify(photo, top=top)
@@ -271,6 +191,7 @@ def explain(
     bundle: BundleOption = None,
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
+    packs: PacksOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Draw the proof of an answer.
@@ -278,7 +199,7 @@ def explain(
     Both photos, a line for each inlier, and the outline of the place that was found. An unknown photo is drawn with
     the best candidate, and the exit code is 1.
     """
-    with _open(database, bundle, preset, threads, read_only=True) as places:
+    with _open(database, bundle, preset, threads, read_only=True, packs=packs) as places:
         explanation = places.explain(photo)
     from delf_edge.explain import draw, save_picture
 
@@ -502,6 +423,7 @@ def serve(
     bundle: BundleOption = None,
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
+    packs: PacksOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Serve the kiosk page and its service, until it is stopped.
@@ -519,7 +441,7 @@ def serve(
     token, is_new = read_token(token_file)
     names = frozenset(name.lower() for name in [host, *(allow_host or [])])
     policy = Policy(token, names, loopback_only=is_loopback(host))
-    with _open(database, bundle, preset, threads, read_only=read_only) as places:
+    with _open(database, bundle, preset, threads, read_only=read_only, packs=packs) as places:
         url = address_of(host, port, token if is_new and not read_only else None)
         if as_json:
             _print_json({"database": str(database), "url": url, "read_only": read_only})
@@ -548,6 +470,9 @@ def doctor(bundle: BundleOption = None, threads: ThreadsOption = 1, as_json: Jso
         for check in report.checks:
             typer.echo(f"{'ok' if check.passed else 'FAILED'}: {check.name}: {check.detail}")
     return FOUND if report.passed else UNKNOWN
+
+
+import delf_edge.shipping_commands  # noqa: E402, F401  (its commands come after these)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -38,6 +38,7 @@ from delf_edge.errors import (
     StoreError,
     StoreFullError,
 )
+from delf_edge.files import sync_path
 
 Value = int | float | str | bytes | None
 
@@ -301,12 +302,3 @@ def copy_database(source: sqlite3.Connection, target: Path, finish: Callable[[sq
     finally:
         for leftover in (partial, Path(f"{partial}-journal"), Path(f"{partial}-wal"), Path(f"{partial}-shm")):
             leftover.unlink(missing_ok=True)
-
-
-def sync_path(path: Path) -> None:
-    """fsync of a file or a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,6 +18,11 @@
     │   ├── StoreBusyError           another process holds the write lock
     │   ├── StoreFullError           no space is left on the device
     │   └── ReadOnlyError            the medium or the opening mode forbids writing
+    ├── PackError                    a pack cannot be used
+    │   └── PackIntegrityError       its bytes, or those of its manifest, are not what they were made as
+    ├── UpdateError                  an update could not be had; what is installed stays in use
+    │   └── UpdateRefusedError       it is tampered with, older, expired, signed by somebody else, or failed its test
+    ├── BuildError                   a distributed build cannot go on
     ├── NotFoundError                no such image or landmark (also KeyError)
     └── OptionError                  an option has a value outside its range (also ValueError)
 
@@ -89,6 +94,26 @@ class StoreFullError(StoreError):
 
 class ReadOnlyError(StoreError):
     """The database is open read-only, or it lies on read-only media."""
+
+
+class PackError(DelfEdgeError):
+    """A pack cannot be used."""
+
+
+class PackIntegrityError(PackError):
+    """A pack's bytes, or those of its manifest, are not what they were made as."""
+
+
+class UpdateError(DelfEdgeError):
+    """An update could not be had; what is installed stays in use."""
+
+
+class UpdateRefusedError(UpdateError):
+    """An update is tampered with, older, expired, signed by somebody else, or failed its self-test."""
+
+
+class BuildError(DelfEdgeError):
+    """A distributed build cannot go on."""
 
 
 class NotFoundError(DelfEdgeError, KeyError):

@@ -1,4 +1,4 @@
-"""Where the camera stands: landmarks with coordinates that are too far away are not asked for."""
+"""Parts of the Earth: what a camera can see from where it stands, and what goes into a pack."""
 
 from __future__ import annotations
 
@@ -32,6 +32,32 @@ class Near:
         if latitude is None or longitude is None:
             return True
         return distance(self.latitude, self.longitude, latitude, longitude) <= self.radius
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A part of the Earth between two parallels and two meridians.
+
+    Attributes:
+        south, west, north, east: degrees (WGS 84). West may be larger than east: then it lies across 180 degrees.
+    """
+
+    south: float
+    west: float
+    north: float
+    east: float
+
+    def __post_init__(self) -> None:
+        if not (-90 <= self.south <= self.north <= 90 and abs(self.west) <= 180 and abs(self.east) <= 180):
+            raise OptionError(f"{self}: give south, west, north, east in degrees, south not above north")
+
+    def holds(self, latitude: float | None, longitude: float | None) -> bool:
+        """Whether a place lies inside; one without coordinates does not."""
+        if latitude is None or longitude is None or not self.south <= latitude <= self.north:
+            return False
+        if self.west <= self.east:
+            return self.west <= longitude <= self.east
+        return longitude >= self.west or longitude <= self.east
 
 
 def distance(latitude: float, longitude: float, latitude2: float, longitude2: float) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +30,9 @@ from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionErr
 from delf_edge.features import Extractor, clock, extract_options, l2_normalise
 from delf_edge.images import ChannelOrder, PhotoSource, content_hash, load_image, make_thumbnail, read_photo
 from delf_edge.index_file import index_path
+from delf_edge.installed import open_packs
 from delf_edge.position import Near
+from delf_edge.shelf import Shelf
 from delf_edge.store import NewImage, Problem, Store, StoredImage, StoreInfo
 from delf_edge.types import Answer, BoolArray, Candidate, Codes, Features, Float32Array, Image, Match, Verification
 from delf_edge.verification import VerifyOptions, outside_hull, verify
@@ -128,16 +131,25 @@ class Recognizer:
     Attributes:
         bundle: the loaded model.
         store: the database file.
+        shelf: the database and the packs beside it, read as one.
     """
 
-    def __init__(self, store: Store, bundle: Bundle, *, preset: str | None = None, num_threads: int = 1) -> None:
+    def __init__(
+        self,
+        store: Store,
+        bundle: Bundle,
+        *,
+        preset: str | None = None,
+        num_threads: int = 1,
+        packs: Sequence[Store] = (),
+    ) -> None:
         """Use `Recognizer.open`."""
-        self.store, self.bundle = store, bundle
+        self.store, self.bundle, self.shelf = store, bundle, Shelf(store, packs)
         self._extractor = Extractor(bundle, num_threads=num_threads)
         self._extract_options = extract_options(bundle, preset)
         self._calibration = Calibration.from_mapping(bundle.calibration)
         self._coarse = CoarseIndex(bundle.codebook.centroids)
-        self._index = CandidateIndex.from_store(store, index_path(store.path), store)
+        self._index = CandidateIndex.from_store(self.shelf, index_path(store.path), store)
 
     @classmethod
     def open(
@@ -148,6 +160,7 @@ class Recognizer:
         preset: str | None = None,
         read_only: bool = False,
         num_threads: int = 1,
+        packs: Sequence[str | os.PathLike[str]] = (),
     ) -> Self:
         """Open a database, creating it if need be.
 
@@ -157,20 +170,29 @@ class Recognizer:
             preset: extraction preset of the bundle, such as "fast" or "balanced"; default: the bundle's own.
             read_only: never write to the database; the file must exist.
             num_threads: threads of the network.
+            packs: read-only packs to search as well; a folder stands for the packs that `delf-edge update` installed
+                there. Their bytes are compared with their manifests.
 
         Raises:
             BundleError: the bundle is damaged or unknown to this SDK.
             StoreError: the file is damaged, locked, newer, or was made with another bundle.
+            PackError: a pack is absent, or not what its manifest says.
             OptionError: there is no such preset.
         """
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle or default_bundle_path())
         layout = CodeLayout.of(loaded.codebook)
-        store = Store.open(path, bundle_id=loaded.id, layout=layout, mode="ro" if read_only else "rw")
-        try:
-            return cls(store, loaded, preset=preset, num_threads=num_threads)
-        except BaseException:
-            store.close()
-            raise
+        with ExitStack() as opened:  # closed again where something fails
+            store = opened.enter_context(
+                Store.open(path, bundle_id=loaded.id, layout=layout, mode="ro" if read_only else "rw")
+            )
+            beside = [
+                opened.enter_context(pack)
+                for place in packs
+                for pack in open_packs(place, bundle_id=loaded.id, layout=layout)
+            ]
+            recognizer = cls(store, loaded, preset=preset, num_threads=num_threads, packs=beside)
+            opened.pop_all()
+            return recognizer
 
     def __enter__(self) -> Self:
         return self
@@ -179,8 +201,8 @@ class Recognizer:
         self.close()
 
     def close(self) -> None:
-        """Close the database; closing twice is fine."""
-        self.store.close()
+        """Close the database and its packs; closing twice is fine."""
+        self.shelf.close()
 
     # ------------------------------------------------------------------ changing
 
@@ -273,7 +295,7 @@ class Recognizer:
         """Remove an image by name or id; returns its id.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is none in the database; images of packs cannot be removed.
         """
         name = image if isinstance(image, str) else self.store.image(image).name
         return self.store.remove(name)[0]
@@ -401,8 +423,8 @@ class Recognizer:
 
     def _explanation(self, answer: Answer, image: Image, features: Features) -> Explanation:
         proof = answer.verification
-        codes = None if proof is None else self.store.codes([proof.image_id]).get(proof.image_id)
-        stored = None if proof is None else self.store.images_by_id([proof.image_id])
+        codes = None if proof is None else self.shelf.codes([proof.image_id]).get(proof.image_id)
+        stored = None if proof is None else self.shelf.images_by_id([proof.image_id])
         if proof is None or codes is None or not stored:
             nowhere = np.zeros((0, 2), np.float32)
             return Explanation(answer, image, nowhere, nowhere, None)
@@ -434,7 +456,7 @@ class Recognizer:
     def rank(self, features: Features, top_k: int = 100, *, options: IdentifyOptions | None = None) -> list[Match]:
         """As `search`, for features that were extracted before."""
         options = options or IdentifyOptions()
-        self._index.refresh(self.store)
+        self._index.refresh(self.shelf)
         candidates = self._candidates(features, options, top_k)
         checked = {c.image_id: v for c, v in self._verify(features, candidates[: options.verify], options)}
         return self._matches(features, self._expanded(features, candidates, checked), checked)[:top_k]
@@ -462,7 +484,7 @@ class Recognizer:
         """Answer for features; `timings` holds what extracting them took."""
         began = time.perf_counter() - sum(timings.values()) / 1000
         with clock(timings, "refresh"):
-            self._index.refresh(self.store)
+            self._index.refresh(self.shelf)
         with clock(timings, "candidates"):
             candidates = self._candidates(features, options, options.search.top)
         checked: dict[int, Verification] = {}
@@ -494,9 +516,9 @@ class Recognizer:
         """Ids of the images that `near` and `without` rule out."""
         landmarks = set(options.without)
         if options.near is not None:
-            places = self.store.landmarks()
+            places = self.shelf.landmarks()
             landmarks |= {p.name for p in places if not options.near.holds(p.latitude, p.longitude)}
-        return [image_id for landmark in sorted(landmarks) for image_id in self.store.image_ids(landmark)]
+        return [image_id for landmark in sorted(landmarks) for image_id in self.shelf.image_ids(landmark)]
 
     def _verify(
         self, features: Features, candidates: Sequence[Candidate], options: IdentifyOptions
@@ -505,7 +527,7 @@ class Recognizer:
         codes: dict[int, Codes] = {}
         for i, candidate in enumerate(candidates):
             if i % _READ_AHEAD == 0:  # the answer is often certain after a few: do not read them all
-                codes = self.store.codes([c.image_id for c in candidates[i : i + _READ_AHEAD]])
+                codes = self.shelf.codes([c.image_id for c in candidates[i : i + _READ_AHEAD]])
             stored = codes.get(candidate.image_id)
             if stored is None:
                 continue
@@ -575,7 +597,7 @@ class Recognizer:
         """Add the landmarks of images to what is known; None for an image that is gone or damaged."""
         wanted = [i for i in image_ids if i not in landmarks]
         landmarks.update(dict.fromkeys(wanted))
-        landmarks.update((row.image_id, row.landmark) for row in self.store.images_by_id(wanted))
+        landmarks.update((row.image_id, row.landmark) for row in self.shelf.images_by_id(wanted))
 
     def _matches(
         self,
@@ -596,7 +618,7 @@ class Recognizer:
         best: dict[str, float] = {}
         for i in range(0, len(scored), max(1, step)):
             part = scored[i : i + step]
-            rows = {row.image_id: row for row in self.store.images_by_id([c.image_id for _, c in part])}
+            rows = {row.image_id: row for row in self.shelf.images_by_id([c.image_id for _, c in part])}
             found += [(score, c, rows[c.image_id]) for score, c in part if c.image_id in rows]
             for score, _, row in found[-len(part) :]:
                 best.setdefault(row.landmark, score)

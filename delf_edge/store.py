@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -47,6 +47,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {  # the first one is the key; `crc32` fo
     "thumbnails": ("image_id", "jpeg"),
     "tombstones": ("image_id", "content_hash", "revision"),
 }
+TABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(_COLUMNS)  # what `Store.rows` gives, column by column
 _CHUNK = 500
 Row = tuple[Any, ...]
 _WAL_HIGH = 8 << 20  # bytes of log that make a writer insist on a checkpoint
@@ -718,6 +719,47 @@ class Store:
             sequence = "landmarks" if table == "landmarks" else "images"
             (last,) = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (sequence,)).fetchone()
             return list(range(1, last + 1))
+
+    # ------------------------------------------------------------------ whole rows: packs, deltas, shards
+
+    def keys(self, table: str) -> list[Value]:
+        """All keys of a table of `TABLES`, ascending."""
+        return self._keys(table)
+
+    def rows(self, table: str, keys: Sequence[Value] | None = None) -> Iterator[Row]:
+        """Rows as they are stored, without checksum, columns as in `TABLES`; damaged ones are skipped and noted.
+
+        Args:
+            table: a table of `TABLES`.
+            keys: which rows, None for all; ascending within each 500 keys.
+        """
+        yield from self._rows(table, self._keys(table) if keys is None else keys)
+
+    def contents(self) -> dict[int, bytes]:
+        """The content hash of every image by id, without looking at checksums."""
+        with self._read() as db:
+            return dict(db.execute("SELECT id, content_hash FROM images ORDER BY id").fetchall())
+
+    def write_rows(self, put: Mapping[str, Iterable[Row]], delete: Mapping[str, Iterable[Value]] | None = None) -> None:
+        """Delete rows by key and put whole rows, ids and revisions included, in one transaction.
+
+        What belongs together (an image, its codes, its landmark) must be together when it ends.
+
+        Args:
+            put: table -> rows in the columns of `TABLES`; they replace those of the same key.
+            delete: table -> keys that go first; absent ones are ignored.
+
+        Raises:
+            StoreError: the rows contradict each other or what is stored; nothing was changed.
+        """
+        with self._write() as db:
+            db.execute("PRAGMA defer_foreign_keys=1")
+            for table in reversed(_COLUMNS):
+                keys = [(key,) for key in (delete or {}).get(table, ())]
+                db.executemany(f"DELETE FROM {table} WHERE {_COLUMNS[table][0]} = ?", keys)
+            for table in _COLUMNS:
+                for row in put.get(table, ()):
+                    _put(db, table, row)
 
     # ------------------------------------------------------------------ whole file
 

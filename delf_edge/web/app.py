@@ -155,7 +155,7 @@ class Service:
         return JSONResponse(await self.jobs.run(self._landmarks))
 
     def _landmarks(self) -> dict[str, Any]:
-        store = self.places.store
+        store = self.places.shelf
         images: dict[str, list[dict[str, Any]]] = {}
         for image in store.images():
             facts = {"id": image.image_id, "name": image.name, "width": image.size[0], "height": image.size[1]}
@@ -169,7 +169,7 @@ class Service:
             }
             for landmark in store.landmarks()
         ]
-        return {"landmarks": rows, "read_only": not store.writable}
+        return {"landmarks": rows, "read_only": not self.places.store.writable}
 
     async def thumbnail(self, request: Request) -> Response:
         """GET /v1/images/{id}/thumbnail."""
@@ -179,7 +179,7 @@ class Service:
 
     def _thumbnail(self, image_id: int) -> bytes:
         """The stored one, or one of the indexed file, if that is still the very same photo."""
-        store = self.places.store
+        store = self.places.shelf
         jpeg = store.thumbnail(image_id)
         if jpeg is not None:
             return jpeg

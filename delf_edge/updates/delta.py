@@ -1,0 +1,179 @@
+"""What changed between two versions of a pack, as a small database of its own.
+
+A delta is a sealed database (`database.py`) with the rows of every image that was added or changed and their
+landmarks, and a tombstone for every image that is gone; its `meta` holds besides::
+
+    delta_from, delta_to     `content_sha256` of the versions it leads from and to
+    delta_landmarks          ids of the landmarks that are gone, JSON
+    delta_revision           revision of the new version
+
+It travels compressed by zlib. Whether the result is right is decided by the digest of its content, not by the delta.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from delf_edge.cutting import content_digest, copy_images, describe
+from delf_edge.errors import PackError, PackIntegrityError, StoreError
+from delf_edge.files import remove_database, sync_path
+from delf_edge.packs import PackManifest, manifest_path
+from delf_edge.store import Row, Store
+
+_IMAGE_TABLES = ("images", "codes", "thumbnails")
+_CHUNK = 500
+_READ = 1 << 20
+
+
+def make_delta(old: Path, new: Path, target: Path) -> int:
+    """Write the delta from one version of a pack to another.
+
+    Args:
+        old, new: the files of the two versions; the same bundle.
+        target: where to put it.
+
+    Returns:
+        Bytes of the database inside.
+
+    Raises:
+        PackError: the versions are of different bundles.
+        CorruptRowError, StoreError: one of them is damaged, or the delta cannot be written.
+    """
+    inside = target.with_name(f".{target.name}.{os.getpid()}.rows.partial")
+    try:
+        with Store.open(old, mode="ro") as a, Store.open(new, mode="ro") as b:
+            if (a.bundle_id, a.layout) != (b.bundle_id, b.layout):
+                raise PackError(f"{old} and {new} are of bundles {a.bundle_id} and {b.bundle_id}: no delta leads there")
+            changed, gone, landmarks, places = _compare(a, b)
+            facts = {
+                "delta_from": content_digest(a),
+                "delta_to": content_digest(b),
+                "delta_landmarks": json.dumps(gone),
+                "delta_revision": str(b.revision()),
+                "uuid": b.uuid,
+                "created_at": "0.000",
+            }
+            with Store.open(inside, bundle_id=b.bundle_id, layout=b.layout) as delta:
+                copy_images(b, delta, changed)
+                removed = [(i, b"", b.revision()) for i in landmarks]
+                delta.write_rows({"landmarks": places, "tombstones": removed, "meta": list(facts.items())})
+                delta.seal()
+        data = inside.read_bytes()
+        target.write_bytes(zlib.compress(data, 9))
+        return len(data)
+    finally:
+        remove_database(inside)
+
+
+def _compare(a: Store, b: Store) -> tuple[list[int], list[int], list[int], list[Row]]:
+    """Ids of images to write, ids of landmarks and of images that are gone, and changed rows of landmarks."""
+    changed: set[int] = set()
+    keys = {table: (set(a.keys(table)), set(b.keys(table))) for table in (*_IMAGE_TABLES, "landmarks")}
+    for table in _IMAGE_TABLES:
+        before, after = keys[table]
+        changed |= {int(k) for k in before ^ after if k in keys["images"][1] and isinstance(k, int)}
+        changed |= {int(row[0]) for row in _different(a, b, table, sorted(before & after, key=_number))}
+    before, after = keys["landmarks"]
+    places = list(_different(a, b, "landmarks", sorted(before & after, key=_number)))
+    places += b.rows("landmarks", sorted(after - before, key=_number))
+    gone = sorted(map(_number, before - after))
+    removed = sorted(map(_number, keys["images"][0] - keys["images"][1]))
+    return sorted(changed), gone, removed, places
+
+
+def _number(key: object) -> int:
+    assert isinstance(key, int)  # of these tables
+    return key
+
+
+def _different(a: Store, b: Store, table: str, keys: list[object]) -> Iterator[Row]:
+    """The rows of `b` that are not the same in `a`."""
+    for i in range(0, len(keys), _CHUNK):
+        chunk = [_number(key) for key in keys[i : i + _CHUNK]]
+        before = {row[0]: row for row in a.rows(table, chunk)}
+        yield from (row for row in b.rows(table, chunk) if row != before.get(row[0]))
+
+
+def apply_delta(base: Path, delta: Path, target: Path, wanted: PackManifest, limit: int) -> PackManifest:
+    """Make the new version of a pack out of the old one and a delta.
+
+    Args:
+        base: file of the old version; it stays as it is.
+        delta: the compressed delta.
+        target: file of the new version, with a manifest of its own: its content is what `wanted` says, its bytes
+            depend on this machine's SQLite.
+        wanted: manifest of the new version, from the signed channel.
+        limit: bytes that the delta may have when it is decompressed.
+
+    Returns:
+        The manifest of `target`.
+
+    Raises:
+        PackIntegrityError: the delta is damaged, is for another version, or does not lead to what is wanted.
+        StoreError: something cannot be read or written.
+    """
+    inside = target.with_name(f".{target.name}.{os.getpid()}.rows.partial")
+    try:
+        _decompress(delta, inside, limit)
+        with Store.open(base, mode="ro") as old, Store.open(inside, mode="ro") as changes:
+            if (changes.bundle_id, changes.layout) != (old.bundle_id, old.layout):
+                raise PackIntegrityError(f"{delta}: of bundle {changes.bundle_id}, the pack is of {old.bundle_id}")
+            facts = {str(row[0]): str(row[1]) for row in changes.rows("meta")}
+            if facts.get("delta_to") != wanted.content_sha256:
+                raise PackIntegrityError(f"{delta}: leads to another version than {wanted.name} {wanted.version}")
+            old.snapshot(target, overwrite=True)
+            with Store.open(target) as new:
+                _merge(changes, new, facts)
+                new.seal()
+        made = describe(target, name=wanted.name, version=wanted.version, selection=wanted.selection)
+        same = dataclasses.replace(made, bytes=wanted.bytes, sha256=wanted.sha256, schema_version=wanted.schema_version)
+        if same != wanted:
+            raise PackIntegrityError(f"{delta}: does not lead to {wanted.name} version {wanted.version}")
+        sync_path(target)
+        made.write(manifest_path(target))
+        return made
+    except (ValueError, KeyError, zlib.error) as e:
+        remove_database(target)
+        raise PackIntegrityError(f"{delta}: damaged ({e}); the whole pack is needed") from e
+    except (PackError, StoreError):
+        remove_database(target)
+        raise
+    finally:
+        remove_database(inside)
+
+
+def _merge(changes: Store, new: Store, facts: dict[str, str]) -> None:
+    images = [_number(key) for key in changes.keys("images")]
+    removed = [_number(key) for key in changes.keys("tombstones")]
+    landmarks = [_number(key) for key in json.loads(facts["delta_landmarks"])]
+    put: dict[str, list[Row]] = {table: list(changes.rows(table)) for table in ("landmarks", *_IMAGE_TABLES)}
+    put["meta"] = [("revision", str(int(facts["delta_revision"]) - 1))]  # sealing is one more
+    if changes.damaged:
+        raise PackIntegrityError(f"{changes.path}: {next(iter(changes.damaged.values()))}")
+    # An image that changed goes first: another one may have taken its name or its photo.
+    gone = [*images, *removed]
+    new.write_rows(put, {**dict.fromkeys(_IMAGE_TABLES, gone), "landmarks": landmarks})
+
+
+def _decompress(source: Path, target: Path, limit: int) -> None:
+    """Unpack a delta without trusting it to be small."""
+    stream = zlib.decompressobj()
+    total = 0
+    with source.open("rb") as file, target.open("wb") as out:
+        for block in iter(lambda: file.read(_READ), b""):
+            total += _write(out, stream.decompress(block, limit - total + 1))
+            if total > limit:
+                raise ValueError(f"more than the {limit} bytes it should have")
+    if not stream.eof or stream.unused_data or total != limit:
+        raise ValueError(f"{total} bytes, it should have {limit}")
+
+
+def _write(out: BinaryIO, data: bytes) -> int:
+    out.write(data)
+    return len(data)

@@ -1,0 +1,87 @@
+"""Files of a channel: from a folder, a web server, or any URL that fsspec knows. The only door to the network."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote, unquote, urlsplit
+
+from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError
+from tuf.ngclient.fetcher import FetcherInterface
+from tuf.ngclient.urllib3_fetcher import Urllib3Fetcher
+
+from delf_edge.errors import UpdateError
+
+_BLOCK = 1 << 16
+
+
+def as_url(source: str) -> str:
+    """The URL of a folder, or the URL that was given."""
+    if "://" in source:
+        return source.rstrip("/")
+    return "file://" + quote(str(Path(source).resolve()))
+
+
+class Fetcher(FetcherInterface):
+    """Reads files and counts their bytes.
+
+    Args:
+        scratch: folder for what is being read: a device's /tmp may be small.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self.n_bytes = 0
+        self._web = Urllib3Fetcher(app_user_agent="delf-edge")
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        for block in self._blocks(url):
+            self.n_bytes += len(block)
+            yield block
+
+    def _blocks(self, url: str) -> Iterator[bytes]:
+        scheme = urlsplit(url).scheme
+        if scheme in ("http", "https"):
+            return self._web.fetch(url)
+        return _read(Path(unquote(urlsplit(url).path)) if scheme == "file" else url)
+
+    @contextmanager
+    def download_file(self, url: str, max_length: int) -> Iterator[IO[bytes]]:
+        """As the method it replaces, with its temporary file in `scratch`."""
+        with tempfile.TemporaryFile(dir=self.scratch) as file:
+            n = 0
+            try:
+                for block in self.fetch(url):
+                    n += len(block)
+                    if n > max_length:
+                        raise DownloadLengthMismatchError(f"{url}: more than the {max_length} bytes it should have")
+                    file.write(block)
+            except (DownloadError, OSError):
+                raise
+            except Exception as e:  # whatever a file system of fsspec raises
+                raise DownloadError(f"{url}: {e}") from e
+            file.seek(0)
+            yield file
+
+
+def _read(place: Path | str) -> Iterator[bytes]:
+    try:
+        with _open(place) as file:
+            yield from iter(lambda: file.read(_BLOCK), b"")
+    except FileNotFoundError as e:
+        raise DownloadHTTPError(f"{place}: no such file", 404) from e
+    except OSError as e:
+        raise DownloadError(f"{place}: {e}") from e
+
+
+def _open(place: Path | str) -> IO[bytes]:
+    if isinstance(place, Path):
+        return place.open("rb")
+    try:
+        import fsspec
+    except ImportError as e:
+        raise UpdateError(f"{place}: needs fsspec; python -m pip install 'delf-edge[build]'") from e
+    return fsspec.open(place, "rb").open()  # type: ignore[no-any-return]

@@ -80,7 +80,7 @@ class ServiceOptions:
         workers: photos worked on at the same time.
         queue: photos that may wait; the next one gets 503.
         uploads: bodies that may arrive at the same time, which bounds the memory they take; the next one gets 503.
-        timeout: seconds after which a request gets 503 instead of its answer.
+        timeout: seconds that a photo waits for its turn, and again as many that the work on it may take; then 503.
         max_pixels: a photo with more gets 413.
         camera: how frames of a session are watched.
     """

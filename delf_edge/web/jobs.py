@@ -32,9 +32,12 @@ class Jobs:
     async def run(self, job: Callable[[], T]) -> T:
         """The result of a job.
 
+        A job that has begun gets the timeout once more: on a slow or busy machine every job would otherwise use up
+        its time in the queue and be given up half done, and nobody would get an answer.
+
         Raises:
-            BusyError: no room, or no result within the timeout. A job that is running goes on; its place in the
-                queue is free only when it has ended, so that slow jobs cannot pile up.
+            BusyError: no room, not begun within the timeout, or not ended within another one. A job that is running
+                goes on; its place in the queue is free only when it has ended, so that slow jobs cannot pile up.
         """
         if self.pending >= self._capacity:
             self.refused += 1
@@ -44,11 +47,17 @@ class Jobs:
         future = self._pool.submit(job)
         self._running[future] = time.monotonic()
         future.add_done_callback(lambda f: loop.call_soon_threadsafe(self._done, f))
+        answer = asyncio.wrap_future(future)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), self._timeout)
-        except TimeoutError:
-            self.refused += 1
-            raise BusyError(f"no answer within {self._timeout:.0f} s; try again in a moment") from None
+            for _ in ("waiting", "running"):
+                if (await asyncio.wait([answer], timeout=self._timeout))[0]:
+                    return answer.result()
+                if not future.running():
+                    break
+        finally:
+            answer.cancel()  # what has not begun never will
+        self.refused += 1
+        raise BusyError(f"no answer within {self._timeout:.0f} s; try again in a moment")
 
     def _done(self, future: Future[Any]) -> None:
         self.pending -= 1

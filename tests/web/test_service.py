@@ -471,6 +471,26 @@ def test_a_job_that_takes_too_long_keeps_its_place_until_it_ends() -> None:
     asyncio.run(play())
 
 
+def test_a_job_that_has_begun_is_not_given_up_half_done() -> None:
+    async def play() -> None:
+        jobs = Jobs(workers=1, queue=2, timeout=0.2)
+        go = threading.Event()
+        ran: list[str] = []
+        first = asyncio.create_task(jobs.run(lambda: (go.wait(30), ran.append("first"))[0]))
+        await asyncio.sleep(0.01)
+        second = asyncio.create_task(jobs.run(lambda: ran.append("second")))
+        with pytest.raises(BusyError, match="no answer"):
+            await second  # it has not begun
+        go.set()
+        assert await first is True  # it had
+        while jobs.pending:
+            await asyncio.sleep(0.01)
+        assert (ran, jobs.refused) == (["first"], 1)
+        jobs.close()
+
+    asyncio.run(play())
+
+
 def test_the_token_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DELF_EDGE_TOKEN", raising=False)
     made, is_new = read_token(None)

@@ -86,7 +86,7 @@ function close() {
   clearAnswer();
 }
 
-export const toggleCamera = () => (stream || wanted ? stopCamera() : startCamera());
+export const toggleCamera = () => (stream ? stopCamera() : startCamera());
 $("camera").onclick = toggleCamera;
 
 function keepAwake() {

@@ -150,8 +150,9 @@ def fit_expansion(dataset: Dataset, known: Sequence[Evidence], ranking: Calibrat
 def first_answers(dataset: Dataset, evidence: Sequence[Evidence], calibration: Calibration) -> tuple[Floats, Floats]:
     """(Q, 2) score and margin of each query's first answer, and (Q,) its inliers."""
     rows, inliers = [], []
+    alone = replace(calibration, expansion=0, support=0)  # probabilities speak of an image's own evidence
     for e in evidence:
-        score = e.score(calibration)
+        score = e.score(alone)
         first, second = best_two_places(score, dataset.places)
         rows.append([first, first - (second if np.isfinite(second) else 0.0)])
         inliers.append(e.inliers[int(np.argmax(score))])

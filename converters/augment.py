@@ -1,4 +1,4 @@
-"""Training views: geometric crops with a known homography, and what phone and kiosk cameras do to a photo."""
+"""Training views: geometric crops with a known homography, and what light, phone and kiosk cameras do to a photo."""
 
 from __future__ import annotations
 
@@ -95,6 +95,36 @@ def warp(photo: UInt8Array, homography: Float64Array, size: int) -> UInt8Array:
         photo, homography, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
     return np.asarray(crop, np.uint8)
+
+
+def relight(rng: np.random.Generator, crop: UInt8Array, other: UInt8Array) -> UInt8Array:
+    """The same surface under another light: the colours of another photo, side light, night.
+
+    Args:
+        rng: the source of chance.
+        crop: uint8 (S, S, 3), RGB.
+        other: uint8 (H, W, 3), a photo whose mean and spread of colour may be taken over (Reinhard et al., CGA 2001).
+    """
+    x = crop.astype(np.float32)
+    size = x.shape[0]
+    if rng.random() < 0.5:
+        lab = np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2LAB), np.float32)
+        goal = np.asarray(cv2.cvtColor(np.ascontiguousarray(other[::4, ::4]), cv2.COLOR_RGB2LAB), np.float32)
+        spread = goal.std((0, 1)) / np.maximum(lab.std((0, 1)), 4.0)
+        lab = (lab - lab.mean((0, 1))) * np.clip(spread, 0.4, 2.0) + goal.mean((0, 1))
+        x = np.asarray(cv2.cvtColor(np.clip(lab, 0, 255).astype(np.uint8), cv2.COLOR_LAB2RGB), np.float32)
+    if rng.random() < 0.6:  # light that falls unevenly: shadows and lamps
+        cells = int(rng.integers(2, 6))
+        field = cv2.resize(rng.normal(0, rng.uniform(0.3, 1.0), (cells, cells, 1)).astype(np.float32), (size, size))
+        x *= np.exp(np.clip(field, -2.5, 1.5))[..., None]
+    if rng.random() < 0.3:  # a dark sky
+        edge = int(size * rng.uniform(0.1, 0.6))
+        ramp = np.clip((np.arange(size) - edge) / (0.2 * size) + 1, rng.uniform(0.02, 0.3), 1.0)
+        x *= ramp[:, None, None].astype(np.float32)
+    x = 255.0 * np.power(np.clip(x / 255.0, 0, 1), np.exp(rng.uniform(-0.8, 0.8)))
+    if rng.random() < 0.05:  # lit windows in a dark wall were dark windows in a lit wall
+        x = 255.0 - x
+    return np.clip(x, 0, 255).astype(np.uint8)
 
 
 def degrade(rng: np.random.Generator, crop: UInt8Array) -> UInt8Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -138,15 +139,17 @@ def mine_pairs(
         np.array(affines).reshape(-1, 2, 3),
         np.array(centres).reshape(-1, 2),
         np.array(sides).reshape(-1),
+        np.zeros((0, 4), np.float32),
+        np.zeros(len(index) + 1, np.int64),
     )
 
 
 def save_pairs(pairs: Pairs, path: str | Path) -> None:
     """Write pairs as .npz."""
-    np.savez(path, index=pairs.index, affine=pairs.affine, centre=pairs.centre, side=pairs.side)
+    np.savez(path, **{f.name: getattr(pairs, f.name) for f in dataclasses.fields(pairs)})
 
 
 def load_pairs(path: str | Path) -> Pairs:
     """Read what `save_pairs` wrote."""
     with np.load(path, allow_pickle=False) as z:
-        return Pairs(z["index"], z["affine"], z["centre"], z["side"])
+        return Pairs(**{f.name: z[f.name] for f in dataclasses.fields(Pairs)})

@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .augment import CropOptions, degrade, draw_crop, warp
+from .augment import CropOptions, degrade, draw_crop, relight, warp
 from .network import INPUT_MEAN, INPUT_SCALE, SPECS, STRIDE, DelfNetwork, gem, load_checkpoint, load_imagenet
 from .photos import Photo
 
@@ -53,12 +53,15 @@ class TrainOptions:
         weight_decay: AdamW's.
         warmup: steps of linear warm-up; a cosine decay to 2 % follows.
         logit_scale: factor on the cosines.
+        w_classify: weight of the local classification loss.
         w_global: weight of the global classification loss.
         global_to_trunk: whether the global loss trains the trunk too, or the tail alone.
         w_local: weight of InfoNCE; 0 also draws every view from another photo.
         w_repeat: share of InfoNCE's gradient that reaches the attention.
         temperature: of InfoNCE.
         anchors: cells a view that InfoNCE asks for.
+        relight: probability that a view is shown under another light.
+        min_side: least side of a crop, as a share of the photo's shorter side.
         pair_share: probability that a photo with verified pairs is shown with one of its partners.
         ema: decay of the averaged weights, which are what is saved for use.
         max_side: photos are held in memory at this longer side.
@@ -79,12 +82,15 @@ class TrainOptions:
     weight_decay: float = 1e-4
     warmup: int = 100
     logit_scale: float = 20.0
+    w_classify: float = 1.0
     w_global: float = 1.0
     global_to_trunk: bool = True
     w_local: float = 1.0
     w_repeat: float = 0.2
     temperature: float = 0.07
     anchors: int = 16
+    relight: float = 0.0
+    min_side: float = 0.4
     pair_share: float = 0.5
     ema: float = 0.998
     max_side: int = 640
@@ -102,12 +108,18 @@ class Pairs:
         affine: float64 (P, 2, 3), from pixels of the first photo to pixels of the second (as held in memory).
         centre: float64 (P, 2), mean inlier in the first photo.
         side: float64 (P,), extent of the inliers in the first photo, pixels.
+        points: float32 (T, 4), matched points (x, y) of the first and (x, y) of the second photo, all pairs in one
+            table; a pair that has some is followed from point to point instead of by its affine map, which holds
+            for a plane only.
+        starts: int64 (P + 1,), pair p has points[starts[p]:starts[p + 1]].
     """
 
     index: NDArray[np.int32]
     affine: NDArray[np.float64]
     centre: NDArray[np.float64]
     side: NDArray[np.float64]
+    points: NDArray[np.float32]
+    starts: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +128,7 @@ class Batch:
 
     views: NDArray[np.uint8]
     places: NDArray[np.int64]  # (2 B,), of each view
-    homographies: NDArray[np.float64]  # (B, 3, 3), first view's pixels -> second view's pixels; empty without InfoNCE
+    targets: NDArray[np.float32]  # (B, cells, 2), see `cell_targets`; empty without InfoNCE
 
 
 def load_photo(path: Path, max_side: int) -> NDArray[np.uint8]:
@@ -159,19 +171,28 @@ class Sampler:
             return self._unpaired(rng, size)
         chosen = rng.choice(len(self._pixels), o.batch, replace=False, p=self._weight)
         views = np.empty((2 * o.batch, size, size, 3), np.uint8)
-        homographies = np.empty((o.batch, 3, 3))
-        crop = CropOptions()
+        targets = np.empty((o.batch, len(cell_centres(size)), 2), np.float32)
+        crop = CropOptions(min_side=o.min_side)
         for b, i in enumerate(chosen.tolist()):
-            j, to_partner, centre, side = self._partner(rng, i)
-            photo, other = self._pixels[i], self._pixels[j]
-            first, centre, side = draw_crop(rng, (photo.shape[1], photo.shape[0]), size, crop, centre, side)
-            c = to_partner @ [*centre, 1.0]
-            scale = float(np.sqrt(abs(np.linalg.det(to_partner[:, :2]))))
-            second, _, _ = draw_crop(rng, (other.shape[1], other.shape[0]), size, crop, c, side * scale)
-            views[b] = degrade(rng, warp(photo, first, size))
-            views[o.batch + b] = degrade(rng, warp(other, second, size))
-            homographies[b] = second @ np.vstack([to_partner, [0.0, 0.0, 1.0]]) @ np.linalg.inv(first)
-        return Batch(views, np.tile(self._place[chosen], 2), homographies)
+            pair = self._partner(rng, i)
+            photo, other = self._pixels[i], self._pixels[pair.photo]
+            first, centre, side = draw_crop(rng, photo.shape[1::-1], size, crop, pair.centre, pair.side)
+            c = pair.affine @ [*centre, 1.0]
+            scale = float(np.sqrt(abs(np.linalg.det(pair.affine[:, :2]))))
+            second, _, _ = draw_crop(rng, other.shape[1::-1], size, crop, c, side * scale)
+            views[b] = self._show(rng, photo, first, size)
+            views[o.batch + b] = self._show(rng, other, second, size)
+            targets[b] = cell_targets(first, second, pair.affine, pair.points, size)
+        return Batch(views, np.tile(self._place[chosen], 2), targets)
+
+    def _show(
+        self, rng: np.random.Generator, photo: NDArray[np.uint8], homography: NDArray[np.float64], size: int
+    ) -> NDArray[np.uint8]:
+        """A view of a photo as some camera may see it on some day."""
+        view = warp(photo, homography, size)
+        if rng.random() < self._options.relight:
+            view = relight(rng, view, self._pixels[int(rng.integers(len(self._pixels)))])
+        return degrade(rng, view)
 
     def _unpaired(self, rng: np.random.Generator, size: int) -> Batch:
         """Without InfoNCE no view needs a partner: twice as many photos."""
@@ -180,25 +201,88 @@ class Sampler:
         views = np.empty((n, size, size, 3), np.uint8)
         for b, i in enumerate(chosen.tolist()):
             photo = self._pixels[i]
-            homography, _, _ = draw_crop(rng, (photo.shape[1], photo.shape[0]), size, CropOptions())
-            views[b] = degrade(rng, warp(photo, homography, size))
-        return Batch(views, self._place[chosen], np.zeros((0, 3, 3)))
+            homography, _, _ = draw_crop(rng, photo.shape[1::-1], size, CropOptions(min_side=self._options.min_side))
+            views[b] = self._show(rng, photo, homography, size)
+        return Batch(views, self._place[chosen], np.zeros((0, 0, 2), np.float32))
 
-    def _partner(
-        self, rng: np.random.Generator, i: int
-    ) -> tuple[int, NDArray[np.float64], NDArray[np.float64] | None, float | None]:
-        """Photo of the second view, affine map to it, and where to look in the first."""
+    def _partner(self, rng: np.random.Generator, i: int) -> _Partner:
+        """What is shown as the second view of photo i."""
         partners = self._partners.get(i)
         if self._pairs is None or not partners or rng.random() >= self._options.pair_share:
-            return i, np.eye(2, 3), None, None
+            return _Partner(i, np.eye(2, 3), None, None, None)
         k, backwards = partners[int(rng.integers(len(partners)))]
         affine, centre, side = self._pairs.affine[k], self._pairs.centre[k], float(self._pairs.side[k])
+        points = self._pairs.points[self._pairs.starts[k] : self._pairs.starts[k + 1]]
         other = int(self._pairs.index[k, 0 if backwards else 1])
-        if not backwards:
-            return other, affine, centre, side
-        inverse = np.linalg.inv(np.vstack([affine, [0.0, 0.0, 1.0]]))[:2]
-        scale = float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
-        return other, inverse, affine @ [*centre, 1.0], side * scale
+        if backwards:
+            inverse = np.linalg.inv(np.vstack([affine, [0.0, 0.0, 1.0]]))[:2]
+            scale = float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
+            affine, centre, side, points = inverse, affine @ [*centre, 1.0], side * scale, points[:, [2, 3, 0, 1]]
+        if not len(points):
+            return _Partner(other, affine, centre, side, None)
+        # Around one of the points, so that every part that both photos show has its turn.
+        return _Partner(other, affine, points[int(rng.integers(len(points))), :2].astype(np.float64), side, points)
+
+
+@dataclass(frozen=True, slots=True)
+class _Partner:
+    """The photo of a second view, the affine map to it, where to look in the first, and matched points (T, 4)."""
+
+    photo: int
+    affine: NDArray[np.float64]
+    centre: NDArray[np.float64] | None
+    side: float | None
+    points: NDArray[np.float32] | None
+
+
+OUTSIDE = -1e4  # coordinate of a cell that the second view does not show
+
+
+def cell_centres(size: int) -> NDArray[np.float64]:
+    """Centres of the cells of a square view: float64 (cells, 2), (x, y) in pixels, row by row."""
+    n = -(-size // STRIDE)
+    ys, xs = np.mgrid[:n, :n]
+    return np.asarray(np.stack([xs, ys], axis=-1).reshape(-1, 2) * STRIDE, np.float64)
+
+
+def _apply(homography: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points (N, 2) through a (3, 3) map; `OUTSIDE` where they fall behind the viewer."""
+    mapped = np.column_stack([points, np.ones(len(points))]) @ homography.T
+    good = mapped[:, 2] > 1e-6
+    return np.where(good[:, None], mapped[:, :2] / np.where(good, mapped[:, 2], 1.0)[:, None], OUTSIDE)
+
+
+def cell_targets(
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    affine: NDArray[np.float64],
+    points: NDArray[np.float32] | None,
+    size: int,
+) -> NDArray[np.float32]:
+    """Where the cells of a first view lie in the second.
+
+    Args:
+        first, second: (3, 3), from a photo's pixels to its view's.
+        affine: (2, 3), from pixels of the first photo to pixels of the second.
+        points: (T, 4), matched points of the photos, or None where the affine map holds everywhere. With points, a
+            cell is followed from the nearest point within three quarters of a cell; others are `OUTSIDE`.
+        size: side of the views in pixels.
+
+    Returns:
+        float32 (cells, 2), pixels of the second view.
+    """
+    cells = cell_centres(size)
+    here = _apply(np.asarray(np.linalg.inv(first), np.float64), cells)
+    if points is None:
+        there = here @ affine[:, :2].T + affine[:, 2]
+        return _apply(second, there).astype(np.float32)
+    seen = _apply(first, np.asarray(points[:, :2], np.float64))
+    apart = np.linalg.norm(cells[:, None] - seen[None], axis=-1)
+    nearest = apart.argmin(axis=1)
+    there = points[nearest, 2:] + (here - points[nearest, :2]) @ affine[:, :2].T
+    target = _apply(second, np.asarray(there, np.float64))
+    target[apart.min(axis=1) > 0.75 * STRIDE] = OUTSIDE
+    return target.astype(np.float32)
 
 
 def prefetch(make: Callable[[int], Batch], start: int, stop: int, depth: int = 4) -> Iterator[Batch]:
@@ -253,14 +337,14 @@ def attention_pool(features: Tensor, score: Tensor) -> Tensor:
 
 
 def correspondence_loss(
-    features: Tensor, score: Tensor, homographies: Tensor, size: int, places: Tensor, options: TrainOptions, seed: int
+    features: Tensor, score: Tensor, target: Tensor, size: int, places: Tensor, options: TrainOptions, seed: int
 ) -> tuple[Tensor, Tensor]:
     """InfoNCE from cells of the first views to where they lie in the second views.
 
     Args:
         features: (2 B, C, h, w) maps, first views then second views.
         score: (2 B, 1, h, w), softplus attention.
-        homographies: (B, 3, 3), first view's pixels to second view's.
+        target: (B, h w, 2), where the cells of the first views lie in the second, pixels (`cell_targets`).
         size: side of a view in pixels.
         places: (B,), place of each photo; cells of other photos of the same place are no negatives.
         options: temperature, anchors, w_repeat.
@@ -274,11 +358,8 @@ def correspondence_loss(
     unit = F.normalize(features, dim=1)
     ys, xs = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     cells = torch.stack([xs, ys], dim=-1).reshape(-1, 2).to(features.dtype) * STRIDE  # (h w, 2), (x, y)
-    ones = torch.ones(len(cells), 1, dtype=cells.dtype)
-    mapped = torch.cat([cells, ones], dim=1) @ homographies.transpose(1, 2)  # (B, h w, 3)
-    target = mapped[..., :2] / mapped[..., 2:].clamp(min=1e-6)
     edge = size - 1.0
-    valid = ((target >= 0) & (target <= edge)).all(dim=-1) & (mapped[..., 2] > 1e-6)  # (B, h w)
+    valid = ((target >= 0) & (target <= edge)).all(dim=-1)  # (B, h w)
 
     # Gumbel top-k: anchors drawn without replacement, attended cells more often.
     generator = torch.Generator().manual_seed(seed)
@@ -341,7 +422,9 @@ class Trainer:
         trunk = [p for block in self.network._blocks[options.first_block : tap + 1] for p in block.parameters()]
         tail = [p for block in self.network._blocks[tap + 1 :] for p in block.parameters()]
         tail += [*self.network._conv_head.parameters(), *self.network._bn1.parameters()]
-        new = [*self.network.attention.parameters(), *self.heads.parameters()]
+        new = [*self.heads.parameters()]
+        if options.w_classify or options.w_local:
+            new += self.network.attention.parameters()
         for p in self.network.parameters():
             p.requires_grad_(False)
         groups = [(tail, options.lr_tail if options.w_global else 0.0), (new, options.lr_heads)]
@@ -385,14 +468,17 @@ class Trainer:
             group["lr"] = lr * factor
         places = torch.from_numpy(batch.places)
         features = self._features(to_input(batch.views))
+        figures: dict[str, Tensor] = {}
+        loss = torch.zeros(())
         score = F.softplus(self.network.attention(features))
-        logits = cosine_logits(attention_pool(features, score), self.heads.local, o.logit_scale)
-        classify = F.cross_entropy(logits, places)
-        loss, figures = classify, {"local": classify, "top1": (logits.argmax(1) == places).float().mean()}
+        if o.w_classify:
+            logits = cosine_logits(attention_pool(features, score), self.heads.local, o.logit_scale)
+            classify = F.cross_entropy(logits, places)
+            loss = loss + o.w_classify * classify
+            figures |= {"local": classify, "top1": (logits.argmax(1) == places).float().mean()}
         if o.w_local:
-            homographies = torch.from_numpy(batch.homographies).float()
             info, right = correspondence_loss(
-                features, score, homographies, batch.views.shape[1], places[: o.batch], o, self.step
+                features, score, torch.from_numpy(batch.targets), batch.views.shape[1], places[: o.batch], o, self.step
             )
             loss = loss + o.w_local * info
             figures |= {"nce": info, "cells": right}

@@ -31,7 +31,9 @@ class Calibration:
         bias, slope, margin_slope: of the logistic function.
         threshold: probability from which on a landmark is named.
         expansion: images proven by RANSAC that enter query expansion when a database is ranked; 0 switches it off.
-        alpha: exponent of their weight, similarity ** alpha (Radenovic et al., TPAMI 2018, section 3.3).
+        alpha: exponent of their weight, similarity ** alpha.
+        support: images most like an image that stand up for it when a database is ranked; 0 switches it off. Neither
+            of the two changes a probability, which speaks of the evidence for the image itself (see `expansion`).
     """
 
     votes: float = 4.0
@@ -44,6 +46,7 @@ class Calibration:
     threshold: float = 0.5
     expansion: int = 0
     alpha: float = 3.0
+    support: int = 0
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> Calibration:
@@ -59,7 +62,7 @@ class Calibration:
                 raise BundleError(f"calibration has {name!r}; this SDK knows {', '.join(known)}; update delf-edge")
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise BundleError(f"calibration {name} is {value!r}; expected a finite number")
-            numbers[name] = int(value) if name == "expansion" else float(value)
+            numbers[name] = int(value) if name in ("expansion", "support") else float(value)
         return cls(**numbers)  # type: ignore[arg-type]
 
     def score(self, votes_per_feature: float, similarity: float, n_inliers: int) -> float:

@@ -27,7 +27,8 @@ from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import CodeLayout, decode, encode
 from delf_edge.decision import Calibration
 from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
-from delf_edge.features import Extractor, clock, extract_options, l2_normalise
+from delf_edge.expansion import expand
+from delf_edge.features import Extractor, clock, extract_options
 from delf_edge.images import ChannelOrder, PhotoSource, content_hash, load_image, make_thumbnail, read_photo
 from delf_edge.index_file import index_path
 from delf_edge.installed import open_packs
@@ -459,7 +460,7 @@ class Recognizer:
         self._index.refresh(self.shelf)
         candidates = self._candidates(features, options, top_k)
         checked = {c.image_id: v for c, v in self._verify(features, candidates[: options.verify], options)}
-        return self._matches(features, self._expanded(features, candidates, checked), checked)[:top_k]
+        return self._matches(features, candidates, checked, lift=self._lift(features, candidates, checked))[:top_k]
 
     def _identify(
         self,
@@ -534,28 +535,16 @@ class Recognizer:
             descriptors, size = decode(stored, self.bundle.codebook), stored.image_size
             yield candidate, verify(candidate.image_id, features, descriptors, stored.keypoints, size, options.geometry)
 
-    def _expanded(
+    def _lift(
         self, features: Features, candidates: Sequence[Candidate], checked: Mapping[int, Verification]
-    ) -> Sequence[Candidate]:
-        """Query expansion with proven images: what looks like them rises, also where it shares no point with the query.
-
-        Weighted as in Radenovic et al., TPAMI 2018, section 3.3, but over images that RANSAC has confirmed. Those keep
-        their similarity, so that the first answer and its probability stay as they are.
-        """
-        enough = max(2 * self._calibration.floor, 12.0)
-        proven = [
-            i for i, c in enumerate(candidates) if c.image_id in checked and checked[c.image_id].n_inliers >= enough
-        ][: self._calibration.expansion]
-        if not proven:
-            return candidates
+    ) -> dict[int, float]:
+        """What query expansion and support add to the score of each candidate, by image id."""
         known = self._index.global_descriptors([c.image_id for c in candidates])
-        weights = np.array([max(candidates[i].similarity, 0.0) ** self._calibration.alpha for i in proven], np.float32)
-        query = l2_normalise((l2_normalise(features.global_descriptor) + weights @ known[proven])[None])[0]
-        similar = known @ query
-        return [
-            c if i in proven else replace(c, similarity=max(c.similarity, float(similar[i])))
-            for i, c in enumerate(candidates)
-        ]
+        similarity = np.array([c.similarity for c in candidates], np.float64)
+        inliers = [checked[c.image_id].n_inliers if c.image_id in checked else 0 for c in candidates]
+        expanded = expand(self._calibration, features.global_descriptor, known, similarity, np.array(inliers, np.int64))
+        gain = self._calibration.similarity * (expanded - similarity)
+        return dict(zip((c.image_id for c in candidates), gain.tolist(), strict=True))
 
     def _score(self, features: Features, candidate: Candidate, checked: Mapping[int, Verification]) -> float:
         verification = checked.get(candidate.image_id)
@@ -605,12 +594,15 @@ class Recognizer:
         candidates: Sequence[Candidate],
         checked: Mapping[int, Verification],
         n_landmarks: int | None = None,
+        lift: Mapping[int, float] | None = None,
     ) -> list[Match]:
         """Candidates as matches, best score first; those whose row is gone or damaged are left out.
 
         With `n_landmarks`, the list may end once it holds images of that many landmarks: the rest need not be read.
+        `lift` changes the order, not the probabilities.
         """
-        scored = [(self._score(features, c, checked), c) for c in candidates]
+        own = {c.image_id: self._score(features, c, checked) for c in candidates}
+        scored = [(own[c.image_id] + (lift[c.image_id] if lift else 0.0), c) for c in candidates]
         scored.sort(key=lambda pair: (-pair[0], pair[1].image_id))
         enough = len(scored) if n_landmarks is None else max(2, n_landmarks)  # the second one is the first one's rival
         step = len(scored) if n_landmarks is None else 2 * _READ_AHEAD
@@ -620,14 +612,14 @@ class Recognizer:
             part = scored[i : i + step]
             rows = {row.image_id: row for row in self.shelf.images_by_id([c.image_id for _, c in part])}
             found += [(score, c, rows[c.image_id]) for score, c in part if c.image_id in rows]
-            for score, _, row in found[-len(part) :]:
-                best.setdefault(row.landmark, score)
+            for _, candidate, row in found[-len(part) :]:
+                best[row.landmark] = max(own[candidate.image_id], best.get(row.landmark, -np.inf))
             if len(best) >= enough:
                 break
-        ranked = list(best.values())  # descending, as they came
+        first, second = (*sorted(best.items(), key=lambda item: -item[1])[:2], ("", 0.0), ("", 0.0))[:2]
         matches = []
         for score, candidate, row in found:
-            rival = ranked[0] if row.landmark != next(iter(best)) else ranked[1] if len(ranked) > 1 else 0.0
+            rival = second[1] if row.landmark == first[0] else first[1]
             verification = checked.get(candidate.image_id)
             matches.append(
                 Match(
@@ -635,7 +627,7 @@ class Recognizer:
                     row.name,
                     row.landmark,
                     score,
-                    self._calibration.probability(score, score - rival),
+                    self._calibration.probability(own[candidate.image_id], own[candidate.image_id] - rival),
                     0 if verification is None else verification.n_inliers,
                     candidate.similarity,
                 )

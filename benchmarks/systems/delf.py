@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cache import Arrays
-from benchmarks.systems.base import Result, System, best_two_places, unit
+from benchmarks.systems.base import Result, System, best_two_places
 from benchmarks.systems.global_descriptors import Expansion, expand
 from benchmarks.systems.local import LocalIndex, LocalOptions, Verifier
+from delf_edge import expansion
 from delf_edge.decision import Calibration
 from delf_edge.features import Extractor, project
 from delf_edge.types import Codebook, Features, Float32Array, Image, UInt8Array
@@ -191,24 +192,16 @@ def expand_proven(
     vectors: Float32Array,
     query: Float32Array,
 ) -> NDArray[np.float64]:
-    """Similarities (N,) after the runtime's query expansion with photos that RANSAC has confirmed.
+    """Similarities (N,) after the runtime's query expansion and support.
 
-    The first `calibration.expansion` photos, in the order before RANSAC, with at least max(2 floor, 12) inliers join
-    the query, weighted by similarity^alpha. They keep their own similarity, all others can only rise.
+    Photos come in the order before RANSAC, absent ones (similarity -inf) last and untouched.
     """
-    if not calibration.expansion:
-        return np.asarray(similarity, np.float64)
     before = fuse(calibration, per_feature, similarity, np.zeros(len(similarity)))
     order = np.argsort(-before, kind="stable")
-    enough = max(2 * calibration.floor, 12.0)
-    proven = order[(inliers[order] >= enough) & np.isfinite(before[order])][: calibration.expansion]
-    if not len(proven):
-        return np.asarray(similarity, np.float64)
-    weights = np.clip(similarity[proven], 0, None) ** calibration.alpha
-    expanded: NDArray[Any] = unit(query + weights @ vectors[proven])
-    risen = np.maximum(similarity, vectors @ expanded)
-    risen[proven] = similarity[proven]
-    return np.where(np.isfinite(similarity), risen, -np.inf)
+    order = order[np.isfinite(similarity[order])]
+    out = np.array(similarity, np.float64)
+    out[order] = expansion.expand(calibration, query, vectors[order], out[order], inliers[order])
+    return out
 
 
 def to_arrays(features: Features) -> Arrays:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from converters.augment import CropOptions, degrade, draw_crop, warp
+from converters.augment import CropOptions, degrade, draw_crop, relight, warp
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -28,3 +28,15 @@ def test_degrade_keeps_form_and_repeats_with_its_seed() -> None:
     assert first.dtype == np.uint8
     assert np.array_equal(first, degrade(np.random.default_rng(5), crop))
     assert not np.array_equal(first, degrade(np.random.default_rng(6), crop))
+
+
+def test_relight_changes_the_light_and_keeps_the_place_of_edges() -> None:
+    rng = np.random.default_rng(3)
+    crop = np.full((64, 64, 3), 60, np.uint8)
+    crop[:, 32:] = 180
+    other = rng.integers(0, 256, (80, 80, 3)).astype(np.uint8)
+    seen = [relight(rng, crop, other) for _ in range(30)]
+    assert all(view.shape == crop.shape and view.dtype == np.uint8 for view in seen)
+    assert len({view.tobytes() for view in seen}) == 30
+    steps = [np.abs(np.diff(view.astype(float).mean(2), axis=1)).mean(0) for view in seen]
+    assert sum(int(step.argmax()) == 31 for step in steps) >= 24  # where it is not too dark to be seen

@@ -13,10 +13,13 @@ from converters.network import TINY, DelfNetwork, load_checkpoint  # noqa: E402
 from converters.pairs import mine_pairs, verify_pair  # noqa: E402
 from converters.photos import Photo  # noqa: E402
 from converters.training import (  # noqa: E402
+    OUTSIDE,
     Pairs,
     Sampler,
     Trainer,
     TrainOptions,
+    cell_centres,
+    cell_targets,
     correspondence_loss,
     interpolate,
     train,
@@ -109,10 +112,10 @@ def test_correspondence_loss_rewards_the_right_cell() -> None:
     same = torch.cat([one, one])
     shuffled = torch.cat([one, one.flip(-1)])
     score = torch.ones(4, 1, 4, 4)
-    eye = torch.eye(3).repeat(2, 1, 1)
+    here = torch.from_numpy(cell_centres(64)).float().repeat(2, 1, 1)
     places = torch.tensor([0, 1])
-    good, right = correspondence_loss(same, score, eye, 64, places, OPTIONS, 0)
-    bad, wrong = correspondence_loss(shuffled, score, eye, 64, places, OPTIONS, 0)
+    good, right = correspondence_loss(same, score, here, 64, places, OPTIONS, 0)
+    bad, wrong = correspondence_loss(shuffled, score, here, 64, places, OPTIONS, 0)
     assert float(right) == 1.0
     assert float(wrong) < 0.5
     assert float(good) < float(bad)
@@ -120,16 +123,45 @@ def test_correspondence_loss_rewards_the_right_cell() -> None:
 
 def test_pairs_map_between_photos_in_both_directions(photos: list[Photo]) -> None:
     shift = np.array([[[1.0, 0, -10], [0, 1, -4]]])
-    pairs = Pairs(np.array([[0, 1]], np.int32), shift, np.array([[80.0, 60.0]]), np.array([90.0]))
+    none = np.zeros((0, 4), np.float32)
+    pairs = Pairs(
+        np.array([[0, 1]], np.int32), shift, np.array([[80.0, 60.0]]), np.array([90.0]), none, np.zeros(2, np.int64)
+    )
     sampler = Sampler(photos, TrainOptions(spec="tiny", batch=2, sizes=(64,), max_side=160, pair_share=1.0), pairs)
     rng = np.random.default_rng(0)
-    j, forward, centre, side = sampler._partner(rng, 0)
-    assert (j, side) == (1, 90.0)
-    np.testing.assert_allclose(forward @ [80, 60, 1], [70, 56])
-    i, back, centre, _ = sampler._partner(rng, 1)
-    assert i == 0
-    np.testing.assert_allclose(centre, [70, 56])
-    np.testing.assert_allclose(back @ [70, 56, 1], [80, 60], atol=1e-9)
+    there = sampler._partner(rng, 0)
+    assert (there.photo, there.side) == (1, 90.0)
+    np.testing.assert_allclose(there.affine @ [80, 60, 1], [70, 56])
+    back = sampler._partner(rng, 1)
+    assert back.photo == 0
+    assert back.centre is not None
+    np.testing.assert_allclose(back.centre, [70, 56])
+    np.testing.assert_allclose(back.affine @ [70, 56, 1], [80, 60], atol=1e-9)
+
+
+def test_cells_follow_the_affine_map_or_the_nearest_matched_point() -> None:
+    eye, shift = np.eye(3), np.array([[1.0, 0, 8], [0, 1, -4]])
+    cells = cell_centres(64)
+    np.testing.assert_allclose(cell_targets(eye, eye, shift, None, 64), cells + np.array([8, -4]), atol=1e-4)
+    # Two matched points that the affine map does not explain, near cells (16, 16) and (48, 32).
+    points = np.array([[18, 15, 40, 41], [48, 30, 5, 6]], np.float32)
+    found = cell_targets(eye, eye, shift, points, 64)
+    near = {(16.0, 16.0): (38.0, 42.0), (48.0, 32.0): (5.0, 8.0)}
+    for cell, target in zip(cells, found, strict=True):
+        expected = near.get((float(cell[0]), float(cell[1])), (OUTSIDE, OUTSIDE))
+        np.testing.assert_allclose(target, expected, atol=1e-4)
+
+
+def test_the_global_descriptor_alone_can_be_trained(photos: list[Photo], tmp_path: Path) -> None:
+    options = TrainOptions(
+        spec="tiny", steps=2, batch=2, sizes=(64,), first_block=0, train_trunk=False, w_classify=0.0, w_local=0.0,
+        global_to_trunk=False, relight=1.0, max_side=160, warmup=1,
+    )  # fmt: skip
+    before = start().state_dict()
+    after = load_checkpoint(train(photos, tmp_path, options, start=start(), report=lambda _: None)).state_dict()
+    moved = {k for k in before if not torch.equal(before[k], after[k])}
+    assert moved
+    assert all(k.startswith(("_blocks.4", "_conv_head", "_bn1")) for k in moved)
 
 
 def test_verify_pair_finds_a_known_affine_and_nothing_in_noise(photos: list[Photo]) -> None:

@@ -8,6 +8,7 @@
 #   make bench             all systems on the DEV benchmark, one table; DEV=path/to/dev.json
 #   make ablations         what the defaults were decided on: plots and figures
 #   make bundles           bundles of the network before fine-tuning (and CHECKPOINT=network.pt), for rows of make bench
+#   make bench-search      candidate search at up to 100,000 images, beside faiss
 #   make test-converters   the tests that need PyTorch, in an environment of their own
 #   make clean             forget the environments and everything that was made
 
@@ -22,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser lint bench ablations bundles test-converters clean
+.PHONY: help demo test test-browser lint bench bench-search ablations bundles test-converters clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -67,6 +68,9 @@ test-browser: $(VENV)/test.stamp
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.bench $(DEV)
+
+bench-search: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks.search $(dir $(DEV))
 
 ablations: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.ablations $(DEV)

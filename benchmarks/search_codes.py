@@ -28,6 +28,8 @@ from benchmarks.systems.runtime import label
 from benchmarks.trainset import fitting_photos, training_dataset
 from converters.codebooks import CodebookOptions, fit
 from delf_edge.bundle import Bundle, default_bundle_path
+from delf_edge.candidates import SearchOptions
+from delf_edge.codec import tiny
 from delf_edge.recognizer import Recognizer
 from delf_edge.store import NewImage
 from delf_edge.types import Codebook, Features
@@ -49,6 +51,7 @@ class Size:
         return f"D={self.dim} M={self.code_size} K={self.n_words}"
 
 
+TINY = (Size(72, 12),)
 SIZES = (Size(64, 16), Size(72, 12), Size(60, 12), Size(56, 14), Size(64, 8))
 
 
@@ -82,10 +85,41 @@ def asked(places: Recognizer, dataset: Dataset, queries: Sequence[Features]) -> 
     return figures
 
 
+def local_alone(places: Recognizer, dataset: Dataset, queries: Sequence[Features]) -> dict[str, float]:
+    """mAP of the candidates by local features alone, of each scoring."""
+    index, n = {name: i for i, name in enumerate(dataset.database)}, len(dataset.database)
+    rows = {image.image_id: index[image.name] for image in places.store.images()}
+    places._index.refresh(places.store)
+    found = {}
+    choices = {"votes": SearchOptions(global_weight=0, top=n)}
+    choices |= {
+        f"asmk, alpha {alpha:g}, tau {tau:g}": SearchOptions(
+            global_weight=0, top=n, scoring="asmk", alpha=alpha, tau=tau
+        )
+        for alpha, tau in ((3.0, 0.0), (3.0, 0.2), (5.0, 0.0))
+    }
+    for name, options in choices.items():
+        scores = []
+        for features in queries:
+            row = np.full(n, -np.inf)
+            for c in places._index.search(features, places.bundle.codebook, places._coarse, options):
+                row[rows[c.image_id]] = c.votes
+            scores.append(row)
+        scored = protocols.score_rankings(dataset, rankings(dataset, scores))[dataset.settings[0].name]
+        found[name] = scored.map
+    return found
+
+
 def measure(
-    dataset: Dataset, bundle: Bundle, database: Sequence[Features], queries: Sequence[Features]
+    dataset: Dataset,
+    bundle: Bundle,
+    database: Sequence[Features],
+    queries: Sequence[Features],
+    *,
+    short: bool = False,
+    scorings: bool = False,
 ) -> dict[str, Any]:
-    """Figures of one codebook on one dataset."""
+    """Figures of one codebook on one dataset, with `short` of the tiny form, with `scorings` of each scoring."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "codes.db"
         with Recognizer.open(file, bundle=bundle) as places:
@@ -94,14 +128,19 @@ def measure(
                 name = dataset.database[i]
                 digest = hashlib.sha256(name.encode()).digest()
                 codes = places.encode(projected(features, bundle.codebook))
-                images.append(NewImage(name, label(dataset, i), digest, codes))
+                images.append(NewImage(name, label(dataset, i), digest, tiny(codes) if short else codes))
             places.store.add_many(images)
-            figures = asked(places, dataset, [projected(f, bundle.codebook) for f in queries])
+            asking = [projected(f, bundle.codebook) for f in queries]
+            figures = asked(places, dataset, asking)
+            if scorings:
+                figures["local_alone"] = local_alone(places, dataset, asking)
             index = places._index
             figures["ram_bytes_per_feature"] = index.nbytes / max(1, index.n_features)
             places.store.compact()
-        stored = sum(map(len, database))
-        return figures | {"disk_bytes_per_feature": file.stat().st_size / stored, "features": stored}
+            stored = index.n_features
+        size = file.stat().st_size
+        sizes = {"disk_bytes_per_feature": size / stored, "disk_bytes_per_image": size / len(database)}
+        return figures | sizes | {"features": stored}
 
 
 def run(data: Path, sizes: Sequence[Size], out: Path, progress: Progress = silent) -> dict[str, Any]:
@@ -119,13 +158,19 @@ def run(data: Path, sizes: Sequence[Size], out: Path, progress: Progress = silen
     rows: dict[str, Any] = {}
     for size in (None, *sizes):
         book = bundle.codebook if size is None else fitted(size, bundle, learning)
-        tried = replace(bundle, codebook=book, id=f"codes{len(rows):07d}")
-        rows[str(size or "bundle")] = {
-            name: measure(d, tried, databases[name], queries[name]) for name, d in sets.items()
-        }
-        progress(str(size or "bundle"), len(rows), len(sizes) + 1)
-        for name, figures in rows[str(size or "bundle")].items():
-            print(f"{size or 'bundle'} {name}: mAP {figures['map']:.4f}, candidates {figures['map_candidates']:.4f}")
+        for short in (False, True) if size in (None, *TINY) else (False,):
+            tried = replace(bundle, codebook=book, id=f"codes{len(rows):07d}")
+            title = f"{size or 'bundle'}{', tiny' if short else ''}"
+            rows[title] = {
+                name: measure(
+                    d, tried, databases[name], queries[name], short=short, scorings=size is None and not short
+                )
+                for name, d in sets.items()
+            }
+            for name, figures in rows[title].items():
+                print(
+                    f"{title}, {name}: mAP {figures['map']:.4f}, candidates {figures['map_candidates']:.4f}", flush=True
+                )
     base = rows[str(sizes[0])]
     for row in rows.values():
         for name, figures in row.items():

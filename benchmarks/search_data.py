@@ -1,41 +1,43 @@
 """Data of the search benchmark: real features of every photo at hand, and perturbed copies of them up to any number.
 
-Real: every photo of a data folder (`train.csv`, `train_small.csv`, DEV's database and queries), through the bundle's
-own network at its default preset, kept in the feature cache as raw unit features, so that any codebook can be tried.
+Real: every photo of a data folder (DEV's database, `train.csv`, `train_small.csv`), through the bundle's own network at
+its default preset, kept in the feature cache as raw unit features, so that any codebook can be tried on them.
 
-Enlarging (`Enlarged`): an image of exactly n features is made of a real photo, drawn with replacement from those with
-at least 20 features; the first images are the real photos themselves. Each feature of it is a feature of that photo,
-drawn with replacement and turned by a random direction: d' = unit(d + a * g / |g|), g Gaussian in the D dimensions, a
-drawn per image from 0.3 to 0.9 (cosine to the original 0.96 to 0.74: from the same spot in another photo to another
-spot of the same kind). Keypoints move with a random affine map, global descriptors are turned the same way. So words
-keep the skewed frequencies of real photos, which the length of inverted lists, and with it the speed, depends on.
+Enlarging (`Copies`): an image of n features is made of a real one with at least 20, drawn at random. Each feature is a
+feature of that image, drawn with replacement; with probability a it gets one of the 8 words nearest to its word, and
+each byte of its code with probability a one of the 8 codewords nearest to the one it names; a is drawn per image from
+0.2 to 0.8. The global code gets noise in the same way, keypoints move with a random affine map. A copy's descriptor is
+what its code decodes to. So words keep the skewed frequencies of real photos, which the lengths of the inverted lists,
+and with them the speed, depend on; and no copy is so near to its original that it would be found in its place.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.cache import Arrays, FeatureCache, photo_hash
 from benchmarks.datasets import read_json
 from benchmarks.runner import Progress, silent
 from delf_edge.bundle import Bundle
-from delf_edge.features import Extractor, extract_options, l2_normalise, project
+from delf_edge.features import Extractor, extract_options, project
 from delf_edge.images import load_image
-from delf_edge.types import Codebook, Features, Float32Array
+from delf_edge.types import Codebook, Codes, Features, Float32Array
 
 LEAST_FEATURES = 20
-SPREAD = (0.3, 0.9)
+CHANGED = (0.2, 0.8)
+NEAR = 8
 
 
 def all_photos(data: Path) -> list[Path]:
-    """Every photo of a data folder: DEV's database first, then its queries, then all training photos."""
+    """Every photo of a data folder but DEV's queries: DEV's database first, then all training photos."""
     dev = read_json(data / "dev.json")
-    names = [*dev.database, *(q.name for q in dev.queries)]
+    names = list(dev.database)
     for table in ("train.csv", "train_small.csv"):
         with (data / table).open(newline="", encoding="utf-8") as f:
             names += [row["path"] for row in csv.DictReader(f)]
@@ -89,52 +91,51 @@ def projected(features: Features, codebook: Codebook) -> Features:
     return replace(features, descriptors=project(codebook, features.descriptors))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Enlarged:
-    """Images made of real ones (see the module).
+class Copies:
+    """Perturbed copies of stored images (see the module); copy i depends on nothing but the seed, i and the originals.
 
-    Attributes:
-        real: features of real photos, projected.
-        n_features: features of every made image.
-        seed: image i depends on nothing but this, i, and the real photos.
+    Args:
+        real: codes of real photos.
+        codebook: they were made with.
+        n_features: features of every copy.
+        seed: of everything random.
     """
 
-    real: Sequence[Features]
-    n_features: int = 300
-    seed: int = 1
+    def __init__(self, real: Sequence[Codes], codebook: Codebook, n_features: int = 300, seed: int = 1) -> None:
+        self._real = [c for c in real if len(c) >= LEAST_FEATURES]
+        self._n, self._seed = n_features, seed
+        self._words = _nearest_rows(codebook.centroids)
+        self._codewords = np.stack([_nearest_rows(part) for part in codebook.pq])  # (M, 256, NEAR)
 
-    def images(self, first: int, last: int) -> Iterator[Features]:
-        """Images first .. last - 1; below the number of real photos these are the photos themselves, filled up."""
-        usable = [i for i, f in enumerate(self.real) if len(f) >= LEAST_FEATURES]
-        for i in range(first, last):
-            rng = np.random.default_rng([self.seed, i])
-            source = self.real[i if i < len(self.real) else usable[int(rng.integers(len(usable)))]]
-            yield self._copy(source, rng, exact=i < len(self.real))
-
-    def _copy(self, source: Features, rng: np.random.Generator, *, exact: bool) -> Features:
-        N, n = len(source), self.n_features
-        if exact and N in (0, n):
-            return source
-        amount = 0.0 if exact else float(rng.uniform(*SPREAD))
-        pick = np.concatenate([np.arange(N)[:n], rng.integers(0, N, max(0, n - N))]) if exact else rng.integers(0, N, n)
-        turn = np.full(n, amount, np.float32)
-        turn[N if exact else n :] = SPREAD[0]  # what fills up a real photo is no exact double
+    def make(self, i: int) -> Codes:
+        """Copy i."""
+        rng, n = np.random.default_rng([self._seed, i]), self._n
+        source = self._real[int(rng.integers(len(self._real)))]
+        amount = rng.uniform(*CHANGED)
+        pick = rng.integers(0, len(source), n)
+        words, codes = source.words[pick].astype(np.int64), source.codes[pick]
+        moved = rng.random(n) < amount
+        words[moved] = self._words[words[moved], rng.integers(0, NEAR, int(moved.sum()))]
+        M = codes.shape[1]
+        other = self._codewords[np.arange(M), codes, rng.integers(0, NEAR, codes.shape)]
+        codes = np.where(rng.random(codes.shape) < amount, other, codes).astype(np.uint8)
         width, height = source.image_size
-        affine = np.eye(2) + rng.normal(0, 0.1, (2, 2)) * (0 if exact else 1)
-        points = source.keypoints[pick] @ affine.astype(np.float32).T
-        return Features(
-            keypoints=np.clip(points, 0, [width - 1, height - 1]).astype(np.float32),
-            scales=source.scales[pick],
-            scores=source.scores[pick],
-            descriptors=turned(source.descriptors[pick], turn, rng),
-            global_descriptor=turned(source.global_descriptor[None], np.array([amount], np.float32), rng)[0],
-            image_size=source.image_size,
-        )
+        affine = np.eye(2) + rng.normal(0, 0.1, (2, 2))
+        points = np.clip(source.keypoints[pick] @ affine, 0, [width - 1, height - 1]).astype(np.float32)
+        noise = rng.normal(0, amount * 40, source.global_code.shape)
+        pooled = np.clip(np.rint(source.global_code + noise), -127, 127).astype(np.int8)
+        return Codes(points, words.astype(np.uint16), codes, pooled, source.image_size)
 
 
-def turned(rows: Float32Array, amount: Float32Array, rng: np.random.Generator) -> Float32Array:
-    """unit(row + amount * a random direction), float32 (N, D)."""
-    return l2_normalise(rows + amount[:, None] * l2_normalise(rng.standard_normal(rows.shape, np.float32)))
+def _nearest_rows(rows: Float32Array) -> NDArray[np.int64]:
+    """int64 (K, NEAR): the rows nearest to each row, itself left out."""
+    out = np.empty((len(rows), NEAR), np.int64)
+    half = 0.5 * np.einsum("kd,kd->k", rows, rows)
+    for i in range(0, len(rows), 256):
+        closeness = rows[i : i + 256] @ rows.T - half
+        closeness[np.arange(len(closeness)), np.arange(i, i + len(closeness))] = -np.inf
+        out[i : i + 256] = np.argpartition(-closeness, NEAR, axis=1)[:, :NEAR]
+    return out
 
 
 def main() -> int:

@@ -32,7 +32,7 @@ struct List {
 // The best K of what one query meets, and everything equal to the K-th.
 class Best {
   public:
-    Best(std::size_t k, float least) : k_(k), least_(least) { hits_.reserve(4 * k + 64); }
+    Best(std::size_t k, float least) : k_(k), least_(least) {}
 
     void start() {
         hits_.clear();

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from delf_edge.errors import OptionError
 from delf_edge.features import l2_normalise
 from delf_edge.index_file import read_index, write_index
 from delf_edge.lists import MAX_SEGMENT, State
-from delf_edge.scan import count_votes, global_similarity, neighbours
+from delf_edge.scan import asmk, count_votes, global_similarity, neighbours
 from delf_edge.store import Changes, Store
 from delf_edge.types import Candidate, Codebook, Features, Float32Array, Float64Array
 
@@ -49,6 +49,9 @@ class SearchOptions:
             (Jegou et al., CVPR 2009).
         length_norm: divide an image's votes by the square root of its number of features.
         global_weight: weight of the global descriptors' cosine beside the square root of the votes per query feature.
+        scoring: "votes", the paper's, or "asmk", aggregated residuals per word (see `scan`); a bundle's calibration is
+            made for "votes". `k_neighbours`, `min_similarity`, `power`, `burst` and `length_norm` are of "votes" alone.
+        alpha, tau: exponent and threshold of "asmk".
     """
 
     n_probe: int = 8
@@ -59,12 +62,17 @@ class SearchOptions:
     burst: bool = True
     length_norm: bool = False
     global_weight: float = 0.25
+    scoring: Literal["votes", "asmk"] = "votes"
+    alpha: float = 3.0
+    tau: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.n_probe, self.k_neighbours, self.top) < 1:
             raise OptionError(f"n_probe, k_neighbours and top must be at least 1: {self}")
         if not (0 <= self.min_similarity < 1 and self.power >= 0 and self.global_weight >= 0):
             raise OptionError(f"min_similarity must be in [0, 1), power and global_weight not negative: {self}")
+        if self.scoring not in ("votes", "asmk") or self.alpha < 1 or not 0 <= self.tau < 1:
+            raise OptionError(f"scoring must be 'votes' or 'asmk', alpha at least 1, tau in [0, 1): {self}")
 
 
 class Source(Protocol):
@@ -315,6 +323,8 @@ def _votes(
     if not len(queries) or not state.segments:
         return np.zeros(len(state.image_ids))
     words, base = coarse.assign(queries, o.n_probe)
+    if o.scoring == "asmk":
+        return asmk(state, queries, words, codebook, alpha=o.alpha, tau=o.tau)
     tables = inner_product_tables(queries, codebook)
     hits = neighbours(state, words, base, tables, o.k_neighbours, o.min_similarity)
     return count_votes(

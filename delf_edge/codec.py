@@ -27,7 +27,7 @@ Twelve bits are a fraction of a pixel at 640 px, far below the tolerance of veri
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ from delf_edge.features import l2_normalise
 from delf_edge.types import Codebook, Codes, Features, Float32Array, UInt8Array, UInt16Array
 
 PACK_VERSION = 1
+TINY_BYTES = 1024  # of the packed form of an image
 _HEADER = struct.Struct("<BBHIII")
 _STEPS = 4095  # of a 12-bit keypoint coordinate
 
@@ -111,6 +112,13 @@ def encode(features: Features, words: NDArray[np.integer], codebook: Codebook) -
         global_code=quantise_global(features.global_descriptor),
         image_size=features.image_size,
     )
+
+
+def tiny(codes: Codes) -> Codes:
+    """The best features of an image, as many as `TINY_BYTES` of the packed form hold."""
+    layout = CodeLayout(codes.codes.shape[1], len(codes.global_code), 65536)
+    n = max(0, (TINY_BYTES - _HEADER.size - layout.global_dim) // layout.feature_bytes)
+    return replace(codes, keypoints=codes.keypoints[:n], words=codes.words[:n], codes=codes.codes[:n])
 
 
 def decode(codes: Codes, codebook: Codebook, *, unit: bool = True) -> Float32Array:

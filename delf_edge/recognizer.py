@@ -25,6 +25,7 @@ from delf_edge.bundle import Bundle, default_bundle_path
 from delf_edge.candidates import CandidateIndex, SearchOptions
 from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import CodeLayout, decode, encode
+from delf_edge.codec import tiny as shortened
 from delf_edge.decision import Calibration
 from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
 from delf_edge.expansion import expand
@@ -78,6 +79,7 @@ class AddItem:
     metadata: Mapping[str, Any] | None = None
     channel_order: ChannelOrder | None = None
     thumbnail: bool = False
+    tiny: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +218,7 @@ class Recognizer:
         metadata: Mapping[str, Any] | None = None,
         channel_order: ChannelOrder | None = None,
         thumbnail: bool = False,
+        tiny: bool = False,
     ) -> AddResult:
         """Store a photo of a landmark, durably when this returns.
 
@@ -229,12 +232,13 @@ class Recognizer:
             metadata: anything JSON can hold.
             channel_order: "RGB" or "BGR", for arrays.
             thumbnail: keep a small JPEG of the photo in the database, for showing it later.
+            tiny: keep only the best features, as many as 1 KB holds. A photo that is stored already keeps its features.
 
         Raises:
             ImageError: the photo cannot be used; nothing was stored.
             StoreError: the database cannot be written; nothing was stored.
         """
-        return self._add(AddItem(photo, landmark, name, metadata, channel_order, thumbnail))
+        return self._add(AddItem(photo, landmark, name, metadata, channel_order, thumbnail, tiny))
 
     def add_many(
         self, items: Iterable[AddItem], *, on_error: Literal["raise", "collect"] = "raise"
@@ -284,6 +288,7 @@ class Recognizer:
             small = make_thumbnail(image) if item.thumbnail else None
             if codes is None:
                 codes = self.encode(self._extractor.extract(image, self._extract_options))
+                codes = shortened(codes) if item.tiny else codes
         added = self.store.add(NewImage(name, item.landmark, digest, codes, metadata, small))
         return AddResult(added.image_id, name, item.landmark, added.status, len(codes))
 

@@ -8,6 +8,13 @@ For query features q and their P nearest words w (Noh et al., ICCV 2017, section
     votes_i = sum over q of v(q, i)                 (divided as `SearchOptions` says)
 
 The first two lines are compiled (`native.py`); `scan` is the same in NumPy, to the bit, for where they are not.
+
+The other scoring, `asmk`, aggregates instead (Tolias et al., IJCV 2016). For a word w of the query (every feature
+counts for its P nearest), V is the unit sum of the residuals R (q - c_w); the stored side is PQ codes, not bits::
+
+    u(w, i) = sum of <V, pq(code_f)> / sqrt(sum of |pq(code_f)|^2)      over the features f of image i in the list of w
+                                                                        with <V, pq(code_f)> > 0
+    votes_i = sum over w of u ** alpha, where u > tau                  (divided by sqrt(features of i))
 """
 
 from __future__ import annotations
@@ -18,10 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge import native
+from delf_edge.codec import inner_product_tables
 from delf_edge.errors import OptionError
 from delf_edge.features import l2_normalise
 from delf_edge.lists import IntArray, Segment, State
-from delf_edge.types import BoolArray, Float32Array, Float64Array, Int32Array
+from delf_edge.types import BoolArray, Codebook, Float32Array, Float64Array, Int32Array
 
 _CHUNK = 1 << 15  # scores computed at a time: their arrays stay in the processor's cache
 _GLOBAL_CHUNK = 4096  # images
@@ -133,6 +141,40 @@ def count_votes(
         weight /= np.sqrt(n[inverse])
     votes = np.bincount(slot, weight, minlength=len(state.image_ids)).astype(np.float64)
     return np.asarray(votes / np.sqrt(np.maximum(state.counts, 1))) if length_norm else votes
+
+
+def asmk(
+    state: State, queries: Float32Array, words: Int32Array, codebook: Codebook, *, alpha: float, tau: float
+) -> Float64Array:
+    """Votes of every slot by aggregated residuals (see the module), float64 (S,).
+
+    Args:
+        state: where to look.
+        queries: float32 (N, D).
+        words: int32 (N, P), the nearest words of each.
+        codebook: of the codes.
+        alpha: exponent, at least 1.
+        tau: what a similarity must exceed, 0 .. 1.
+    """
+    asked, inverse = np.unique(words.ravel(), return_inverse=True)
+    residual = queries[:, None] - codebook.centroids[words]
+    total = np.zeros((len(asked), queries.shape[1]), np.float64)
+    np.add.at(total, inverse.ravel(), residual.reshape(-1, queries.shape[1]))
+    tables = inner_product_tables(l2_normalise(total.astype(np.float32)), codebook)
+    none = np.zeros((len(asked), 1), np.float32)
+    everything = int(np.iinfo(np.int32).max)
+    word, slot, feature, product = neighbours(state, asked[:, None].astype(np.int32), none, tables, everything, 0.0)
+    square = np.einsum("mkd,mkd->mk", codebook.pq, codebook.pq)
+    norm2 = np.empty(len(feature))
+    for number, segment in enumerate(state.segments):
+        mine = np.flatnonzero(feature >> 40 == number)
+        codes = segment.codes[feature[mine] & ((1 << 40) - 1)]
+        norm2[mine] = square[np.arange(codes.shape[1]), codes].sum(axis=1)
+    pair, inverse = np.unique(word << 32 | slot, return_inverse=True)
+    u = np.bincount(inverse, product, len(pair)) / np.sqrt(np.maximum(np.bincount(inverse, norm2, len(pair)), 1e-12))
+    weight = np.where(u > tau, np.minimum(u, 1.0) ** alpha, 0.0)
+    votes = np.bincount(pair & 0xFFFFFFFF, weight, minlength=len(state.image_ids))
+    return np.asarray(votes / np.sqrt(np.maximum(state.counts, 1)), np.float64)
 
 
 def global_similarity(state: State, descriptor: Float32Array) -> Float64Array:

@@ -157,6 +157,49 @@ def test_search_is_the_formula(
             assert_allclose([[c.score, c.votes, c.similarity] for c in found], [r[1:] for r in expected], atol=1e-4)
 
 
+def asmk_oracle(
+    images: dict[int, Codes], query: Features, codebook: Codebook, coarse: CoarseIndex, o: SearchOptions
+) -> dict[int, float]:
+    """The second formula at the head of scan.py, word by word."""
+    words, _ = coarse.assign(query.descriptors, o.n_probe)
+    votes: dict[int, float] = {}
+    for i, codes in images.items():
+        stored = decode(codes, codebook, unit=False) - codebook.centroids[codes.words]
+        total = 0.0
+        for w in np.unique(words):
+            asked = (query.descriptors[(words == w).any(axis=1)] - codebook.centroids[w]).sum(axis=0)
+            mine = stored[codes.words == w]
+            product = mine @ (asked / np.linalg.norm(asked))
+            mine, product = mine[product > 0], product[product > 0]  # a feature that points away is left out
+            if len(mine):
+                u = min(1.0, product.sum() / np.sqrt((mine**2).sum()))
+                total += u**o.alpha if u > o.tau else 0.0
+        votes[i] = total / np.sqrt(max(1, len(codes)))
+    return votes
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.3])
+def test_asmk_is_the_formula(
+    tau: float, index: CandidateIndex, images: dict[int, Codes], codebook: Codebook, coarse: CoarseIndex
+) -> None:
+    options = SearchOptions(n_probe=3, top=60, global_weight=0, scoring="asmk", tau=tau)
+    for seed in (1000, 1001):
+        query = make_features(seed)
+        expected = asmk_oracle(images, query, codebook, coarse, options)
+        found = {c.image_id: c.votes for c in index.search(query, codebook, coarse, options)}
+        assert len(found) > 20
+        assert_allclose([found.get(i, 0.0) for i in expected], list(expected.values()), atol=1e-4)
+
+
+def test_asmk_finds_the_right_image(index: CandidateIndex, codebook: Codebook, coarse: CoarseIndex) -> None:
+    options = SearchOptions(n_probe=4, global_weight=0, scoring="asmk")
+    right = 0
+    for i in range(5, 60):
+        query = noisy(make_features(i, n=5 + i % 20), 0.1, i)
+        right += index.search(query, codebook, coarse, options)[0].image_id == i * 7 + 3
+    assert right >= 52
+
+
 def test_local_features_alone_find_the_right_image(
     index: CandidateIndex, codebook: Codebook, coarse: CoarseIndex
 ) -> None:
@@ -279,7 +322,8 @@ def test_wrong_shapes_and_options_are_refused(
     bad = Codes(codes.keypoints, np.full(len(codes), K, np.uint16), codes.codes, codes.global_code, (1, 1))
     with pytest.raises(OptionError, match="out of range"):
         fill(index, {1: bad})
-    for wrong in ({"n_probe": 0}, {"min_similarity": 1.0}, {"power": -1}, {"top": 0}):
+    wrongs = ({"n_probe": 0}, {"min_similarity": 1.0}, {"power": -1}, {"top": 0}, {"scoring": "x"}, {"alpha": 0.5})
+    for wrong in wrongs:
         with pytest.raises(OptionError):
             SearchOptions(**wrong)
 

@@ -17,6 +17,7 @@ from delf_edge.codec import (
     pack_codes,
     packed_size,
     quantise_global,
+    tiny,
     unpack_codes,
 )
 from delf_edge.errors import OptionError
@@ -197,3 +198,23 @@ def test_empty_image_passes_through() -> None:
     assert decode(codes, codebook).shape == (0, D)
     assert len(unpack_codes(pack_codes(codes), CodeLayout.of(codebook))) == 0
     assert inner_product_tables(np.zeros((0, D), np.float32), codebook).shape == (0, M, 256)
+
+
+@pytest.mark.parametrize(("M", "G", "n"), [(16, 256, 35), (12, 256, 44), (8, 0, 77), (1, 1020, 0)])
+def test_the_tiny_form_is_the_best_features_in_a_kilobyte(M: int, G: int, n: int) -> None:
+    rng = np.random.default_rng(0)
+    codes = Codes(
+        (rng.random((300, 2)) * 640).astype(np.float32),
+        rng.integers(0, 8192, 300).astype(np.uint16),
+        rng.integers(0, 256, (300, M)).astype(np.uint8),
+        rng.integers(-127, 128, G).astype(np.int8),
+        (640, 480),
+    )
+    short = tiny(codes)
+    assert len(short) == n
+    assert_array_equal(short.codes, codes.codes[:n])
+    assert_array_equal(short.keypoints, codes.keypoints[:n])
+    assert len(pack_codes(short)) <= max(1024, 16 + G)
+    assert len(tiny(tiny(codes))) == n
+    few = tiny(Codes(codes.keypoints[:3], codes.words[:3], codes.codes[:3], codes.global_code, (1, 1)))
+    assert len(few) == min(3, n)

@@ -55,7 +55,7 @@ def both(monkeypatch: pytest.MonkeyPatch, lib: ctypes.CDLL, *arguments: object) 
 
 @pytest.mark.parametrize("M", [1, 4, 8, 12, 14, 16, 17])
 @pytest.mark.parametrize("levels", [256, 2])
-@pytest.mark.parametrize("k", [1, 7, 60])
+@pytest.mark.parametrize("k", [1, 7, 60, 2**31 - 1])
 def test_scan_finds_the_same_to_the_bit(
     M: int, levels: int, k: int, lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@
 #   make ablations         what the defaults were decided on: plots and figures
 #   make bundles           bundles of the network before fine-tuning (and CHECKPOINT=network.pt), for rows of make bench
 #   make bench-search      candidate search at up to 100,000 images, beside faiss
+#   make bench-build       builds on a cluster: speed, the same hash, a killed worker, memory
 #   make test-converters   the tests that need PyTorch, in an environment of their own
 #   make clean             forget the environments and everything that was made
 
@@ -23,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser lint bench bench-search ablations bundles test-converters clean
+.PHONY: help demo test test-browser lint bench bench-search bench-build ablations bundles test-converters clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -86,6 +87,9 @@ bundles: $(CONVERTERS)/converters.stamp
 	$(CONVERTERS)/bin/python -c "import json; print(json.dumps(json.load(open('assets/default/manifest.json'))['calibration']))" > build/weights.json
 	test -e build/bundles/imagenet || $(BUNDLE) build/bundles/imagenet --name imagenet $(SAME)
 	test -z '$(CHECKPOINT)' || $(BUNDLE) build/bundles/finetuned --name finetuned $(SAME) --checkpoint '$(CHECKPOINT)'
+
+bench-build: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks.build
 
 test-converters: $(CONVERTERS)/converters.stamp
 	$(CONVERTERS)/bin/python -m pytest -m torch

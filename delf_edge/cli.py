@@ -472,7 +472,8 @@ def doctor(bundle: BundleOption = None, threads: ThreadsOption = 1, as_json: Jso
     return FOUND if report.passed else UNKNOWN
 
 
-import delf_edge.shipping_commands  # noqa: E402, F401  (its commands come after these)
+import delf_edge.batch_commands  # noqa: E402
+import delf_edge.shipping_commands  # noqa: E402, F401  (their commands come after these)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -541,6 +541,11 @@ class Store:
             row = db.execute("SELECT id FROM images WHERE content_hash = ?", (content_hash,)).fetchone()
             return None if row is None else int(row[0])
 
+    def has_name(self, name: str) -> bool:
+        """Whether an image has this name."""
+        with self._read() as db:
+            return db.execute("SELECT 1 FROM images WHERE name = ?", (name,)).fetchone() is not None
+
     def thumbnail(self, image_id: int) -> bytes | None:
         """The small JPEG of an image; None where it has none, or a damaged one (noted in `damaged`)."""
         return next((bytes(row[1]) for row in self._rows("thumbnails", [image_id])), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote, urlsplit
 
-from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError
+from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError, RepositoryError
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.urllib3_fetcher import Urllib3Fetcher
 
@@ -64,7 +65,26 @@ class Fetcher(FetcherInterface):
             except Exception as e:  # whatever a file system of fsspec raises
                 raise DownloadError(f"{url}: {e}") from e
             file.seek(0)
+            if "/metadata/" in url:
+                _check_form(url, file.read())
+                file.seek(0)
             yield file
+
+
+def _check_form(url: str, data: bytes) -> None:
+    """Metadata must be written as channels write it: another spelling of the same signature is a change too.
+
+    Raises:
+        RepositoryError: it is not.
+    """
+    try:
+        facts = json.loads(data)
+        spelt = json.dumps(facts, separators=(",", ":"), sort_keys=True).encode()
+        signatures = [str(signature["sig"]) for signature in facts["signatures"]]
+    except (ValueError, KeyError, TypeError) as e:
+        raise RepositoryError(f"{url}: no metadata of a channel ({e})") from e
+    if spelt != data or any(signature != signature.lower() for signature in signatures):
+        raise RepositoryError(f"{url}: not as it was published")
 
 
 def _read(place: Path | str) -> Iterator[bytes]:

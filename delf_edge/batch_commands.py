@@ -1,0 +1,165 @@
+"""The commands for many photos and other programs: build on a cluster, export, import."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from delf_edge.terminal import (
+    FOUND,
+    UNKNOWN,
+    BundleOption,
+    Database,
+    JsonOption,
+    PresetOption,
+    command,
+    needs,
+    print_json,
+    say,
+)
+
+
+@command("build")
+def build(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="CSV or Parquet table of photos, a path or URL.", show_default=False)
+    ],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder of the result, a path or URL.", show_default=False)],
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="A Dask scheduler, such as tcp://10.0.0.1:8786; default: a cluster on this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", metavar="N", min=1, help="Processes of the cluster on this machine.", show_default=False
+        ),
+    ] = None,
+    shard_size: Annotated[int, typer.Option("--shard-size", metavar="N", min=1, help="Photos in a shard.")] = 256,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base", metavar="URL", help="Where relative paths start; default: SOURCE's folder.", show_default=False
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split", metavar="COLUMN", help="One database for each value of this column.", show_default=False
+        ),
+    ] = None,
+    bundle: BundleOption = None,
+    preset: PresetOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Build databases from millions of photos, on one machine or many.
+
+    Columns: path and landmark; optionally name, latitude, longitude; further ones become metadata. Interrupted or
+    failed, the same command goes on from there. The result does not depend on the number of workers. A photo that
+    cannot be used is a row of bad.csv; the exit code is then 1. Needs the extra: python -m pip install
+    'delf-edge[build]'.
+    """
+    with needs("build"):
+        from delf_edge.building.cluster import Progress
+        from delf_edge.building.whole import BuildOptions
+        from delf_edge.building.whole import build as run
+
+    total = 0
+
+    def started(dashboard: str, n_photos: int) -> None:
+        nonlocal total
+        total = n_photos
+        say(f"{n_photos} photos; Dask's dashboard (needs bokeh): {dashboard}")
+
+    def moved(progress: Progress) -> None:
+        left = progress.eta(max(0, total - progress.photos - progress.skipped * shard_size))
+        eta = "" if left is None else f", about {left:.0f} s left"
+        say(
+            f"{progress.shards + progress.skipped} shards, {progress.photos} photos, {progress.bad} bad, "
+            f"{progress.rate:.1f} photos/s{eta}"
+        )
+
+    options = BuildOptions(
+        bundle=None if bundle is None else str(bundle),
+        preset=preset,
+        shard_size=shard_size,
+        base=base,
+        split=split,
+        scheduler=scheduler,
+        workers=workers,
+    )
+    report = run(source, out, options, on_start=started, on_progress=moved)
+    if as_json:
+        print_json({"source": source, "out": out, **dataclasses.asdict(report)})
+    else:
+        for made in report.databases:
+            typer.echo(f"{made.url}: {made.images} images of {made.landmarks} landmarks, {made.bytes} bytes")
+        typer.echo(f"{report.shards} shards made, {report.skipped} found finished, {report.bad} rows without an image")
+    return UNKNOWN if report.bad else FOUND
+
+
+@command("export")
+def export(
+    database: Database,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the files.", show_default=False)],
+    descriptors: Annotated[
+        bool, typer.Option("--descriptors", help="Also every feature's descriptor as float32, for other engines.")
+    ] = False,
+    bundle: BundleOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Write a database as Parquet and GeoJSON, for other programs.
+
+    images.parquet has the metadata and codes of every image, landmarks.geojson the places with coordinates. Needs the
+    extra: python -m pip install 'delf-edge[interchange]'.
+    """
+    with needs("interchange"):
+        from delf_edge.interchange import export_database
+    from delf_edge.bundle import Bundle, default_bundle_path
+    from delf_edge.store import Store
+
+    with Store.open(database, mode="ro") as store:
+        codebook = Bundle.load(bundle or default_bundle_path()) if descriptors else None
+        written = export_database(store, out, decode_with=codebook)
+    return _said(written, as_json, database=str(database))
+
+
+@command("import")
+def import_(
+    database: Database,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder that export wrote.", show_default=False)],
+    bundle: BundleOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Add the images of an export to a database.
+
+    The database is made if it does not exist. The same photo again updates its name, landmark and metadata. Needs the
+    extra: python -m pip install 'delf-edge[interchange]'.
+    """
+    with needs("interchange"):
+        from delf_edge.interchange import import_database
+    from delf_edge.bundle import Bundle, default_bundle_path
+    from delf_edge.codec import CodeLayout
+    from delf_edge.store import Store
+
+    loaded = Bundle.load(bundle or default_bundle_path())
+    with Store.open(database, bundle_id=loaded.id, layout=CodeLayout.of(loaded.codebook)) as store:
+        done = import_database(store, source)
+    return _said(done, as_json, database=str(database))
+
+
+def _said(facts: dict[str, Any], as_json: bool, **more: str) -> int:
+    if as_json:
+        print_json({**more, **facts})
+    else:
+        for key, value in facts.items():
+            typer.echo(f"{key}: {value}")
+    return FOUND

@@ -5,6 +5,7 @@
 #   make test              ruff, mypy --strict, import contracts and every test that needs no PyTorch
 #   make test-browser      the kiosk page in Chromium (Debian: apt-get install chromium), screenshots in out/browser
 #   make lint              the first three of these alone
+#   make bench-reliability the reliability lab at full size (hours; goes on where it was stopped)
 #   make bench             all systems on the DEV benchmark, one table; DEV=path/to/dev.json
 #   make ablations         what the defaults were decided on: plots and figures
 #   make bundles           bundles of the network before fine-tuning (and CHECKPOINT=network.pt), for rows of make bench
@@ -24,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser lint bench bench-search bench-build ablations bundles test-converters clean
+.PHONY: help demo test test-browser lint bench bench-search bench-build ablations bundles test-converters clean bench-reliability
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -90,6 +91,9 @@ bundles: $(CONVERTERS)/converters.stamp
 
 bench-build: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.build
+
+bench-reliability: $(VENV)/test.stamp
+	$(BIN)/python -m tests.reliability --jobs 2
 
 test-converters: $(CONVERTERS)/converters.stamp
 	$(CONVERTERS)/bin/python -m pytest -m torch

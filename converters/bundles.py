@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from delf_edge.bundle import FORMAT, FORMAT_VERSION, MANIFEST, Bundle
+from delf_edge.bundle import FORMAT, FORMAT_VERSION, MANIFEST, Bundle, bundle_id
 from delf_edge.features import Extractor
 from delf_edge.types import Features, Image, UInt8Array
 
@@ -153,7 +153,8 @@ def write_folder(folder: Path, files: Mapping[str, bytes], head: Mapping[str, An
     for name, data in files.items():
         (folder / name).write_bytes(data)
     listed = {n: {"sha256": _sha256(d), "bytes": len(d)} for n, d in sorted(files.items())}
-    text = json.dumps({**head, "files": listed}, indent=2, sort_keys=True) + "\n"
+    content = {**head, "files": listed}
+    text = json.dumps({**content, "id": bundle_id(content)}, indent=2, sort_keys=True) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 

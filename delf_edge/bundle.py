@@ -132,7 +132,8 @@ class Bundle:
     """A loaded and verified bundle.
 
     Attributes:
-        id: first 12 hexadecimal digits of the SHA-256 of the manifest (sorted keys, compact separators).
+        id: first 12 hexadecimal digits of the SHA-256 of the manifest (sorted keys, compact separators) without its
+            own "id", which must be the same where there is one.
         manifest: its content.
         variant: the loaded variant of the local network.
         network: content of the local .tflite file.
@@ -183,7 +184,7 @@ class Bundle:
         tail = manifest.tail
         tail_file = None if tail is None else tail.variants.get(chosen, tail.variants[tail.default])
         return cls(
-            id=_bundle_id(raw),
+            id=bundle_id(raw),
             manifest=manifest,
             variant=chosen,
             network=_read_file(folder, manifest.network.variants[chosen], manifest.files),
@@ -248,11 +249,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise BundleVersionError(
             f"{path} has bundle format {version}, this SDK reads up to {FORMAT_VERSION}; upgrade delf-edge"
         )
+    if raw.get("id", (found := bundle_id(raw))) != found:  # the hashes of files say nothing about presets and weights
+        raise BundleIntegrityError(f"{path} says that it is bundle {raw['id']}, its content is {found}; copy it again")
     return raw
 
 
-def _bundle_id(raw: Mapping[str, Any]) -> str:
-    text = json.dumps(raw, sort_keys=True, separators=(",", ":"))
+def bundle_id(raw: Mapping[str, Any]) -> str:
+    """The id of a manifest's content, without the key "id" that repeats it."""
+    content = {key: value for key, value in raw.items() if key != "id"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

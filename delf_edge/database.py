@@ -24,7 +24,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,8 @@ def as_store_error(e: sqlite3.Error, path: Path) -> StoreError:
         return StoreBusyError(
             f"{path}: another connection is using the database ({e}); wait until it is done and try again"
         )
+    if code == sqlite3.SQLITE_PROTOCOL:
+        return StoreBusyError(f"{path}: the file system did not give the locks asked for ({e}); try again")
     if code == sqlite3.SQLITE_FULL:
         return StoreFullError(f"{path}: the disk is full ({e}); nothing was changed, free some space and try again")
     if code == sqlite3.SQLITE_READONLY:
@@ -188,11 +190,18 @@ def _check_file(path: Path) -> None:
 
 def _open(path: Path, mode: str, busy_timeout: float) -> sqlite3.Connection:
     uri = f"file:{quote(str(path))}?mode={mode}"
+    wal, journal = (Path(f"{path}{suffix}") for suffix in ("-wal", "-journal"))
     if mode == "ro" and not os.access(path.parent, os.W_OK):
-        wal = Path(f"{path}-wal")
         if wal.exists() and wal.stat().st_size:
             raise ReadOnlyError(f"{path}: its log {wal.name} is not merged and the medium is read-only; seal it first")
+        if journal.exists() and journal.stat().st_size:  # "immutable" would read the half that was written
+            raise ReadOnlyError(
+                f"{path}: sealing it was interrupted and the medium is read-only; open it once on writable media"
+            )
         uri += "&immutable=1"  # nobody can write here: no locks, no log
+    elif mode == "ro" and journal.exists() and journal.stat().st_size:
+        with closing(sqlite3.connect(uri.removesuffix("ro") + "rw", uri=True, timeout=busy_timeout)) as healer:
+            healer.execute("SELECT 1 FROM sqlite_master").fetchone()  # a reader may not undo an interrupted `seal`
     connection = sqlite3.connect(uri, uri=True, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
     connection.text_factory = lambda b: b.decode("utf-8", "surrogateescape")  # damaged text fails its CRC, not here
     return connection

@@ -8,6 +8,7 @@ Rules, each with a test:
 
 * The header is read in Python before OpenCV sees the file, so that a small file which declares a huge picture is
   refused without decoding it.
+* A large picture in a tiny file is a decompression bomb, and refused as one.
 * Large JPEGs are decoded at 1/2, 1/4 or 1/8 (the decoder skips the work), but not below `decode_max_side`.
 * EXIF orientation is applied here, once, and never by OpenCV; TIFF alone is turned by its decoder.
 * The transparency of a photo is ignored: its colours are taken as they are stored.
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 ChannelOrder: TypeAlias = Literal["RGB", "BGR"]
 PhotoSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | UInt8Array"
 
+_DENSE_FROM, _MAX_DENSITY = 16_000_000, 100  # pixels, and pixels per byte of the file above that
 _FORMATS = "JPEG, PNG, WebP, BMP and TIFF"
 
 
@@ -231,10 +233,20 @@ def _check_size(width: int, height: int, name: str, limits: ImageLimits) -> None
         )
 
 
+def _check_density(pixels: int, size: int, name: str) -> None:
+    """Refuse a large picture with almost nothing in it, a bomb; a black baseline JPEG has 64 pixels a byte."""
+    if pixels > _DENSE_FROM and pixels > _MAX_DENSITY * size:
+        raise ImageTooLargeError(
+            f"{name} declares {pixels / 1e6:.1f} million pixels in {size} bytes; above {_DENSE_FROM / 1e6:.0f} million "
+            f"pixels a photo has at most {_MAX_DENSITY} a byte. Shrink it"
+        )
+
+
 def _decode(data: bytes, name: str, limits: ImageLimits) -> Image:
     try:
         width, height, kind = probe_size(data)
         _check_size(width, height, name, limits)
+        _check_density(width * height, len(data), name)
         _check_end(data, kind)
     except ImageDecodeError as e:
         raise ImageDecodeError(f"{name}: {e}") from None

@@ -860,6 +860,9 @@ class Store:
                 db.execute("PRAGMA locking_mode=EXCLUSIVE")  # nobody may return to the log in between
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 db.execute("PRAGMA journal_mode=DELETE")
+                db.execute(
+                    "PRAGMA synchronous=EXTRA"
+                )  # FULL leaves the end of a journal to the next sync of its folder
             except sqlite3.Error:
                 db.execute("PRAGMA locking_mode=NORMAL")
                 raise

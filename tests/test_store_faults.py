@@ -155,6 +155,37 @@ def test_a_view_in_place_of_a_table_is_refused(path: Path) -> None:
         Store.open(path, mode="ro")
 
 
+def interrupted(path: Path) -> Path:
+    """The file as a power cut in the middle of `seal` leaves it: half a change, and the journal that undoes it."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode=DELETE")
+    db.execute("PRAGMA cache_size=2")  # so that pages go to the file before the end
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("UPDATE codes SET n = n + 1")
+    db.execute("UPDATE images SET width = width + 1")
+    cut = path.with_name("cut.db")
+    for suffix in ("", "-journal"):
+        cut.with_name(f"cut.db{suffix}").write_bytes(path.with_name(path.name + suffix).read_bytes())
+    db.execute("ROLLBACK")
+    db.close()
+    return cut
+
+
+def test_an_interrupted_seal_is_undone_by_a_reader_too(path: Path) -> None:
+    cut = interrupted(path)
+    assert cut.with_name("cut.db-journal").stat().st_size
+    with Store.open(cut, mode="ro") as store:
+        assert len(store) == N
+        assert store.verify() == []
+
+
+def test_an_interrupted_seal_is_refused_where_it_cannot_be_undone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = interrupted(path)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ReadOnlyError, match="interrupted"):
+        Store.open(cut, mode="ro")
+
+
 # ---------------------------------------------------------------------- damaged rows
 
 

@@ -378,6 +378,8 @@ class _Outermost:
 
         request = Request(scope, receive)
         try:
+            if not scope["query_string"].isascii():  # Starlette fails on bytes that are not UTF-8
+                raise HTTPException(400, "a query is ASCII; encode what is not")
             self._service.policy.check(request)
             await self._app(scope, receive, send_more)
         except HTTPException as e:

@@ -13,8 +13,14 @@ ABOVE = ("camera", "cli", "doctor", "explain", "gate", "listing", "quality", "so
 
 def row_code() -> list[Path]:
     """The source files that a row of the table runs: the SDK up to the recognizer, and the lab's way to figures."""
-    sdk = [p for p in sorted((HERE.parent / "delf_edge").glob("*.py")) if p.stem not in ABOVE]
-    return [*sdk, *(HERE / f"{name}.py" for name in LAB), *sorted((HERE / "systems").glob("*.py"))]
+    folder = HERE.parent / "delf_edge"
+    sdk = [p for p in sorted(folder.glob("*.py")) if p.stem not in ABOVE]
+    return [
+        *sdk,
+        *sorted(folder.glob("*.cpp")),
+        *(HERE / f"{name}.py" for name in LAB),
+        *sorted((HERE / "systems").glob("*.py")),
+    ]
 
 
 @cache

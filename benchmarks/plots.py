@@ -166,7 +166,7 @@ def reliability_diagram(reliability: Mapping[str, Any], title: str, path: Path) 
             axes.scatter([stated], [right], s=20 + 3 * count, color="tab:blue", alpha=0.7)
             axes.annotate(str(count), (stated, right), textcoords="offset points", xytext=(6, -3), fontsize=8)
     error = reliability["expected_calibration_error"]
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="stated probability", ylabel="share that is right")
+    axes.set(xlim=(-0.02, 1.06), ylim=(-0.02, 1.04), xlabel="stated probability", ylabel="share that is right")
     axes.set_title(f"{title}\nexpected calibration error {error:.3f}", fontsize=10)
     return save(drawn, path)
 

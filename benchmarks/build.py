@@ -211,6 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle = TINY if a.tiny else default_bundle_path()
         result["bundle"] = "tests/fixtures/tiny_bundle" if a.tiny else "assets/default"
         result["build"] = hashes_and_speed(table, folder, bundle, a.photos, a.repeat)
+        print("build", json.dumps(result["build"]), file=sys.stderr)  # the rest takes longer
         result["memory"] = memory(folder, a.long, a.long_side)
     print(json.dumps(result, indent=1))
     return 0 if result["build"]["identical"] else 1

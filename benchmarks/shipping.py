@@ -282,6 +282,12 @@ def _refused(path: Path, pack: Path, channel: Channel, spare: Path, device: Path
     return report.packs[0].status in ("refused", "failed") and report.packs[0].version == 1
 
 
+def _told(name: str, part: Any) -> Any:
+    """A part of the result, said on stderr as soon as it is there: all of it takes a while."""
+    print(name, json.dumps(part), file=sys.stderr)
+    return part
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.shipping", description="Packs and updates.")
@@ -297,13 +303,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             images, asked = dev_features(a.dev, bundle, a.features)
             (Path(scratch) / "dev").mkdir()
             result["bundle"] = bundle.id
-            result["ten_packs"] = ten_packs(Path(scratch) / "dev", bundle, images, asked)
-            result["one_percent"] = one_percent(Path(scratch) / "dev", bundle, images)
+            result["ten_packs"] = _told("ten_packs", ten_packs(Path(scratch) / "dev", bundle, images, asked))
+            result["one_percent"] = _told("one_percent", one_percent(Path(scratch) / "dev", bundle, images))
         tiny = Bundle.load(TINY)
         for name, run, n in (("faults", faults, a.trials), ("tampering", tampering, a.changes)):
             (Path(scratch) / name).mkdir()
             if n:
-                result[name] = run(Path(scratch) / name, tiny, n)
+                result[name] = _told(name, run(Path(scratch) / name, tiny, n))
     print(json.dumps(result, indent=1))
     return 0
 

@@ -213,7 +213,7 @@ def test_a_photo_that_kills_workers_does_not_end_the_build(source: Path, tmp_pat
     table = write_table(source.parent / "deadly2.csv", rows)
     options = BuildOptions(bundle=str(BUNDLE), preset="fast", shard_size=2, workers=1)
     report = build(str(table), str(tmp_path / "out"), options)
-    assert report.careful == (0,)
+    assert 0 in report.careful  # the other one too, if it waited on the worker that died
     assert (report.shards, report.bad, report.databases[0].images) == (2, 1, 3)
 
 

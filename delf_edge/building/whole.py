@@ -56,7 +56,7 @@ class BuildReport:
         photos: rows of the manifest that were worked on in this run.
         bad: rows that gave no image, in all; they are listed in `bad.csv`.
         seconds: of the shards, in this run.
-        careful: shards that had killed workers.
+        careful: shards that were on too many dying workers, and so were made in a child process.
     """
 
     databases: tuple[Merged, ...]

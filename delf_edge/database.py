@@ -32,6 +32,7 @@ from urllib.parse import quote
 
 from delf_edge.errors import (
     NotADatabaseError,
+    OptionError,
     ReadOnlyError,
     SchemaVersionError,
     StoreBusyError,
@@ -108,6 +109,8 @@ def translate_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as e:
         raise as_store_error(e, path) from e
+    except UnicodeEncodeError as e:
+        raise OptionError(f"{path}: {e.object[:80]!r} is no text that can be stored or looked for") from e
     except UnicodeDecodeError as e:  # sqlite3 could not even read SQLite's message, which quotes a damaged schema
         raise NotADatabaseError(f"{path}: damaged, its schema cannot be read; restore it from a copy") from e
 

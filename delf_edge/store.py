@@ -49,6 +49,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {  # the first one is the key; `crc32` fo
 }
 TABLES: Mapping[str, tuple[str, ...]] = MappingProxyType(_COLUMNS)  # what `Store.rows` gives, column by column
 _CHUNK = 500
+_MAX_KEYS = 10_000_000  # ids tried one by one where a table cannot be read
 Row = tuple[Any, ...]
 _WAL_HIGH = 8 << 20  # bytes of log that make a writer insist on a checkpoint
 _MAX_TOMBSTONES = 20_000
@@ -604,7 +605,8 @@ class Store:
         """(id, crc32) of images (None: all), ascending; the unreadable are left out."""
         if image_ids is None:
             try:
-                return db.execute("SELECT id, crc32 FROM images ORDER BY id").fetchall()
+                sql = "SELECT id, crc32 FROM images WHERE typeof(crc32) = 'integer' ORDER BY id"
+                return db.execute(sql).fetchall()
             except sqlite3.DatabaseError as e:
                 if not database.is_corruption(e):
                     raise
@@ -614,7 +616,7 @@ class Store:
             part = image_ids[i : i + _CHUNK]
             sql = f"SELECT id, crc32 FROM images WHERE id IN ({','.join('?' * len(part))}) ORDER BY id"
             found += self._salvage(db, "images", sql, part, ("id", "crc32"))
-        return found
+        return [(key, crc) for key, crc in found if isinstance(crc, int)]
 
     def _checked_codes(self, image_ids: Sequence[Value]) -> Iterator[Row]:
         for row in self._rows("codes", image_ids):
@@ -722,8 +724,10 @@ class Store:
                 if not database.is_corruption(e) or table == "meta":
                     raise
             sequence = "landmarks" if table == "landmarks" else "images"
-            (last,) = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (sequence,)).fetchone()
-            return list(range(1, last + 1))
+            row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (sequence,)).fetchone()
+            if row is None or not isinstance(row[0], int) or row[0] > _MAX_KEYS:
+                raise NotADatabaseError(f"{self.path}: damaged, not even its numbering can be read; restore a copy")
+            return list(range(1, row[0] + 1))
 
     # ------------------------------------------------------------------ whole rows: packs, deltas, shards
 
@@ -926,12 +930,27 @@ def _next_id(db: sqlite3.Connection, table: str) -> int:
 def _damage(table: str, row: Sequence[Any]) -> str | None:
     """What is wrong with a row whose last value is its checksum."""
     if row_crc32(table, row[:-1]) == row[-1]:
-        return None
+        return None if _is_ours(table, row) else f"{table} {row[0]!r} has the right CRC-32, and values of another kind"
     if table == "images":
         what = f"image {row[1]!r}"
     else:
         what = f"{table} of image {row[0]!r}" if table in ("codes", "thumbnails") else f"{table} {row[0]!r}"
     return f"{what} is damaged: the CRC-32 of its row is not {row[-1]}"
+
+
+def _is_ours(table: str, row: Sequence[Any]) -> bool:
+    """Whether a row holds what this module writes: whoever makes a file on purpose writes the right CRC-32 too."""
+    if table not in ("images", "landmarks"):
+        return True
+    kinds = (int, str, int, str, int, int, bytes, float, int) if table == "images" else (int, str, str)
+    if not all(isinstance(value, kind) for value, kind in zip(row, kinds, strict=False)):
+        return False
+    if table == "landmarks" and not all(v is None or isinstance(v, float) for v in row[3:5]):
+        return False
+    try:
+        return isinstance(json.loads(row[_COLUMNS[table].index("metadata")]), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _dump(metadata: Mapping[str, Any], name: str) -> str:

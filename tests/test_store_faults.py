@@ -21,6 +21,7 @@ from delf_edge.errors import (
     BundleMismatchError,
     CorruptRowError,
     NotADatabaseError,
+    OptionError,
     ReadOnlyError,
     SchemaVersionError,
     StoreBusyError,
@@ -261,6 +262,43 @@ def test_valid_checksums_do_not_make_hostile_codes_valid(path: Path) -> None:
         assert any("word 1000" in p.what for p in store.verify())
         assert 8 not in store.codes([8])
         assert 8 not in np.concatenate([b.image_ids for b in store.code_batches()])
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE images SET metadata = '[[[[' WHERE id = 8",
+        "UPDATE images SET width = 'wide' WHERE id = 8",
+        "UPDATE landmarks SET latitude = 'north' WHERE id = 2",
+    ],
+)
+def test_valid_checksums_do_not_make_hostile_rows_valid(path: Path, statement: str) -> None:
+    db = sqlite3.connect(path)
+    with db:
+        db.execute(statement)
+        for table, n in (("images", 9), ("landmarks", 6)):
+            for row in db.execute(f"SELECT * FROM {table}").fetchall():
+                db.execute(f"UPDATE {table} SET crc32 = ? WHERE id = ?", (row_crc32(table, row[:n]), row[0]))
+    db.close()
+    with Store.open(path, mode="ro") as store:
+        assert len(list(store.images())) in (N - 1, N - 4)
+        assert any("of another kind" in p.what for p in store.verify())
+        store.landmarks()
+
+
+def test_rows_without_a_checksum_are_no_rows(path: Path) -> None:
+    db = sqlite3.connect(path)
+    with db:
+        db.execute("UPDATE images SET crc32 = 'none' WHERE id = 8")
+    db.close()
+    with Store.open(path, mode="ro") as store:
+        assert 8 not in store.fingerprints()[1]
+        assert len(store.fingerprints()[1]) == N - 1
+
+
+def test_a_name_that_is_no_text_is_refused(path: Path) -> None:
+    with open_rw(path) as store, pytest.raises(OptionError, match="no text"):
+        store.remove("\udcff")
 
 
 def contents(store: Store) -> tuple[dict[int, object], dict[int, bytes]]:

@@ -509,7 +509,7 @@ class Store:
             NotFoundError: there is none.
             CorruptRowError: its row, or its landmark's, is damaged.
         """
-        with self._read() as db:
+        with self._read() as db, transaction(db, "BEGIN"):
             image_id = self._id_of(db, key) if isinstance(key, str) else key
             image = self._row(db, "images", image_id)
             if isinstance(key, str) and image[1] != key:
@@ -527,14 +527,15 @@ class Store:
         return list(self._images(image_ids))
 
     def _images(self, image_ids: Sequence[Value]) -> Iterator[StoredImage]:
-        landmarks: dict[Value, Row] = {}
-        for image in self._rows("images", image_ids):
-            if image[2] not in landmarks:
-                landmarks |= {row[0]: row for row in self._rows("landmarks", [image[2]])}
-            if image[2] in landmarks:
-                yield self._image(image, landmarks[image[2]])
-            else:
-                self.damaged["images", image[0]] = f"image {image[1]!r}: its landmark {image[2]} cannot be read"
+        for i in range(0, len(image_ids), _CHUNK):
+            with self._read() as db, transaction(db, "BEGIN"):  # else a landmark may go between its image and itself
+                images = list(self._rows("images", image_ids[i : i + _CHUNK]))
+                landmarks = {row[0]: row for row in self._rows("landmarks", sorted({image[2] for image in images}))}
+            for image in images:
+                if image[2] in landmarks:
+                    yield self._image(image, landmarks[image[2]])
+                else:
+                    self.damaged["images", image[0]] = f"image {image[1]!r}: its landmark {image[2]} cannot be read"
 
     def find_content(self, content_hash: bytes) -> int | None:
         """Id of the image with this content hash, or None."""

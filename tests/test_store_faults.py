@@ -296,6 +296,22 @@ def test_rows_without_a_checksum_are_no_rows(path: Path) -> None:
         assert len(store.fingerprints()[1]) == N - 1
 
 
+def test_an_image_and_its_landmark_are_read_from_one_state(path: Path) -> None:
+    """Another process may take the last image from a landmark, and with it the landmark, between two reads."""
+    with Store.open(path, mode="ro") as reader, open_rw(path) as writer:
+        rows = reader._rows
+
+        def meddled(table: str, keys: object) -> object:
+            if table == "landmarks":
+                for i in range(4):
+                    writer.relabel(f"photo {i}.jpg", "elsewhere")
+            return rows(table, keys)  # type: ignore[arg-type]
+
+        reader._rows = meddled  # type: ignore[method-assign, assignment]
+        assert [image.landmark for image in reader.images_by_id([1, 2])] == ["place 0", "place 0"]
+        assert reader.damaged == {}
+
+
 def test_a_name_that_is_no_text_is_refused(path: Path) -> None:
     with open_rw(path) as store, pytest.raises(OptionError, match="no text"):
         store.remove("\udcff")

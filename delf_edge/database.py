@@ -109,6 +109,8 @@ def translate_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as e:
         raise as_store_error(e, path) from e
+    except OverflowError as e:
+        raise OptionError(f"{path}: a number of more than 64 bits names no row") from e
     except UnicodeEncodeError as e:
         raise OptionError(f"{path}: {e.object[:80]!r} is no text that can be stored or looked for") from e
     except UnicodeDecodeError as e:  # sqlite3 could not even read SQLite's message, which quotes a damaged schema

@@ -312,6 +312,11 @@ def test_an_image_and_its_landmark_are_read_from_one_state(path: Path) -> None:
         assert reader.damaged == {}
 
 
+def test_a_number_that_is_no_id_is_refused(path: Path) -> None:
+    with Store.open(path, mode="ro") as store, pytest.raises(OptionError, match="64 bits"):
+        store.image(10**20)
+
+
 def test_a_name_that_is_no_text_is_refused(path: Path) -> None:
     with open_rw(path) as store, pytest.raises(OptionError, match="no text"):
         store.remove("\udcff")

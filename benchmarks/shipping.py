@@ -301,10 +301,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if a.dev is not None:
             bundle = Bundle.load(default_bundle_path())
             images, asked = dev_features(a.dev, bundle, a.features)
-            (Path(scratch) / "dev").mkdir()
+            for part in ("ten", "one"):
+                (Path(scratch) / part).mkdir()
             result["bundle"] = bundle.id
-            result["ten_packs"] = _told("ten_packs", ten_packs(Path(scratch) / "dev", bundle, images, asked))
-            result["one_percent"] = _told("one_percent", one_percent(Path(scratch) / "dev", bundle, images))
+            result["ten_packs"] = _told("ten_packs", ten_packs(Path(scratch) / "ten", bundle, images, asked))
+            result["one_percent"] = _told("one_percent", one_percent(Path(scratch) / "one", bundle, images))
         tiny = Bundle.load(TINY)
         for name, run, n in (("faults", faults, a.trials), ("tampering", tampering, a.changes)):
             (Path(scratch) / name).mkdir()

@@ -6,6 +6,7 @@ Progress goes to stderr, results to stdout. Exit code 1: a check failed; 2: bad 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,6 @@ import typer
 from delf_edge.errors import DelfEdgeError
 
 from . import options
-from .codebooks import CodebookOptions
 
 app = typer.Typer(
     name="delf-edge-convert",
@@ -23,18 +23,22 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
 )
+ALL = "float32,float16,dynamic_range,int8"
 
 
 @app.command()
+@options.grouped(per_place=1000)
 def train(
     out: Annotated[Path, typer.Argument(help="Folder for network.pt, last.pt and log.jsonl. A second run resumes.")],
-    photos: options.Photos,
-    root: options.Root = None,
+    source: options.PhotoOptions,
     start: Annotated[
         Path | None, typer.Option(help="Folder of an earlier run to start from. Default: ImageNet.")
     ] = None,
-    backbone: options.Backbone = "efficientnet-lite0",
+    backbone: Annotated[
+        str, typer.Option(help="Backbone: efficientnet-lite0, -lite1 or -lite2.")
+    ] = "efficientnet-lite0",
     steps: Annotated[int, typer.Option(help="Optimiser steps in all. Ten minutes on two cores: about 600.")] = 3000,
     batch: Annotated[int, typer.Option(help="Photos a step.")] = 24,
     attention_only: Annotated[
@@ -44,22 +48,33 @@ def train(
         bool,
         typer.Option("--pairs/--no-pairs", help="Find and verify pairs of photos of one place, and train on them."),
     ] = True,
-    per_place: Annotated[int, typer.Option(help="Photos of one place that are used at most.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     more: Annotated[
         list[str] | None,
-        typer.Option("--set", help="NAME=VALUE of any other option of converters.training.TrainOptions. Repeatable."),
+        typer.Option("--set", help="NAME=VALUE of any other option; `--set help` lists them. Repeatable."),
     ] = None,
 ) -> None:
     """Train on your own photos: descriptors and attention, from a folder with a subfolder per place.
 
-    The result, OUT/network.pt, is what the other commands take as --checkpoint.
+    The result, OUT/network.pt, is what the other commands take as --checkpoint. Two places are the least; ten photos
+    of each of a hundred places are a good start. Places with few photos are drawn more often than their number says.
+    Photos are held in memory: one of 640 x 480 pixels takes 0.9 MB.
+
+    A run that was stopped goes on with the same command, and ends with the same weights as one that was not.
+
+    ```
+    delf-edge-convert train run --photos photos --steps 600
+    delf-edge-convert train run --photos train_clean.csv --root gldv2 --per-place 20
+    delf-edge-convert bundle my-bundle --photos photos --checkpoint run/network.pt
+    ```
     """
     from .pairs import load_pairs, mine_pairs, save_pairs
-    from .photos import balanced
     from .training import TrainOptions
     from .training import train as run
 
+    if more == ["help"]:
+        typer.echo(inspect.getdoc(TrainOptions))
+        return
     try:
         settings = TrainOptions(
             spec=backbone,
@@ -72,47 +87,38 @@ def train(
     except TypeError as e:
         known = ", ".join(f.name for f in dataclasses.fields(TrainOptions))
         raise typer.BadParameter(f"--set: {e}; there is {known}") from e
-    chosen = balanced(options.photos(photos, root), per_place)
+    chosen = source.balanced()
     found, kept = None, out / "pairs.npz"
     if pairs:
         if not kept.exists():
             out.mkdir(parents=True, exist_ok=True)
             checkpoint = start / "network.pt" if start else None
-            mined = mine_pairs(
-                options.network(checkpoint, backbone), chosen, max_side=settings.max_side, report=options.say
-            )
-            save_pairs(mined, kept)
+            network = options.NetworkOptions(checkpoint, backbone).load()
+            save_pairs(mine_pairs(network, chosen, max_side=settings.max_side, report=options.say), kept)
         found = load_pairs(kept)
     path = run(chosen, out, settings, pairs=found, start=start, report=options.say)
     options.print_json({"checkpoint": str(path), "steps": settings.steps})
 
 
 @app.command()
+@options.grouped(variants=ALL, tails=ALL)
 def export(
     out: Annotated[Path, typer.Argument(help="Folder for the .tflite files and parity.json.")],
-    photos: options.Photos,
-    root: options.Root = None,
-    checkpoint: options.Checkpoint = None,
-    backbone: options.Backbone = "efficientnet-lite0",
-    variants: options.Variants = "float32,float16,dynamic_range,int8",
-    tails: options.Tails = "float32,float16,dynamic_range,int8",
-    selection: options.Selection = None,
-    calibration: options.Calibration = 200,
-    per_place: options.PerPlace = 40,
+    source: options.PhotoOptions,
+    network: options.NetworkOptions,
+    form: options.ExportOptions,
     work: options.Work = options.WORK,
 ) -> None:
     """Export a network to TFLite, quantise it, and print how far each variant is from PyTorch."""
     from . import pipeline
-    from .photos import balanced
 
     settings = pipeline.ExportOptions(
-        variants=options.names(variants),
-        tails=options.names(tails),
-        calibration_photos=calibration,
-        selection=options.selection(selection, checkpoint),
+        variants=options.names(form.variants),
+        tails=options.names(form.tails),
+        calibration_photos=form.calibration,
+        selection=form.chosen(network.checkpoint),
     )
-    chosen = balanced(options.photos(photos, root), per_place)
-    models = pipeline.export(options.network(checkpoint, backbone), chosen, settings, work, options.say)
+    models = pipeline.export(network.load(), source.balanced(), settings, work, options.say)
     out.mkdir(parents=True, exist_ok=True)
     for kind, made in (("local", models.local), ("tail", models.tail)):
         for variant, data in made.items():
@@ -123,134 +129,89 @@ def export(
 
 
 @app.command()
+@options.grouped()
 def codebooks(
-    source: Annotated[Path, typer.Argument(help="Bundle whose networks are used.")],
+    networks: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle whose networks are used.")],
     out: Annotated[Path, typer.Argument(help="codebook.npz to write.")],
-    photos: options.Photos,
-    root: options.Root = None,
-    per_place: options.PerPlace = 40,
+    source: options.PhotoOptions,
+    fit: options.FitOptions,
     workers: options.Workers = 2,
     work: options.Work = options.WORK,
-    dim: options.Dim = options.FIT.dim,
-    whiten: options.Whiten = options.FIT.whiten,
-    words: options.Words = options.FIT.n_words,
-    code_size: options.CodeSize = options.FIT.code_size,
-    opq: options.Opq = options.FIT.opq,
-    global_dim: options.GlobalDim = options.FIT.global_dim,
-    global_whiten: options.GlobalWhiten = options.FIT.global_whiten,
-    storage: options.Storage = options.FIT.centroid_storage,
-    seed: options.Seed = options.FIT.seed,
 ) -> None:
     """Fit PCA, words and PQ for the networks of an existing bundle, and print what each step loses."""
     from . import bundles, pipeline
-    from .photos import balanced
 
-    settings = CodebookOptions(
-        dim=dim,
-        whiten=whiten,
-        n_words=words,
-        code_size=code_size,
-        opq=opq,
-        global_dim=global_dim,
-        global_whiten=global_whiten,
-        centroid_storage=storage,
-        seed=seed,
-    )
-    head, local, tail = bundles.read_networks(source)
-    chosen = balanced(options.photos(photos, root), per_place)
-    fit = pipeline.fit_codebook(local, tail, head, chosen, settings, work, options.say, workers=workers)
-    out.write_bytes(bundles.npz(fit.arrays))
-    options.print_json(fit.report)
+    settings = fit.settings()
+    head, local, tail = bundles.read_networks(networks)
+    found = pipeline.fit_codebook(local, tail, head, source.balanced(), settings, work, options.say, workers=workers)
+    out.write_bytes(bundles.npz(found.arrays))
+    options.print_json(found.report)
 
 
 @app.command()
+@options.grouped()
 def bundle(
     out: Annotated[Path, typer.Argument(help="The bundle's folder; replaced when the new one is complete.")],
-    photos: options.Photos,
-    root: options.Root = None,
-    checkpoint: options.Checkpoint = None,
-    backbone: options.Backbone = "efficientnet-lite0",
+    source: options.PhotoOptions,
+    network: options.NetworkOptions,
+    form: options.ExportOptions,
+    fit: options.FitOptions,
     name: Annotated[str, typer.Option(help="Name of the bundle.")] = "delf-edge default",
     version: Annotated[str, typer.Option(help="Version of the bundle.")] = "0.1.0",
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "Apache-2.0",
     data: Annotated[list[str] | None, typer.Option(help="A line on training data for the card. Repeatable.")] = None,
-    variants: options.Variants = "float16,int8",
-    tails: options.Tails = "dynamic_range",
-    selection: options.Selection = None,
     presets: Annotated[Path | None, typer.Option(help="JSON file of presets: name -> extraction options.")] = None,
     default_preset: Annotated[str, typer.Option(help="Preset used when none is named, and for the fit.")] = "balanced",
     global_scale: Annotated[float, typer.Option(help="Pyramid scale whose map the global descriptor pools.")] = 0.5,
     gem_p: Annotated[float, typer.Option(help="Exponent of the GeM pooling.")] = 3.0,
-    calibration: options.Calibration = 200,
     probability: Annotated[
         Path | None, typer.Option(help="JSON file with the calibration of the probability and of the fusion.")
     ] = None,
-    per_place: options.PerPlace = 40,
     workers: options.Workers = 2,
     work: options.Work = options.WORK,
-    dim: options.Dim = options.FIT.dim,
-    whiten: options.Whiten = options.FIT.whiten,
-    words: options.Words = options.FIT.n_words,
-    code_size: options.CodeSize = options.FIT.code_size,
-    opq: options.Opq = options.FIT.opq,
-    global_dim: options.GlobalDim = options.FIT.global_dim,
-    global_whiten: options.GlobalWhiten = options.FIT.global_whiten,
-    storage: options.Storage = options.FIT.centroid_storage,
-    seed: options.Seed = options.FIT.seed,
 ) -> None:
     """Make a bundle: export, quantise, fit codebooks on photos, write golden vectors and the model card, pack."""
     from . import bundles, pipeline
     from .tflite import receptive_field
 
-    network = options.network(checkpoint, backbone)
-    chosen = options.selection(selection, checkpoint)
-    source = f"{network.spec.name}, ImageNet weights" + (
-        f", trained: {checkpoint.name}" if checkpoint else ", untrained"
-    )
+    loaded = network.load()
+    variants, tails = options.names(form.variants), options.names(form.tails)
+    trained = f"trained: {network.checkpoint.name}" if network.checkpoint else "untrained"
     recipe = bundles.Recipe(
         name=name,
         version=version,
         licence=licence,
-        training_data=[source, *(data or [])],
-        receptive_field=receptive_field(network.spec),
-        channels=network.channels,
-        tail_channels=network.spec.head,
-        selection=chosen,
-        default_variant=options.names(variants)[0],
-        default_tail=(options.names(tails) or ("none",))[0],
+        training_data=[f"{loaded.spec.name}, ImageNet weights, {trained}", *(data or [])],
+        receptive_field=receptive_field(loaded.spec),
+        channels=loaded.channels,
+        tail_channels=loaded.spec.head if tails else loaded.channels,
+        selection=form.chosen(network.checkpoint),
+        default_variant=variants[0],
+        default_tail=(tails or ("none",))[0],
         gem_p=gem_p,
         level_scale=global_scale,
         presets=json.loads(presets.read_text(encoding="utf-8")) if presets else bundles.PRESETS,
         default_preset=default_preset,
         calibration=json.loads(probability.read_text(encoding="utf-8")) if probability else {},
     )
+    exported = pipeline.ExportOptions(
+        variants=variants,
+        tails=tails,
+        calibration_photos=form.calibration,
+        level_scale=global_scale,
+        selection=recipe.selection,
+    )
     made = pipeline.build(
         out,
-        network,
-        options.photos(photos, root),
+        loaded,
+        source.read(),
         recipe,
-        pipeline.ExportOptions(
-            variants=options.names(variants),
-            tails=options.names(tails),
-            calibration_photos=calibration,
-            level_scale=global_scale,
-            selection=chosen,
-        ),
-        CodebookOptions(
-            dim=dim,
-            whiten=whiten,
-            n_words=words,
-            code_size=code_size,
-            opq=opq,
-            global_dim=global_dim,
-            global_whiten=global_whiten,
-            centroid_storage=storage,
-            seed=seed,
-        ),
+        exported,
+        fit.settings(),
         work,
         options.command(),
         options.say,
-        per_place=per_place,
+        per_place=source.per_place,
         workers=workers,
     )
     size = sum(p.stat().st_size for p in out.iterdir())
@@ -258,74 +219,101 @@ def bundle(
 
 
 @app.command()
+@options.grouped()
 def check(
-    source: Annotated[Path, typer.Argument(help="Bundle to check.")],
-    photos: options.Photos,
-    root: options.Root = None,
-    checkpoint: options.Checkpoint = None,
-    backbone: options.Backbone = "efficientnet-lite0",
+    bundle: Annotated[Path, typer.Argument(help="Bundle to check.")],
+    source: options.PhotoOptions,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint it was made of. Default: the weights of its own float variant.")
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="Its backbone, where no checkpoint is given.")] = "efficientnet-lite0",
     count: Annotated[int, typer.Option(help="Photos to compare on.")] = 24,
+    benchmark: Annotated[
+        Path | None,
+        typer.Option(help="JSON of queries, positives and database to measure mAP on, names relative to its folder."),
+    ] = None,
+    head: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="QUERIES PHOTOS", help="Only a part of the benchmark, for a quick look."),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Preset of the benchmark. Default: the bundle's own.")] = None,
+    tflite_runtime_python: Annotated[
+        Path | None,
+        typer.Option(help="A Python below 3.12 with tflite-runtime, numpy<2, hnswlib and OpenCV: checked there too."),
+    ] = None,
     min_cosine: Annotated[float, typer.Option(help="Smallest mean cosine of descriptors that passes.")] = 0.95,
     min_agreement: Annotated[float, typer.Option(help="Smallest share of equal keypoints that passes.")] = 0.8,
+    max_map_loss: Annotated[float, typer.Option(help="Most that mAP may lose against float.")] = 0.01,
+    work: options.Work = options.WORK,
 ) -> None:
-    """Compare every TFLite network of a bundle with PyTorch; exit 1 when one is further off than the bounds."""
-    from . import bundles, pipeline, tflite
+    """Compare every TFLite network of a bundle with float PyTorch; exit 1 when one is further off than the bounds.
 
-    network = options.network(checkpoint, backbone)
-    head = bundles.read_manifest(source)
-    selection, failed, rows = head["selection"], False, []
-    seen = list(pipeline.inputs(options.photos(photos, root)[:: max(1, len(photos) // count)][:count], [0.707]))
-    for variant, file in head["network"]["variants"].items():
-        result = tflite.local_parity(network, variant, (source / file).read_bytes(), seen, selection=selection)
-        passed = result.cosine_mean >= min_cosine and result.keypoint_agreement >= min_agreement
-        failed |= not passed
-        rows.append({**result.as_dict(), "passed": passed})
-    options.print_json({"bounds": {"cosine": min_cosine, "agreement": min_agreement}, "local": rows})
-    raise typer.Exit(1 if failed else 0)
+    Each variant gets a row: cosine of the descriptors, agreement of the selected keypoints, milliseconds, and with
+    --benchmark mAP through the whole path and what it lost; with --tflite-runtime-python once for each runtime.
+    """
+    from . import checking, device
+
+    if checkpoint is None:
+        reference = checking.restored(bundle, options.backbone(backbone))
+    else:
+        reference = checking.exported(options.NetworkOptions(checkpoint).load(), str(checkpoint))
+    runtimes: list[device.Runtime] = [device.Here()]
+    if tflite_runtime_python is not None:
+        runtimes.append(device.Elsewhere(tflite_runtime_python))
+    result = checking.check(
+        bundle,
+        reference,
+        checking.inputs(bundle, source.balanced(), count),
+        checking.Bounds(min_cosine, min_agreement, max_map_loss),
+        runtimes,
+        device.Benchmark(benchmark, work / "check", preset, head) if benchmark else None,
+        options.say,
+    )
+    options.print_json(result)
+    raise typer.Exit(0 if result["passed"] else 1)
 
 
 @app.command("import")
+@options.grouped(photos=[], dim=40, code_size=10)
 def import_model(
     source: Annotated[Path, typer.Argument(help="SavedModel of DELF v1 or DELG; or a .datum or .delf file.")],
     out: Annotated[Path, typer.Argument(help="Bundle to write; for a .datum an .npy file, for a .delf an .npz file.")],
-    photos: Annotated[
-        list[Path] | None, typer.Option("--photos", help="Photos to fit codebooks on (SavedModel only). Repeatable.")
-    ] = None,
-    root: options.Root = None,
+    photos: options.PhotoOptions,
+    fit: options.FitOptions,
     pca_mean: Annotated[Path | None, typer.Option(help="mean.datum of the release.")] = None,
     pca_matrix: Annotated[Path | None, typer.Option(help="pca_proj_mat.datum of the release.")] = None,
     stride: Annotated[int, typer.Option(help="Stride of a DELG model: 32, or 16 if exported without strides.")] = 32,
-    variants: options.Variants = "float16,int8",
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "see the source of the weights",
-    calibration: options.Calibration = 200,
-    per_place: options.PerPlace = 40,
+    variants: Annotated[
+        str, typer.Option(help="Variants, the default one first, with commas: float32, float16, dynamic_range, int8.")
+    ] = "float16,int8",
+    calibration: Annotated[int, typer.Option(help="Photos that set the ranges of int8.")] = 200,
     workers: options.Workers = 2,
     work: options.Work = options.WORK,
-    dim: options.Dim = 40,
-    words: options.Words = options.FIT.n_words,
-    code_size: options.CodeSize = 10,
-    global_dim: options.GlobalDim = options.FIT.global_dim,
 ) -> None:
-    """Import official files: a SavedModel becomes a bundle, a .datum an array, a .delf arrays of features."""
+    """Import official files: a SavedModel becomes a bundle, a .datum an array, a .delf arrays of features.
+
+    A SavedModel needs photos (--photos), which the words and codes are fitted on.
+    """
     from . import importing
 
     if source.suffix in (".datum", ".delf"):
         options.print_json(importing.convert_file(source, out))
         return
-    projection = importing.read_projection(pca_mean, pca_matrix, dim)
+    projection = importing.read_projection(pca_mean, pca_matrix, fit.dim)
     made = importing.build(
         source,
         out,
-        options.photos(photos or [], root),
+        photos.read(),
         importing.ImportOptions(
             stride=stride,
             variants=options.names(variants),
             licence=licence,
             calibration_photos=calibration,
-            per_place=per_place,
+            per_place=photos.per_place,
             workers=workers,
         ),
-        CodebookOptions(dim=dim, n_words=words, code_size=code_size, global_dim=global_dim),
+        fit.settings(),
         projection,
         work,
         options.command(),

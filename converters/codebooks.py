@@ -8,7 +8,8 @@ over all of it, k-means and PQ see a bounded, seeded sample.
 
     raw (N, C) ── L2, - mean, basis, L2 ──> x (N, D) ── nearest centroid ──> residual ── rotation, PQ ──> codes (N, M)
 
-Source: Jegou and Chum, ECCV 2012 (PCA-whitening).
+Sources: Jegou and Chum, ECCV 2012 (PCA-whitening); Radenovic et al., TPAMI 2018, section 3.3 (whitening learnt from
+matches, after Mikolajczyk and Matas, ICCV 2007).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from .clustering import assign, fit_opq, fit_pq, pq_decode, pq_encode, tree_kmea
 
 Stream = Callable[[], Iterable[Float32Array]]  # each call starts over
 Projection = tuple[Float32Array, Float32Array]  # mean (C,), basis (D, C)
+PROJECTIONS = ("pca", "matched")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,9 @@ class CodebookOptions:
 
     Attributes:
         dim: D, dimension of a local descriptor.
-        whiten: exponent of the PCA whitening, 0 (none) to 1 (full).
+        projection: "pca" (directions of large variance) or "matched" (of large variance against the variance
+            between descriptors of one point in two photos).
+        whiten: exponent of the whitening, 0 (none) to 1 (full): of the variances, or of those between matches.
         n_words: K, coarse centroids (at most 65,536: a word is a uint16).
         spherical: keep coarse centroids at unit length instead of at the mean, which leaves larger residuals.
         code_size: M, bytes of a PQ code; divides D.
@@ -50,6 +54,7 @@ class CodebookOptions:
     """
 
     dim: int = 64
+    projection: str = "pca"
     whiten: float = 0.0
     n_words: int = 16384
     spherical: bool = False
@@ -71,6 +76,8 @@ class CodebookOptions:
             )
         if not 1 <= self.n_words <= 65536:
             raise ValueError(f"n_words is {self.n_words}, a word is a uint16: choose 1 to 65536")
+        if self.projection not in PROJECTIONS:
+            raise ValueError(f"projection is {self.projection!r}, choose {' or '.join(map(repr, PROJECTIONS))}")
         if self.centroid_storage not in ("int8", "float16"):
             raise ValueError(f"centroid_storage is {self.centroid_storage!r}, choose 'int8' or 'float16'")
 
@@ -129,6 +136,46 @@ def pca(moments: Moments, dim: int, whiten: float = 0.0) -> tuple[Float32Array, 
         # Directions that the sample hardly covers would be blown up: bound them at 1/1000 of the largest variance.
         floor = max(float(values[-1]) * 1e-3, 1e-12)
         basis = basis / np.maximum(values[::-1][:dim], floor)[:, None] ** (0.5 * whiten)
+    return mean.astype(np.float32), np.ascontiguousarray(basis, np.float32)
+
+
+def matched_projection(
+    moments: Moments, matches: Iterable[tuple[Float32Array, Float32Array]], dim: int, whiten: float = 1.0
+) -> Projection:
+    """Mean (C,) and basis (D, C) that keep what tells points apart and drop what changes between two photos of one.
+
+    Raw descriptors are first divided by the standard deviations of the differences within matches (to the power
+    `whiten`), then the directions of largest variance are taken.
+
+    Args:
+        moments: moments of the L2-normalised data.
+        matches: raw descriptors (n, C) of the same n points in two photos, pair by pair.
+        dim: D.
+        whiten: 0 is PCA, 1 makes the variance within matches equal in all directions.
+
+    Raises:
+        ValueError: `dim` is larger than C, or there are fewer matches than channels.
+    """
+    mean, covariance = moments.mean, moments.covariance
+    if dim > len(mean):
+        raise ValueError(f"{dim} dimensions need at least as many channels, the data has {len(mean)}")
+    within, n = np.zeros_like(covariance), 0
+    for first, second in matches:
+        difference = (unit(first) - unit(second)).astype(np.float64)
+        within += difference.T @ difference
+        n += len(difference)
+    if n < len(mean):
+        raise ValueError(
+            f"a projection of {len(mean)} channels needs as many confirmed matches, there are {n}; "
+            "give more photos of the same places, or fit a PCA"
+        )
+    values, vectors = np.linalg.eigh(within / n)
+    values = np.maximum(values, float(values[-1]) * 1e-3)  # directions that hardly occur must not be blown up
+    scale = (vectors * values ** (-0.5 * whiten)) @ vectors.T
+    spread, directions = np.linalg.eigh(scale @ covariance @ scale)
+    chosen = directions[:, ::-1][:, :dim].T
+    chosen = chosen * np.sign(chosen[np.arange(dim), np.abs(chosen).argmax(axis=1)])[:, None]
+    basis = chosen @ scale / np.sqrt(spread[-1])  # descriptors are normalised afterwards: only ratios count
     return mean.astype(np.float32), np.ascontiguousarray(basis, np.float32)
 
 
@@ -199,20 +246,28 @@ class Fit:
     report: dict[str, float]
 
 
-def fit(local: Stream, pooled: Float32Array, options: CodebookOptions, *, projection: Projection | None = None) -> Fit:
+def fit(
+    local: Stream,
+    pooled: Float32Array,
+    options: CodebookOptions,
+    *,
+    projection: Projection | None = None,
+    matches: Callable[[], Iterable[tuple[Float32Array, Float32Array]]] | None = None,
+) -> Fit:
     """Fit everything.
 
     Args:
         local: each call yields chunks of raw local descriptors, float32 (n, C).
         pooled: raw pooled global vectors, float32 (images, Cg).
         options: what to fit.
-        projection: mean and basis of local descriptors to use instead of fitting a PCA.
+        projection: mean and basis of local descriptors to use instead of fitting them.
+        matches: for `options.projection` "matched": yields raw descriptors of the same points in two photos.
 
     Raises:
         ValueError: too little data for the options; the message says what is missing.
     """
     moments = _moments(unit(chunk) for chunk in local())
-    mean, basis = projection or pca(moments, options.dim, options.whiten)
+    mean, basis = projection or _fit_projection(moments, options, matches)
     if basis.shape != (options.dim, len(moments.mean)) or mean.shape != (len(moments.mean),):
         raise ValueError(
             f"the projection has mean {mean.shape} and basis {basis.shape}; "
@@ -249,6 +304,18 @@ def fit(local: Stream, pooled: Float32Array, options: CodebookOptions, *, projec
     arrays |= {"global_mean": global_mean}
     arrays |= _named("centroids", stored) | _named("global_basis", stored_basis)
     return Fit(codebook, arrays, _report(codebook, moments, sample, few, words, pooled, global_basis))
+
+
+def _fit_projection(
+    moments: Moments,
+    options: CodebookOptions,
+    matches: Callable[[], Iterable[tuple[Float32Array, Float32Array]]] | None,
+) -> Projection:
+    if options.projection == "pca":
+        return pca(moments, options.dim, options.whiten)
+    if matches is None:
+        raise ValueError("a projection learnt from matches needs matches: several photos of each place")
+    return matched_projection(moments, matches(), options.dim, options.whiten)
 
 
 def _named(name: str, stored: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -20,8 +20,9 @@ from delf_edge.images import load_image
 from delf_edge.pyramid import build_pyramid
 from delf_edge.types import Float32Array
 
-from . import bundles, codebooks, collect, tflite
+from . import bundles, codebooks, collect, matches, tflite
 from .network import INPUT_MEAN, INPUT_SCALE, DelfNetwork
+from .parity import Parity, local_parity, tail_parity
 from .photos import Photo, balanced
 
 Report = Callable[[str], None]
@@ -60,8 +61,8 @@ class Exported:
 
     local: dict[str, bytes]
     tail: dict[str, bytes]
-    parity: list[tflite.Parity] = field(default_factory=list)
-    tail_parity: list[tflite.Parity] = field(default_factory=list)
+    parity: list[Parity] = field(default_factory=list)
+    tail_parity: list[Parity] = field(default_factory=list)
 
 
 def network_digest(network: DelfNetwork) -> str:
@@ -169,10 +170,10 @@ def _with_parity(
         list(maps(photos)) if models.tail else [],
     )
     for variant, model in models.local.items():
-        models.parity.append(tflite.local_parity(network, variant, model, seen, selection=options.selection))
+        models.parity.append(local_parity(network, variant, model, seen, selection=options.selection))
         report(f"parity, local: {models.parity[-1]}")
     for variant, model in models.tail.items():
-        models.tail_parity.append(tflite.tail_parity(network, variant, model, tail_seen))
+        models.tail_parity.append(tail_parity(network, variant, model, tail_seen))
         report(f"parity, tail: {models.tail_parity[-1]}")
     return models
 
@@ -213,7 +214,11 @@ def fit_codebook(
         report=lambda done, total: report(f"features of {done} of {total} photos"),
     )
     report("fitting the codebook")
-    return codebooks.fit(raw.local, raw.pooled(), options, projection=projection)
+
+    def matched() -> Iterator[tuple[Float32Array, Float32Array]]:
+        return matches.matched_descriptors(photos, local, head, folder / "matches", seed=options.seed, report=report)
+
+    return codebooks.fit(raw.local, raw.pooled(), options, projection=projection, matches=matched)
 
 
 def build(

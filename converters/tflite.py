@@ -1,4 +1,4 @@
-"""Export to TFLite, quantise, and measure what that cost.
+"""Export to TFLite and quantise; what that costs is measured in `parity`.
 
 ::
 
@@ -15,22 +15,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-import statistics
-import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from delf_edge.engine import Engine
 from delf_edge.types import Float32Array, UInt8Array
 
-from .network import INPUT_MEAN, INPUT_SCALE, BackboneSpec, DelfNetwork, gem
+from .network import INPUT_MEAN, INPUT_SCALE, BackboneSpec, DelfNetwork
 
 SIGNATURE = "serving_default"
 VARIANTS = ("float32", "float16", "dynamic_range", "int8")
@@ -201,100 +197,3 @@ def operators(model: bytes) -> dict[str, int]:
         model_content=model, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     )
     return dict(Counter(str(op["op_name"]) for op in interpreter._get_ops_details()))
-
-
-def milliseconds(model: bytes, shape: tuple[int, int, int, int], *, repeats: int = 10) -> float:
-    """Median time of one run on one thread, after two to warm up."""
-    engine = Engine(model, num_threads=1)
-    x = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
-    times = []
-    for i in range(repeats + 2):
-        start = time.perf_counter()
-        engine.run(x)
-        if i >= 2:
-            times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times)
-
-
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """How far a TFLite variant is from PyTorch, over a set of photos.
-
-    Attributes:
-        variant: name of the variant.
-        bytes: size of the model.
-        cosine_mean: mean cosine between the descriptors of the same cell.
-        cosine_worst5: 5th percentile of that cosine: 5 % of the cells are worse.
-        keypoint_agreement: share of the top cells (by score, a quarter of all, at most 300) that both select.
-        milliseconds: median of one run at 480x640 (tail: of that photo's map) on one thread.
-    """
-
-    variant: str
-    bytes: int
-    cosine_mean: float
-    cosine_worst5: float
-    keypoint_agreement: float
-    milliseconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-
-def _cosines(a: Float32Array, b: Float32Array) -> Float32Array:
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.asarray(np.einsum("nc,nc->n", a, b) / np.maximum(norms, 1e-12), np.float32)
-
-
-def _scores(features: Float32Array, attention: Float32Array, selection: str) -> Float32Array:
-    return np.linalg.norm(features, axis=-1).ravel() if selection == "l2norm" else attention.ravel()
-
-
-def _agreement(a: Float32Array, b: Float32Array) -> float:
-    n = max(1, min(300, len(a) // 4))
-    return len(np.intersect1d(np.argsort(-a, kind="stable")[:n], np.argsort(-b, kind="stable")[:n])) / n
-
-
-def local_parity(
-    network: DelfNetwork, variant: str, model: bytes, inputs: Sequence[Float32Array], *, selection: str = "attention"
-) -> Parity:
-    """Compare a local TFLite variant with PyTorch on normalised photos, float32 (1, H, W, 3)."""
-    engine, cosines, agreement = Engine(model), [], []
-    module = LocalModule(network).eval()
-    for x in inputs:
-        with torch.inference_mode():
-            want = {k: v.numpy() for k, v in module(torch.from_numpy(np.array(x))).items()}
-        got = engine.run(x)
-        c = want["features"].shape[-1]
-        cosines.append(_cosines(want["features"].reshape(-1, c), got["features"].reshape(-1, c)))
-        agreement.append(
-            _agreement(
-                _scores(want["features"], want["attention"], selection),
-                _scores(got["features"], got["attention"], selection),
-            )
-        )
-    return _parity(variant, model, np.concatenate(cosines), agreement, (1, 480, 640, 3))
-
-
-def tail_parity(network: DelfNetwork, variant: str, model: bytes, maps: Sequence[Float32Array]) -> Parity:
-    """Compare a tail variant with PyTorch on stride-16 maps (1, h, w, C): cosine of the GeM-pooled vectors."""
-    engine, cosines = Engine(model), []
-    for x in maps:
-        with torch.inference_mode():
-            want = gem(network.tail(torch.from_numpy(np.array(x)).permute(0, 3, 1, 2))).numpy()
-            got = gem(torch.from_numpy(np.array(engine.run(x)["global_map"])).permute(0, 3, 1, 2)).numpy()
-        cosines.append(_cosines(want, got))
-    return _parity(variant, model, np.concatenate(cosines), [1.0], (1, 30, 40, network.channels))
-
-
-def _parity(
-    variant: str, model: bytes, cosines: Float32Array, agreement: Sequence[float], shape: tuple[int, int, int, int]
-) -> Parity:
-    return Parity(
-        variant=variant,
-        bytes=len(model),
-        cosine_mean=float(cosines.mean()),
-        cosine_worst5=float(np.percentile(cosines, 5)),
-        keypoint_agreement=statistics.fmean(agreement),
-        milliseconds=milliseconds(model, shape),
-    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +64,74 @@ def test_pca_refuses_more_dimensions_than_channels() -> None:
     moments.add(DATA)
     with pytest.raises(ValueError, match=r"25 dimensions .* has 24"):
         cb.pca(moments, 25)
+
+
+def test_a_projection_from_matches_drops_what_changes_between_two_photos() -> None:
+    rng = np.random.default_rng(0)
+    point = rng.normal(size=(4000, 12)) * ([1.0] * 4 + [0.1] * 8)  # what tells points apart: four directions
+    light = [0.05] * 4 + [2.0] * 4 + [0.05] * 4  # what changes from photo to photo: four others, and stronger
+    views = [(point + rng.normal(size=point.shape) * light + 3).astype(np.float32) for _ in range(2)]
+    moments = cb.Moments(12)
+    for view in views:
+        moments.add(cl.unit(view))
+
+    def same_is_nearest(projection: cb.Projection) -> float:
+        first, second = (cb.project(v[:400], *projection) for v in views)
+        return float(((first @ second.T).argmax(axis=1) == np.arange(400)).mean())
+
+    learnt = cb.matched_projection(moments, [(views[0][i::4], views[1][i::4]) for i in range(4)], 4)
+    assert same_is_nearest(learnt) > 3 * same_is_nearest(cb.pca(moments, 4))
+    # Without whitening it is PCA, up to the common factor that the normalisation takes away.
+    plain = cb.project(views[0], *cb.matched_projection(moments, [(views[0], views[1])], 4, whiten=0.0))
+    np.testing.assert_allclose(plain, cb.project(views[0], *cb.pca(moments, 4)), atol=1e-3)
+
+
+def test_a_projection_from_matches_says_when_there_are_too_few() -> None:
+    moments = cb.Moments(24)
+    moments.add(DATA)
+    with pytest.raises(ValueError, match="24 channels needs as many confirmed matches, there are 10"):
+        cb.matched_projection(moments, [(DATA[:10], DATA[10:20])], 4)
+    with pytest.raises(ValueError, match="several photos of each place"):
+        cb.fit(chunks(700), POOLED, replace(OPTIONS, projection="matched"))
+
+
+def test_a_stream_larger_than_memory_is_read_in_parts() -> None:
+    rows, parts = 2000, 150
+
+    def stream() -> Iterator[Float32Array]:
+        for i in range(parts):
+            yield np.random.default_rng(i).normal(size=(rows, 24)).astype(np.float32)
+
+    whole = rows * parts * 24 * 4  # bytes
+    tracemalloc.start()
+    fit = cb.fit(stream, POOLED, replace(OPTIONS, sample=3000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert fit.report["descriptors_seen"] == rows * parts
+    assert fit.report["descriptors_sampled"] == 3000
+    assert peak < whole / 3
+
+
+@pytest.mark.parametrize(("dim", "size"), [(64, 4), (40, 5), (40, 10), (60, 12), (64, 16), (40, 20)])
+def test_codes_of_four_to_twenty_bytes(dim: int, size: int) -> None:
+    data = clusters(1500, dim=64, noise=0.6)
+    options = cb.CodebookOptions(
+        dim=dim, n_words=16, code_size=size, global_dim=8, iterations=2, pq_iterations=2, opq=size % 8 == 0
+    )
+    fit = cb.fit(lambda: [data], POOLED, options)
+    assert fit.codebook.pq.shape == (size, 256, dim // size)
+    assert fit.report["word_cosine"] < fit.report["code_cosine"] < 1
+
+
+@pytest.mark.parametrize("words", [1024, 65536])
+def test_a_thousand_to_sixty_five_thousand_words(words: int) -> None:
+    data = np.random.default_rng(0).normal(size=(66_000, 8)).astype(np.float32)
+    options = cb.CodebookOptions(
+        dim=4, n_words=words, code_size=2, global_dim=4, iterations=1, refine=0, pq_iterations=1, opq=False
+    )
+    fit = cb.fit(lambda: [data], POOLED, options)
+    assert fit.codebook.centroids.shape == (words, 4)
+    assert np.isfinite(fit.codebook.centroids).all()
 
 
 def test_a_reservoir_does_not_depend_on_the_chunks() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -15,14 +17,19 @@ pytest.importorskip("litert_torch", reason="needs litert-torch: make test-conver
 # The exporter and its libraries warn about their own internals.
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
-from converters import pipeline, tflite  # noqa: E402
+from converters import checking, pipeline, restore, tflite  # noqa: E402
 from converters.cli import app  # noqa: E402
+from converters.device import Here  # noqa: E402
 from converters.network import LITE0, TINY, DelfNetwork  # noqa: E402
+from converters.parity import local_parity  # noqa: E402
 from converters.photos import Photo  # noqa: E402
 from delf_edge.bundle import Bundle  # noqa: E402
 from delf_edge.doctor import self_test  # noqa: E402
 from delf_edge.engine import Engine  # noqa: E402
+from delf_edge.errors import BundleError, EngineError  # noqa: E402
 from delf_edge.types import Float32Array  # noqa: E402
+
+TINY_BUNDLE = Path(__file__).parents[1] / "fixtures" / "tiny_bundle"
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +112,7 @@ def test_the_graph_is_lean(local: bytes) -> None:
 def test_quantised_variants_stay_close(network: DelfNetwork, local: bytes, variant: str, floor: float) -> None:
     calibration = [smooth(64 + 16 * (i % 3), 96, i) for i in range(16)]
     model = tflite.quantise(local, variant, lambda: calibration)
-    parity = tflite.local_parity(network, variant, model, [smooth(256, 320, 99), smooth(192, 256, 98)])
+    parity = local_parity(network, variant, model, [smooth(256, 320, 99), smooth(192, 256, 98)])
     assert parity.cosine_mean > floor
     assert parity.cosine_worst5 <= parity.cosine_mean
     assert parity.keypoint_agreement > 0.8
@@ -123,7 +130,7 @@ def test_int8_without_photos_and_unknown_variants_are_refused(local: bytes) -> N
 def test_parity_notices_another_network(local: bytes) -> None:
     torch.manual_seed(1)
     other = DelfNetwork(TINY, attention_hidden=8).eval()
-    parity = tflite.local_parity(other, "float32", local, [smooth(128, 160, 99)])
+    parity = local_parity(other, "float32", local, [smooth(128, 160, 99)])
     assert parity.cosine_mean < 0.9
 
 
@@ -163,11 +170,75 @@ def test_the_bundle_command_makes_a_bundle_and_check_judges_it(
     for name in ("local_int8.tflite", "codebook.npz", "golden.npz"):
         assert (out / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 
-    passed = CliRunner().invoke(app, ["check", str(out), *source, "--min-agreement", "0.7"], catch_exceptions=False)
+    check_the_bundle(out, source, photos, tmp_path)
+
+
+def check_the_bundle(bundle: Path, source: list[str], photos: Path, folder: Path) -> None:
+    """`check` with the checkpoint, without it, and with bounds that cannot be met."""
+    names = sorted(p.relative_to(photos).as_posix() for p in photos.rglob("*.png"))
+    asked = {"queries": [{"query": n, "positives": names[:6]} for n in names[:2]], "database": names}
+    (photos / "asked.json").write_text(json.dumps(asked))
+    common = ["check", str(bundle), *source[:2], "--min-agreement", "0.7", "--work", str(folder / "work")]
+
+    passed = CliRunner().invoke(app, [*common, *source[2:]], catch_exceptions=False)
     assert passed.exit_code == 0, passed.output
-    failed = CliRunner().invoke(app, ["check", str(out), *source, "--min-cosine", "0.99999"], catch_exceptions=False)
+    assert "map" not in json.loads(passed.stdout)["local"][0]
+    failed = CliRunner().invoke(app, [*common, *source[2:], "--min-cosine", "0.99999"], catch_exceptions=False)
     assert failed.exit_code == 1
     assert [r["passed"] for r in json.loads(failed.stdout)["local"] if r["variant"] == "int8"] == [False]
+
+    measured = [*common, "--backbone", "tiny", "--benchmark", str(photos / "asked.json")]
+    result = CliRunner().invoke(app, [*measured, "--max-map-loss", "1"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["float"]["from"] == "float16 of the bundle"
+    by_variant = {row["variant"]: row for row in report["local"]}
+    assert by_variant["float16"]["map_loss"] == 0.0
+    assert by_variant["int8"]["map_loss"] == report["float"]["map"] - by_variant["int8"]["map"]
+    impossible = CliRunner().invoke(app, [*measured, "--max-map-loss", "-1"], catch_exceptions=False)
+    assert impossible.exit_code == 1
+
+
+def test_a_runtime_that_refuses_a_network_fails_the_check(network: DelfNetwork, local: bytes, tmp_path: Path) -> None:
+    class Refuses(Here):
+        def outputs(self, model: bytes, inputs: Sequence[Float32Array]) -> list[dict[str, Float32Array]]:
+            raise EngineError("operator 7 is unknown")
+
+    report = checking.check(
+        TINY_BUNDLE, checking.exported(network, "x"), [], checking.Bounds(), [Refuses()], None, lambda _: None
+    )
+    assert [row["error"] for row in report["local"]] == ["operator 7 is unknown"] * 2
+    assert not report["passed"]
+
+
+def test_a_network_comes_back_from_its_own_export(network: DelfNetwork, local: bytes, tail: bytes) -> None:
+    again = restore.from_tflite(local, tail, TINY)
+    x = torch.from_numpy(smooth(96, 128, 3)).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        for ours, theirs in zip(again(x), network(x), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(again.tail(again(x)[0]), network.tail(network(x)[0]), atol=1e-4, rtol=1e-4)
+    with pytest.raises(BundleError, match="--backbone"):
+        restore.from_tflite(local, None, LITE0)
+
+
+def test_weights_in_eight_bits_come_back_by_their_scales(network: DelfNetwork, tail: bytes) -> None:
+    local = tflite.convert_local(network)
+    again = restore.from_tflite(local, tflite.to_dynamic_range(tail), TINY)
+    whole = restore.from_tflite(local, tail, TINY)
+    for ours, theirs in zip(again._conv_head.weight, whole._conv_head.weight, strict=True):
+        assert (ours - theirs).abs().max() <= theirs.abs().max() / 127
+
+
+def test_a_bundle_without_a_float_variant_asks_for_the_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(TINY_BUNDLE, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["network"]["variants"] = {"int8": "local_int8.tflite"}
+    manifest["network"]["default"] = "int8"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"has only int8.*--checkpoint"):
+        checking.restored(folder, TINY)
 
 
 def test_calibration_and_parity_photos_differ() -> None:

@@ -276,8 +276,13 @@ def check(
 @app.command("import")
 @options.grouped(photos=[], dim=40, code_size=10)
 def import_model(
-    source: Annotated[Path, typer.Argument(help="SavedModel of DELF v1 or DELG; or a .datum or .delf file.")],
-    out: Annotated[Path, typer.Argument(help="Bundle to write; for a .datum an .npy file, for a .delf an .npz file.")],
+    source: Annotated[
+        Path, typer.Argument(help="SavedModel of DELF v1 or DELG; or a .datum, .delf, .npy or .npz file.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(help="Bundle to write; of a .datum an .npy file, of a .delf an .npz file, or the other way."),
+    ],
     photos: options.PhotoOptions,
     fit: options.FitOptions,
     pca_mean: Annotated[Path | None, typer.Option(help="mean.datum of the release.")] = None,
@@ -291,15 +296,17 @@ def import_model(
     workers: options.Workers = 2,
     work: options.Work = options.WORK,
 ) -> None:
-    """Import official files: a SavedModel becomes a bundle, a .datum an array, a .delf arrays of features.
+    """Import official files: a SavedModel becomes a bundle, a .datum an array, a .delf arrays of features; and back.
 
     A SavedModel needs photos (--photos), which the words and codes are fitted on.
     """
+    from . import exchange
+
+    if source.suffix in exchange.FILES:
+        options.print_json(exchange.convert_file(source, out))
+        return
     from . import importing
 
-    if source.suffix in (".datum", ".delf"):
-        options.print_json(importing.convert_file(source, out))
-        return
     projection = importing.read_projection(pca_mean, pca_matrix, fit.dim)
     made = importing.build(
         source,

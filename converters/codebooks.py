@@ -39,7 +39,8 @@ class CodebookOptions:
         projection: "pca" (directions of large variance) or "matched" (of large variance against the variance
             between descriptors of one point in two photos).
         whiten: exponent of the whitening, 0 (none) to 1 (full): of the variances, or of those between matches.
-        n_words: K, coarse centroids (at most 65,536: a word is a uint16).
+        n_words: K, coarse centroids (at most 65,536: a word is a uint16). 0: as many as the descriptors allow, a
+            power of two with at least 8 descriptors a word, at most 16,384.
         spherical: keep coarse centroids at unit length instead of at the mean, which leaves larger residuals.
         code_size: M, bytes of a PQ code; divides D.
         opq: learn a rotation of the residuals before PQ.
@@ -56,7 +57,7 @@ class CodebookOptions:
     dim: int = 64
     projection: str = "pca"
     whiten: float = 0.0
-    n_words: int = 16384
+    n_words: int = 0
     spherical: bool = False
     code_size: int = 16
     opq: bool = True
@@ -74,8 +75,8 @@ class CodebookOptions:
             raise ValueError(
                 f"PQ cuts {self.dim} dimensions into {self.code_size} parts: choose a divisor of {self.dim}"
             )
-        if not 1 <= self.n_words <= 65536:
-            raise ValueError(f"n_words is {self.n_words}, a word is a uint16: choose 1 to 65536")
+        if not 0 <= self.n_words <= 65536:
+            raise ValueError(f"n_words is {self.n_words}, a word is a uint16: choose 1 to 65536, or 0 for automatic")
         if self.projection not in PROJECTIONS:
             raise ValueError(f"projection is {self.projection!r}, choose {' or '.join(map(repr, PROJECTIONS))}")
         if self.centroid_storage not in ("int8", "float16"):
@@ -275,7 +276,11 @@ def fit(
         )
     sample = reservoir((project(c, mean, basis) for c in local()), options.sample, options.seed)
     words = tree_kmeans(
-        sample, options.n_words, iterations=options.iterations, refine=options.refine, seed=options.seed
+        sample,
+        options.n_words or automatic_words(len(sample)),
+        iterations=options.iterations,
+        refine=options.refine,
+        seed=options.seed,
     )
     words = unit(words) if options.spherical else words
     stored = compress_rows(words, options.centroid_storage)
@@ -318,6 +323,11 @@ def _fit_projection(
     return matched_projection(moments, matches(), options.dim, options.whiten)
 
 
+def automatic_words(descriptors: int) -> int:
+    """The largest power of two that leaves 8 descriptors a word, 1 to 16,384."""
+    return int(min(16384, 2 ** max(0, (descriptors // 8).bit_length() - 1)))
+
+
 def _named(name: str, stored: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {name if key == "values" else f"{name}_{key}": value for key, value in stored.items()}
 
@@ -356,6 +366,7 @@ def _report(
         "descriptors_seen": float(moments.n),
         "descriptors_sampled": float(len(sample)),
         "images": float(len(pooled)),
+        "words": float(len(words)),
         "pca_variance_kept": float(kept),
         "centroid_storage_cosine": _mean_cosine(words, codebook.centroids),
         "word_changed_by_storage": float(np.mean(assign(chosen, words)[0] != nearest)),

@@ -1,11 +1,10 @@
-"""Official files into ours: a SavedModel becomes a bundle, a `.datum` an array, a `.delf` arrays of features."""
+"""Official networks into ours: a SavedModel becomes a bundle."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -45,27 +44,6 @@ class ImportOptions:
     calibration_photos: int = 200
     per_place: int = 40
     workers: int = 2
-
-
-def convert_file(source: Path, out: Path) -> dict[str, Any]:
-    """A `.datum` file as .npy, or a `.delf` file as .npz (keypoints (x, y), scales, scores, descriptors).
-
-    Raises:
-        OfficialFormatError: not such a file.
-    """
-    if source.suffix == ".datum":
-        array = official.read_datum(source)
-        np.save(out, array)
-        return {"shape": list(array.shape), "file": str(out)}
-    features = official.read_features(source)
-    np.savez(
-        out,
-        keypoints=features.keypoints,
-        scales=features.scales,
-        scores=features.scores,
-        descriptors=features.descriptors,
-    )
-    return {"features": len(features), "dimension": int(features.descriptors.shape[1]), "file": str(out)}
 
 
 def read_projection(mean: Path | None, matrix: Path | None, dim: int) -> Projection | None:

@@ -123,7 +123,9 @@ class FitOptions:
         str, typer.Option(help="pca, or matched: learnt from points that RANSAC found in two photos of a place.")
     ] = _DEFAULT.projection
     whiten: Annotated[float, typer.Option(help="Exponent of its whitening, 0 to 1.")] = _DEFAULT.whiten
-    words: Annotated[int, typer.Option(help="K, visual words, at most 65536.")] = _DEFAULT.n_words
+    words: Annotated[
+        int, typer.Option(help="K, visual words, at most 65536. 0: as many as the descriptors allow, at most 16384.")
+    ] = _DEFAULT.n_words
     code_size: Annotated[int, typer.Option(help="M, bytes of a PQ code; divides D.")] = _DEFAULT.code_size
     opq: Annotated[bool, typer.Option("--opq/--pq", help="Learn a rotation before PQ.")] = _DEFAULT.opq
     global_dim: Annotated[int, typer.Option(help="G, dimension of the global descriptor.")] = _DEFAULT.global_dim

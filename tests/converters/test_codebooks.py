@@ -134,6 +134,13 @@ def test_a_thousand_to_sixty_five_thousand_words(words: int) -> None:
     assert np.isfinite(fit.codebook.centroids).all()
 
 
+def test_the_number_of_words_follows_the_number_of_descriptors() -> None:
+    sizes = [(0, 1), (15, 1), (16, 2), (8 * 1024 - 1, 512), (8 * 1024, 1024), (10**6, 16384)]
+    assert [(n, cb.automatic_words(n)) for n, _ in sizes] == sizes
+    fit = cb.fit(chunks(700), POOLED, replace(OPTIONS, n_words=0, sample=2100))
+    assert fit.codebook.n_words == fit.report["words"] == 256
+
+
 def test_a_reservoir_does_not_depend_on_the_chunks() -> None:
     samples = [cb.reservoir(chunks(size)(), 500, seed=3) for size in (64, 999, 6000)]
     assert samples[0].shape == (500, 24)

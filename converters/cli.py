@@ -48,6 +48,7 @@ def train(
         bool,
         typer.Option("--pairs/--no-pairs", help="Find and verify pairs of photos of one place, and train on them."),
     ] = True,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU when there is one.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     more: Annotated[
         list[str] | None,
@@ -96,7 +97,7 @@ def train(
             network = options.NetworkOptions(checkpoint, backbone).load()
             save_pairs(mine_pairs(network, chosen, max_side=settings.max_side, report=options.say), kept)
         found = load_pairs(kept)
-    path = run(chosen, out, settings, pairs=found, start=start, report=options.say)
+    path = run(chosen, out, settings, pairs=found, start=start, device=device, report=options.say)
     options.print_json({"checkpoint": str(path), "steps": settings.steps})
 
 

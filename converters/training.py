@@ -356,32 +356,32 @@ def correspondence_loss(
     n, c, h, w = features.shape
     b = n // 2
     unit = F.normalize(features, dim=1)
-    ys, xs = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    device = features.device
+    ys, xs = torch.meshgrid(torch.arange(h, device=device), torch.arange(w, device=device), indexing="ij")
     cells = torch.stack([xs, ys], dim=-1).reshape(-1, 2).to(features.dtype) * STRIDE  # (h w, 2), (x, y)
     edge = size - 1.0
     valid = ((target >= 0) & (target <= edge)).all(dim=-1)  # (B, h w)
 
     # Gumbel top-k: anchors drawn without replacement, attended cells more often.
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same anchors on every device
     flat_score = score[:b].reshape(b, h * w)
     with torch.no_grad():
         share = flat_score / flat_score.mean(dim=1, keepdim=True).clamp(min=1e-6)
         gumbel = -torch.log(-torch.log(torch.rand(b, h * w, generator=generator).clamp(1e-6, 1 - 1e-6)))
-        priority = torch.log(share + 0.2) + gumbel
-        priority[~valid] = -1e9
+        priority = (torch.log(share + 0.2) + gumbel.to(device)).masked_fill(~valid, -1e9)
         k = min(options.anchors, h * w)
         picked = priority.topk(k, dim=1).indices  # (B, k)
         ok = valid.gather(1, picked)
     anchor = unit[:b].flatten(2).transpose(1, 2).gather(1, picked[..., None].expand(-1, -1, c))  # (B, k, C)
     goal = target.gather(1, picked[..., None].expand(-1, -1, 2))  # (B, k, 2) pixels
-    grid = goal / STRIDE / torch.tensor([max(w - 1, 1), max(h - 1, 1)]) * 2 - 1
+    grid = goal / STRIDE / torch.tensor([max(w - 1, 1), max(h - 1, 1)], device=device) * 2 - 1
     positive = F.grid_sample(unit[b:], grid[:, :, None], align_corners=True, padding_mode="border")[..., 0]
     positive = F.normalize(positive, dim=1).transpose(1, 2)  # (B, k, C)
 
     keys = unit[b:].flatten(2).transpose(1, 2).reshape(-1, c)  # (B h w, C)
     similar = anchor.reshape(-1, c) @ keys.T / options.temperature  # (B k, B h w)
-    owner = torch.arange(b).repeat_interleave(h * w)
-    row = torch.arange(b).repeat_interleave(k)
+    owner = torch.arange(b, device=device).repeat_interleave(h * w)
+    row = torch.arange(b, device=device).repeat_interleave(k)
     same_place = places[row][:, None] == places[owner][None, :]
     same_photo = row[:, None] == owner[None, :]
     far = ((cells[None, :, :] - goal.reshape(-1, 1, 2)).abs().amax(dim=-1) > 1.5 * STRIDE).repeat(1, b)
@@ -389,7 +389,7 @@ def correspondence_loss(
     similar = similar.masked_fill(~negative, -1e4)
     hit = (anchor * positive).sum(dim=-1).reshape(-1, 1) / options.temperature
     each = F.cross_entropy(
-        torch.cat([hit, similar], dim=1), torch.zeros(len(similar), dtype=torch.long), reduction="none"
+        torch.cat([hit, similar], dim=1), torch.zeros(len(similar), dtype=torch.long, device=device), reduction="none"
     )
     good = ok.reshape(-1).to(each.dtype)
     total = good.sum().clamp(min=1)
@@ -407,15 +407,36 @@ def to_input(views: NDArray[np.uint8]) -> Tensor:
     return ((x - INPUT_MEAN) / INPUT_SCALE).contiguous(memory_format=torch.channels_last)
 
 
+def choose_device(name: str) -> torch.device:
+    """The device of a name; "auto" is the first GPU, else the CPU.
+
+    Raises:
+        ValueError: there is no such device here; the message says what there is.
+    """
+    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if n else "cpu")
+    known = ["cpu", *(["cuda"] if n else []), *(f"cuda:{i}" for i in range(n))]
+    if name not in known:
+        raise ValueError(f"device is {name!r}; this machine has {', '.join(known)}, or say auto")
+    return torch.device(name)
+
+
 class Trainer:
     """The state of one run: network, heads, averaged weights, optimiser, step."""
 
-    def __init__(self, sampler: Sampler, options: TrainOptions, start: DelfNetwork | None = None) -> None:
-        self.options, self.sampler = options, sampler
+    def __init__(
+        self,
+        sampler: Sampler,
+        options: TrainOptions,
+        start: DelfNetwork | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.options, self.sampler, self.device = options, sampler, torch.device(device)
         torch.manual_seed(options.seed)
         self.network = start if start is not None else load_imagenet(SPECS[options.spec])
-        self.network = self.network.eval().to(memory_format=torch.channels_last)
-        self.heads = Heads(self.network.channels, self.network.spec.head, len(sampler.places))
+        self.network = self.network.eval().to(self.device, memory_format=torch.channels_last)
+        self.heads = Heads(self.network.channels, self.network.spec.head, len(sampler.places)).to(self.device)
         tap = self.network.spec.tap
         if not 0 <= options.first_block <= tap + 1:
             raise ValueError(f"first_block={options.first_block}: the trunk of {options.spec} has blocks 0..{tap}")
@@ -466,10 +487,10 @@ class Trainer:
         factor = self.learning_rate_factor()
         for group, (_, lr) in zip(self.optimizer.param_groups, self._groups, strict=True):
             group["lr"] = lr * factor
-        places = torch.from_numpy(batch.places)
-        features = self._features(to_input(batch.views))
+        places = torch.from_numpy(batch.places).to(self.device)
+        features = self._features(to_input(batch.views).to(self.device))
         figures: dict[str, Tensor] = {}
-        loss = torch.zeros(())
+        loss = torch.zeros((), device=self.device)
         score = F.softplus(self.network.attention(features))
         if o.w_classify:
             logits = cosine_logits(attention_pool(features, score), self.heads.local, o.logit_scale)
@@ -477,8 +498,9 @@ class Trainer:
             loss = loss + o.w_classify * classify
             figures |= {"local": classify, "top1": (logits.argmax(1) == places).float().mean()}
         if o.w_local:
+            targets = torch.from_numpy(batch.targets).to(self.device)
             info, right = correspondence_loss(
-                features, score, torch.from_numpy(batch.targets), batch.views.shape[1], places[: o.batch], o, self.step
+                features, score, targets, batch.views.shape[1], places[: o.batch], o, self.step
             )
             loss = loss + o.w_local * info
             figures |= {"nce": info, "cells": right}
@@ -538,7 +560,7 @@ class Trainer:
             raise ValueError(f"{folder}: the checkpoint differs in {what}; use the same options or another folder")
         self.network.load_state_dict(saved["network"])
         self.heads.load_state_dict(saved["heads"])
-        self.average = saved["average"]
+        self.average = {k: v.to(self.device) for k, v in saved["average"].items()}
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step = saved["step"]
 
@@ -570,6 +592,7 @@ def train(
     pairs: Pairs | None = None,
     start: DelfNetwork | Path | None = None,
     stop: int | None = None,
+    device: str = "auto",
     report: Callable[[str], None] = print,
 ) -> Path:
     """Train, resuming from `out/last.pt` when it is there.
@@ -581,6 +604,7 @@ def train(
         pairs: geometrically verified pairs of `photos`.
         start: network to start from, or the folder of an earlier run; default: ImageNet weights.
         stop: step to stop at before the schedule ends; a later call without it goes on.
+        device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU when there is one (`choose_device`).
         report: called with one line of figures now and then.
 
     Returns:
@@ -590,7 +614,7 @@ def train(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     network = load_checkpoint(start / "network.pt") if isinstance(start, Path) else start
-    trainer = Trainer(Sampler(photos, options, pairs), options, network)
+    trainer = Trainer(Sampler(photos, options, pairs), options, network, choose_device(device))
     if isinstance(start, Path):
         trainer.take_heads(start)
     if (folder / "last.pt").exists():

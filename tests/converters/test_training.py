@@ -20,6 +20,7 @@ from converters.training import (  # noqa: E402
     TrainOptions,
     cell_centres,
     cell_targets,
+    choose_device,
     correspondence_loss,
     interpolate,
     train,
@@ -176,3 +177,25 @@ def test_verify_pair_finds_a_known_affine_and_nothing_in_noise(photos: list[Phot
     assert inliers.sum() == 60
     np.testing.assert_allclose(affine, [[0.9, -0.1, 30], [0.1, 0.9, -5]], atol=1e-3)
     assert mine_pairs(start(), photos[:2], max_side=160, min_inliers=1000, report=lambda _: None).index.shape == (0, 2)
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"'cuda'; this machine has cpu, or say auto"):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("auto") == torch.device("cuda")
+    with pytest.raises(ValueError, match=r"'cuda:2'; this machine has cpu, cuda, cuda:0, cuda:1"):
+        choose_device("cuda:2")
+
+
+def test_the_loss_stays_on_the_device_of_its_input() -> None:
+    # "meta" holds shapes only, and like a GPU it refuses to be mixed with tensors of the CPU.
+    features, score = torch.zeros(4, 16, 4, 4, device="meta"), torch.ones(4, 1, 4, 4, device="meta")
+    targets, places = torch.zeros(2, 16, 2, device="meta"), torch.zeros(2, dtype=torch.long, device="meta")
+    loss, right = correspondence_loss(features, score, targets, 64, places, OPTIONS, 0)
+    assert loss.device.type == right.device.type == "meta"
+    with pytest.raises(RuntimeError):
+        correspondence_loss(features, score, torch.zeros(2, 16, 2), 64, places, OPTIONS, 0)

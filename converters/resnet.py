@@ -83,7 +83,9 @@ class OfficialDelf(nn.Module):
     def __init__(self, spec: ResNetSpec, reduced: int = 0) -> None:
         super().__init__()
         self.spec = spec
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3 if spec.slim else 0)
+        # "Same" padding of an even side is 2 before and 4 behind. The exporter cannot pad an input of unknown size
+        # unevenly, so the 7x7 kernel of DELG is the lower right part of a 9x9 one that is padded by 4 all round.
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3) if spec.slim else nn.Conv2d(3, 64, 9, 2, 4)
         blocks, c_in = [], 64
         for i, n in enumerate(_UNITS):
             width = 64 << i
@@ -106,8 +108,6 @@ class OfficialDelf(nn.Module):
 
     def trunk(self, x: Tensor) -> Tensor:
         """Photo float32 (B, 3, H, W), (RGB - 128) / 128, to the map of conv4 (B, 1024, h, w)."""
-        if not self.spec.slim:
-            x = F.pad(x, (2, 4, 2, 4))
         x = F.relu(self.conv1(x))
         x = F.max_pool2d(F.pad(x, (0, 2, 0, 2)), 3, 2)
         for block in self.blocks:
@@ -188,6 +188,8 @@ def _from_keras(variables: Variables, root: str, stride: int) -> OfficialDelf:
     spec = ResNetSpec("delg", False, stride, 3.0, 291, reduced or 1024, reduced or 1024)
     network = OfficialDelf(spec, reduced)
     backbone = f"{root}backbone/"
+    first = f"{backbone}conv1/kernel{_KERAS}"
+    variables = {**variables, first: np.pad(_take(variables, first), ((2, 0), (2, 0), (0, 0), (0, 0)))}
     _keras(network.conv1, variables, f"{backbone}conv1", f"{backbone}bn_conv1")
     for i, block in enumerate(network.blocks):
         for j, unit in enumerate(block):

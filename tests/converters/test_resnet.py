@@ -6,24 +6,31 @@ DELG), written in plain operations with the variable names that their SavedModel
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: make test-converters")
 pytest.importorskip("litert_torch", reason="needs litert-torch: make test-converters")
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
 from converters import tflite  # noqa: E402
+from converters.cli import app  # noqa: E402
 from converters.official import OfficialFormatError  # noqa: E402
 from converters.resnet import OfficialDelf, from_variables  # noqa: E402
 from converters.savedmodel import read_variables  # noqa: E402
+from delf_edge.bundle import Bundle  # noqa: E402
+from delf_edge.doctor import self_test  # noqa: E402
 from delf_edge.engine import Engine  # noqa: E402
+from delf_edge.recognizer import Recognizer  # noqa: E402
 from delf_edge.types import Float32Array  # noqa: E402
 
+DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
 UNITS = (3, 4, 6)
 Conv = Callable[..., Any]
 
@@ -195,6 +202,47 @@ def test_delg_gives_the_features_of_tensorflow_s_model(tf: Any, tmp_path: Path, 
     inside = (slice(None), slice(0, 10), slice(0, 10))
     np.testing.assert_allclose(ours.permute(0, 2, 3, 1)[inside], features[inside], atol=1e-3 * np.abs(features).max())
     np.testing.assert_allclose(attention.permute(0, 2, 3, 1)[inside], logit[inside], atol=1e-3 * np.abs(logit).max())
+    out = Engine(tflite.convert_local(network)).run(image)
+    np.testing.assert_allclose(out["features"][inside], features[inside], atol=1e-3 * np.abs(features).max())
+    np.testing.assert_allclose(out["attention"][inside], logit[inside], atol=1e-3 * np.abs(logit).max())
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of six places, one photo each."""
+    root = tmp_path_factory.mktemp("photos")
+    for name in ("Brandenburg Gate", "Colosseum", "Great Pyramid of Giza", "Petra", "Pont du Gard", "Taj Mahal"):
+        shutil.copytree(DEMO / "references" / name, root / name)
+    return root
+
+
+@pytest.mark.parametrize("kind", ["delf-v1", "delg"])
+def test_an_official_model_becomes_a_bundle_that_finds_photos(tf: Any, places: Path, tmp_path: Path, kind: str) -> None:
+    if kind == "delf-v1":
+        save_slim(tf, tmp_path / "model", photo(64, 64))
+    else:
+        module = keras_model(tf, 128)
+        module._model(tf.constant(photo(64, 64)))
+        tf.saved_model.save(module, str(tmp_path / "model"))
+    names = [str(tmp_path / name) for name in ("model", "bundle")]
+    words = ["import", *names, "--photos", str(places), "--variants", "float16", "--work", str(tmp_path / "work")]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert bundle.manifest.name == f"{kind} imported"
+    assert bundle.manifest.network.stride == 32
+    assert all(c.passed for c in self_test(bundle))
+    with Recognizer.open(tmp_path / "places.db", bundle=bundle) as recognizer:
+        for path in sorted(places.rglob("*.webp")):
+            recognizer.add(path, landmark=path.parent.name)
+        asked = (
+            ("brandenburgGate", "Brandenburg Gate"),
+            ("colosseum", "Colosseum"),
+            ("greatPyramid", "Great Pyramid of Giza"),
+        )
+        for query, landmark in asked:  # the reference itself made small, so that random weights can find it
+            first = recognizer.rank(recognizer.extract(DEMO / "queries" / f"{query}.webp"), 1)[0]
+            assert first.landmark == landmark
 
 
 @pytest.mark.parametrize("slim", [True, False])

@@ -565,7 +565,7 @@ class Trainer:
         self.step = saved["step"]
 
 
-def interpolate(trained: Path, weight: float, out: Path) -> Path:
+def interpolate(trained: Path, weight: float, out: Path, *, tail_only: bool = False) -> Path:
     """Average trained weights with the ImageNet ones they began from, the attention head left as trained.
 
     Keeps what both know: fewer places of the training list by heart, more of all others (Wortsman et al., CVPR 2022).
@@ -574,11 +574,15 @@ def interpolate(trained: Path, weight: float, out: Path) -> Path:
         trained: a `network.pt`.
         weight: share of the trained weights, 0..1.
         out: where the averaged `network.pt` goes.
+        tail_only: average the layers of the global descriptor alone.
     """
     saved: dict[str, Any] = torch.load(trained, map_location="cpu", weights_only=True)
-    begin = load_imagenet(SPECS[saved["spec"]]).state_dict()
+    spec = SPECS[saved["spec"]]
+    begin = load_imagenet(spec).state_dict()
+    tail = ("_conv_head.", "_bn1.", *(f"_blocks.{i}." for i in range(spec.tap + 1, len(spec.blocks))))
     for name, value in saved["network"].items():
-        if not name.startswith("attention.") and value.dtype.is_floating_point:
+        chosen = name.startswith(tail) if tail_only else not name.startswith("attention.")
+        if chosen and value.dtype.is_floating_point:
             saved["network"][name] = weight * value + (1 - weight) * begin[name]
     torch.save(saved, out)
     return out

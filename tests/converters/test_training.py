@@ -79,6 +79,9 @@ def test_a_stopped_run_goes_on_and_interpolation_moves_all_but_attention(
     name = "_blocks.2._project_conv.weight"
     torch.testing.assert_close(half[name], (a[name] + start().state_dict()[name]) / 2)
     assert torch.equal(half["attention.0.weight"], a["attention.0.weight"])
+    tail = load_checkpoint(interpolate(went_on, 0.5, tmp_path / "tail.pt", tail_only=True)).state_dict()
+    assert torch.equal(tail[name], a[name])
+    assert torch.equal(tail["_conv_head.weight"], half["_conv_head.weight"])
 
 
 def test_resuming_with_other_options_is_refused(photos: list[Photo], tmp_path: Path) -> None:

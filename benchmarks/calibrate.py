@@ -9,7 +9,7 @@ Only training photos are used (see `trainset`), never DEV; name the places that 
 3. `expansion`: how many proven photos join the query, of 0, 3, 5 and 10 the least that gives all of the mAP.
 4. `bias`, `slope`, `margin_slope`: logistic regression on the first answers, of known places and of strangers (the same
    queries with their place taken out of the database).
-5. `threshold`: the lowest at which at most 1 % of the strangers are named.
+5. `threshold`: the lowest at which a new stranger is named with a probability of at most 1 %.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def fit_probability(
     p = np.array([fitted.probability(s, m) for s, m in x])
     proven = np.where(np.concatenate([n_known, n_stranger]) >= min_inliers, p, 0.0)
     p_known, p_stranger = np.split(proven, [len(x_known)])
-    threshold = float(np.clip(stats.threshold_at_false_accepts(p_stranger, FALSE_ACCEPTS), 0.0, 1.0))
+    threshold = float(np.clip(stats.conformal_threshold(p_stranger, FALSE_ACCEPTS), 0.0, 1.0))
     r = stats.reliability(p, y)
     report = {
         "queries": len(x_known),
@@ -187,6 +187,8 @@ def fit_probability(
         "named_right": float(np.mean((p_known >= threshold) & right)),
         "named_wrong": float(np.mean((p_known >= threshold) & ~right)),
         "false_accepts": stats.accept_rate(p_stranger, threshold),
+        "strongest_strangers": [round(float(v), 4) for v in np.sort(p_stranger)[::-1][:8]],
+        "weakest_right": [round(float(v), 4) for v in np.sort(p_known[right])[:20]],
         "expected_calibration_error": r.error,
         "brier": r.brier,
     }

@@ -59,6 +59,17 @@ def threshold_at_false_accepts(strangers: NDArray[Any], rate: float) -> float:
     return float(np.nextafter(ordered[allowed], np.inf))
 
 
+def conformal_threshold(strangers: NDArray[Any], rate: float) -> float:
+    """A threshold at which a new stranger is accepted with a probability of at most `rate`.
+
+    A few hundred strangers say little about their strongest hundredth; counting the new one among them (split
+    conformal prediction, Vovk et al., 2005) makes up for it: of n, at most rate (n + 1) - 1 may be accepted. With fewer
+    than 1 / rate - 1 of them none may.
+    """
+    n = len(strangers)
+    return threshold_at_false_accepts(strangers, max(0.0, (rate * (n + 1) - 1) / n)) if n else float("-inf")
+
+
 def accept_rate(confidence: NDArray[Any], threshold: float) -> float:
     """Share of answers at or above the threshold; NaN without any."""
     confidence = np.asarray(confidence, np.float64)

@@ -110,3 +110,12 @@ def test_a_model_survives_its_json() -> None:
 def test_what_cannot_be_fitted(x: np.ndarray, y: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         logistic.fit(x, y, ("x",))
+
+
+def test_conformal_threshold_counts_the_new_stranger() -> None:
+    confidence = np.linspace(0.01, 0.99, 99)
+    at = stats.conformal_threshold(confidence, 0.01)  # 0.01 * 100 - 1 = 0 of 99 may be accepted
+    assert stats.accept_rate(confidence, at) == 0
+    assert stats.conformal_threshold(confidence, 0.05) < at
+    assert np.count_nonzero(confidence >= stats.conformal_threshold(confidence, 0.05)) == 4
+    assert stats.conformal_threshold(confidence[:5], 0.01) > confidence[4]

@@ -22,7 +22,7 @@ from delf_edge.decision import Calibration
 from delf_edge.features import l2_normalise
 from delf_edge.types import Float32Array, Float64Array, Int32Array
 
-POOL = 200  # candidates, the best first, that take part; the others keep their similarity
+POOL = 100  # candidates, the best first, that take part; the others keep their similarity
 
 
 def proven(calibration: Calibration, n_inliers: NDArray[np.integer[Any]]) -> NDArray[np.intp]:

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import typer.main
 
-from delf_edge.bundle import Bundle, default_bundle_path
+from delf_edge.bundle import Bundle, bundle_id, default_bundle_path
 from delf_edge.cli import app, main
 from delf_edge.doctor import self_test
 from delf_edge.recognizer import Recognizer
@@ -111,7 +111,10 @@ def test_every_command_and_option_has_help(name: str) -> None:
 
 
 def test_the_commands_are_those_of_the_contract() -> None:
-    wanted = "doctor explain identify index info lint relabel remove seal serve snapshot verify"
+    wanted = (
+        "build doctor explain export identify import index info lint pack publish relabel remove seal serve snapshot "
+        "update verify"
+    )
     assert " ".join(sorted(str(name) for name in COMMANDS)) == wanted
 
 
@@ -396,7 +399,8 @@ def other_bundle(folder: Path) -> Path:
     """The built-in bundle under another name, which gives it another id."""
     shutil.copytree(default_bundle_path(), folder)
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "name": "another"}))
+    content = {**manifest, "name": "another"}
+    (folder / "manifest.json").write_text(json.dumps({**content, "id": bundle_id(content)}))
     return folder
 
 

@@ -170,7 +170,7 @@ def groups(lab: Lab) -> list[Group]:
             "probes",
             "Words looked up",
             "query ms",
-            several((1, 2, 4, 8, 16), o.search.n_probe, lambda v: lab.search(n_probe=v)),
+            several((1, 4, 8, 16, 32, 64), o.search.probes(0, K), lambda v: lab.search(n_probe=v)),
         ),
         Group(
             "neighbours",

@@ -134,12 +134,12 @@ class Lab:
 
 def candidate_stage(lab: Lab, state: State, rounds: int, asked: int | None = None) -> dict[str, Any]:
     """Our candidate stage and faiss' search for the same 60 neighbours, in turn; recall against all lists."""
-    o, codebook = SearchOptions(), lab.codebook
-    peer = Peer(state, codebook, o.n_probe)
+    o, codebook = SearchOptions(n_probe=8, k_neighbours=60), lab.codebook
+    peer = Peer(state, codebook, 8)
     spent: dict[str, list[float]] = {"faiss": [], "ours": [], "ours_whole": [], "words": []}
 
     def ours(q: Features) -> native.Hits:
-        words, base = lab.coarse.assign(q.descriptors, o.n_probe)
+        words, base = lab.coarse.assign(q.descriptors, 8)
         tables = inner_product_tables(q.descriptors, codebook)
         return neighbours(state, words, base, tables, o.k_neighbours, -1.0)
 
@@ -151,7 +151,7 @@ def candidate_stage(lab: Lab, state: State, rounds: int, asked: int | None = Non
             ("faiss", lambda q=q: peer.search(q.descriptors, o.k_neighbours)),
             ("ours", lambda q=q: ours(q)),
             ("ours_whole", lambda q=q: search(state, q, codebook, lab.coarse, o)),
-            ("words", lambda q=q: lab.coarse.assign(q.descriptors, o.n_probe)),
+            ("words", lambda q=q: lab.coarse.assign(q.descriptors, 8)),
         ):
             start = time.thread_time()
             call()
@@ -166,7 +166,7 @@ def candidate_stage(lab: Lab, state: State, rounds: int, asked: int | None = Non
 
 def recall(lab: Lab, state: State, peer: Peer, queries: Sequence[Features], ours: Any) -> dict[str, Any]:
     """recall@60 of both against an exhaustive scan of every stored feature, for features of several queries."""
-    k, rng = SearchOptions().k_neighbours, np.random.default_rng(1)
+    k, rng = 60, np.random.default_rng(1)
     chosen = rng.permutation(len(queries))[:10]
     rows = [(int(q), int(f)) for q in chosen for f in rng.permutation(300)[: EXHAUSTIVE // 10]]
     asked = np.stack([queries[q].descriptors[f] for q, f in rows])

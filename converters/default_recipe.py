@@ -20,7 +20,7 @@ The probability was then fitted on a bundle packed without `--probability`, and 
 
     python -m benchmarks.calibrate DATA --bundle DIR --only porto/camara sfm/british_museum sfm/nle_tower \\
         sfm/sceaux_castle vietnam/hochiminh_mausoleum wonders7/petra \\
-        --weights '{"votes": 4, "similarity": 1.2, "inliers": 0.7, "floor": 7, "expansion": 8, "alpha": 1, \\
+        --weights '{"votes": 4, "similarity": 1.2, "inliers": 0.6, "floor": 7, "expansion": 8, "alpha": 1, \\
                     "support": 8}'
 """
 

@@ -33,6 +33,8 @@ from delf_edge.types import Candidate, Codebook, Features, Float32Array, Float64
 DEAD_SHARE = 0.25  # of dead features, from which on lists are rewritten
 WORTH_SAVING = 300_000  # features; fewer are read from the store in a moment
 STALE_SHARE = 0.1  # of images read anew, from which on the file of the index is written again
+_LOOKED_AT = 1200  # stored features per query feature, see `SearchOptions.n_probe`
+_LEAST_PROBES, _MOST_PROBES = 8, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class SearchOptions:
     """How candidates are found.
 
     Attributes:
-        n_probe: P, words looked up per query feature.
+        n_probe: P, words looked up per query feature; None takes as many as hold about 1,200 stored features, from 8
+            to 32. Words far from the query hold few of its neighbours, but in a small database they cost nothing.
         k_neighbours: K, nearest stored features that vote per query feature.
         top: candidates returned at most.
         min_similarity: 0..1, similarity from which on a stored feature votes.
@@ -54,8 +57,8 @@ class SearchOptions:
         alpha, tau: exponent and threshold of "asmk".
     """
 
-    n_probe: int = 8
-    k_neighbours: int = 60
+    n_probe: int | None = None
+    k_neighbours: int = 30
     top: int = 50
     min_similarity: float = 0.3
     power: float = 2.0
@@ -67,12 +70,18 @@ class SearchOptions:
     tau: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.n_probe, self.k_neighbours, self.top) < 1:
+        if min(1 if self.n_probe is None else self.n_probe, self.k_neighbours, self.top) < 1:
             raise OptionError(f"n_probe, k_neighbours and top must be at least 1: {self}")
         if not (0 <= self.min_similarity < 1 and self.power >= 0 and self.global_weight >= 0):
             raise OptionError(f"min_similarity must be in [0, 1), power and global_weight not negative: {self}")
         if self.scoring not in ("votes", "asmk") or self.alpha < 1 or not 0 <= self.tau < 1:
             raise OptionError(f"scoring must be 'votes' or 'asmk', alpha at least 1, tau in [0, 1): {self}")
+
+    def probes(self, n_features: int, n_words: int) -> int:
+        """Words looked up per query feature in an index of `n_features` features."""
+        if self.n_probe is not None:
+            return self.n_probe
+        return int(np.clip(_LOOKED_AT * n_words // max(n_features, 1), _LEAST_PROBES, _MOST_PROBES))
 
 
 class Source(Protocol):
@@ -322,7 +331,7 @@ def _votes(
     """float64 (S,), votes of every slot."""
     if not len(queries) or not state.segments:
         return np.zeros(len(state.image_ids))
-    words, base = coarse.assign(queries, o.n_probe)
+    words, base = coarse.assign(queries, o.probes(sum(map(len, state.segments)), codebook.n_words))
     if o.scoring == "asmk":
         return asmk(state, queries, words, codebook, alpha=o.alpha, tau=o.tau)
     tables = inner_product_tables(queries, codebook)

@@ -383,3 +383,9 @@ def test_refresh_follows_the_store(
         assert [c.image_id for c in found] == [c.image_id for c in fresh]
         assert_allclose([c.score for c in found], [c.score for c in fresh], atol=1e-9)
         assert index.n_images == len(writer) == 20
+
+
+@pytest.mark.parametrize(("n_features", "probes"), [(0, 32), (14_700, 32), (310_000, 31), (1_000_000, 9), (3_000_000, 8)])
+def test_small_databases_look_at_more_words(n_features: int, probes: int) -> None:
+    assert SearchOptions().probes(n_features, 8192) == probes
+    assert SearchOptions(n_probe=5).probes(n_features, 8192) == 5

@@ -385,7 +385,9 @@ def test_refresh_follows_the_store(
         assert index.n_images == len(writer) == 20
 
 
-@pytest.mark.parametrize(("n_features", "probes"), [(0, 32), (14_700, 32), (310_000, 31), (1_000_000, 9), (3_000_000, 8)])
+@pytest.mark.parametrize(
+    ("n_features", "probes"), [(0, 32), (14_700, 32), (310_000, 31), (1_000_000, 9), (3_000_000, 8)]
+)
 def test_small_databases_look_at_more_words(n_features: int, probes: int) -> None:
     assert SearchOptions().probes(n_features, 8192) == probes
     assert SearchOptions(n_probe=5).probes(n_features, 8192) == 5

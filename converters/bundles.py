@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge.bundle import FORMAT, FORMAT_VERSION, MANIFEST, Bundle, bundle_id
+from delf_edge.decision import Calibration
+from delf_edge.errors import BundleError
 from delf_edge.features import Extractor
 from delf_edge.types import Features, Image, UInt8Array
 
@@ -129,6 +131,24 @@ def manifest(recipe: Recipe, variants: Sequence[str], tails: Sequence[str]) -> d
         "calibration": dict(recipe.calibration),
         "golden": "golden.npz",
     }
+
+
+def read_calibration(path: Path) -> dict[str, Any]:
+    """Weights of probability and fusion from a JSON file: the object itself, or what `benchmarks.calibrate` prints.
+
+    Raises:
+        BundleError: it is neither, or a name or value is not one of `delf_edge.decision.Calibration`.
+        OSError: the file cannot be read.
+    """
+    try:
+        read = json.loads(path.read_bytes())
+    except ValueError as e:
+        raise BundleError(f"{path}: no JSON ({e}); expected the output of benchmarks.calibrate") from e
+    values = read.get("calibration", read) if isinstance(read, dict) else read
+    if not isinstance(values, dict):
+        raise BundleError(f"{path}: a JSON {type(values).__name__}; expected an object of weights")
+    Calibration.from_mapping(values)
+    return values
 
 
 def golden_image(width: int = 320, height: int = 240) -> Image:

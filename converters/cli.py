@@ -166,7 +166,8 @@ def bundle(
     global_scale: Annotated[float, typer.Option(help="Pyramid scale whose map the global descriptor pools.")] = 0.5,
     gem_p: Annotated[float, typer.Option(help="Exponent of the GeM pooling.")] = 3.0,
     probability: Annotated[
-        Path | None, typer.Option(help="JSON file with the calibration of the probability and of the fusion.")
+        Path | None,
+        typer.Option(help="JSON of the weights of probability and fusion; benchmarks.calibrate prints it."),
     ] = None,
     workers: options.Workers = 2,
     work: options.Work = options.WORK,
@@ -193,7 +194,7 @@ def bundle(
         level_scale=global_scale,
         presets=json.loads(presets.read_text(encoding="utf-8")) if presets else bundles.PRESETS,
         default_preset=default_preset,
-        calibration=json.loads(probability.read_text(encoding="utf-8")) if probability else {},
+        calibration=bundles.read_calibration(probability) if probability else {},
     )
     exported = pipeline.ExportOptions(
         variants=variants,

@@ -121,6 +121,22 @@ def test_a_default_that_does_not_exist_is_refused(recipe: bundles.Recipe) -> Non
         bundles.manifest(replace(recipe, default_preset="huge"), ["float16"], [])
 
 
+def test_weights_of_the_probability_are_read_with_and_without_the_report(tmp_path: Path) -> None:
+    weights = {"votes": 4.0, "floor": 7.0, "support": 8}
+    for name, content in (("bare", weights), ("printed", {"calibration": weights, "report": {"queries": 73}})):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(content))
+        assert bundles.read_calibration(path) == weights
+
+
+@pytest.mark.parametrize("content", ["not json", "[1, 2]", '{"calibrations": {"votes": 4}}', '{"votes": "four"}'])
+def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "weights.json"
+    path.write_text(content)
+    with pytest.raises(BundleError):
+        bundles.read_calibration(path)
+
+
 def test_collecting_skips_what_is_no_photo_and_continues_where_it_stopped(
     photos: list[Photo], recipe: bundles.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

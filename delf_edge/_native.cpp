@@ -1,6 +1,7 @@
-// The hot loops of candidate search, compiled at install; `native.py` is the only door to them and says what each array is.
-// Plain C++17 with a C interface: no Python header, no processor-specific instruction, nothing that a NumPy form
-// (`scan.py`, `coarse.py`) does not also compute, to the same bits where it says so.
+// The hot loops of search and verification, compiled at install; `native.py` is the only door to them and says what each
+// array is. Plain C++17 with a C interface: no Python header, no processor-specific instruction, nothing that a NumPy form
+// (`scan.py`, `coarse.py`, `codec.py`, `verification.py`) does not also compute, to the same bits where it says so: sums
+// run in NumPy's order, and products and sums are not contracted.
 
 #include <algorithm>
 #include <cmath>
@@ -8,6 +9,7 @@
 #include <cstdint>
 #include <limits>
 #include <new>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -115,6 +117,175 @@ Scanner scanner(int code_size) {
     }
 }
 
+// A map of row vectors [x, y, 1]: row i of (3, 2) is (a[i], b[i]), a gives the new x and b the new y.
+struct Map {
+    double a[3], b[3];
+};
+
+struct Limits {
+    double scale, anisotropy;
+
+    // No mirror image, no extreme scale, no extreme squeeze.
+    bool allow(const Map &m) const {
+        const double det = m.a[0] * m.b[1] - m.b[0] * m.a[1];
+        const double norm = m.a[0] * m.a[0] + m.b[0] * m.b[0] + m.a[1] * m.a[1] + m.b[1] * m.b[1];
+        const double size = std::sqrt(det);
+        return det > 0 && size <= scale && size >= 1 / scale && norm / det <= anisotropy + 1 / anisotropy;
+    }
+};
+
+// Pairs of points, the first of each centred.
+struct Pairs {
+    std::int64_t n;
+    std::vector<double> x, y, to_x, to_y;
+    double centre_x = 0, centre_y = 0;
+
+    Pairs(const float *source, const float *target, std::int64_t count) : n(count) {
+        for (std::int64_t i = 0; i < n; ++i) centre_x += source[2 * i], centre_y += source[2 * i + 1];
+        centre_x /= static_cast<double>(n), centre_y /= static_cast<double>(n);
+        for (std::int64_t i = 0; i < n; ++i) {
+            x.push_back(source[2 * i] - centre_x), y.push_back(source[2 * i + 1] - centre_y);
+            to_x.push_back(target[2 * i]), to_y.push_back(target[2 * i + 1]);
+        }
+    }
+};
+
+// Exact map of three pairs; false where they lie nearly on a line.
+bool affine_map(const Pairs &p, const std::size_t (&i)[3], double least_area, Map &map) {
+    const double ux = p.x[i[1]] - p.x[i[0]], uy = p.y[i[1]] - p.y[i[0]];
+    const double vx = p.x[i[2]] - p.x[i[0]], vy = p.y[i[2]] - p.y[i[0]];
+    const double det = ux * vy - uy * vx;
+    if (!(std::abs(det) > least_area)) return false;
+    const double *goals[2] = {p.to_x.data(), p.to_y.data()};
+    double *columns[2] = {map.a, map.b};
+    for (int j = 0; j < 2; ++j) {
+        const double s = goals[j][i[1]] - goals[j][i[0]], t = goals[j][i[2]] - goals[j][i[0]];
+        double *c = columns[j];
+        c[0] = (vy * s - uy * t) / det;
+        c[1] = (ux * t - vx * s) / det;
+        c[2] = goals[j][i[0]] - (p.x[i[0]] * c[0] + p.y[i[0]] * c[1]);
+    }
+    return true;
+}
+
+// Rotation, one scale and shift of two pairs; false where they are too near.
+bool similarity_map(const Pairs &p, std::size_t a, std::size_t b, double least_square, Map &map) {
+    const double x = p.x[b] - p.x[a], y = p.y[b] - p.y[a], square = x * x + y * y;
+    if (!(square > least_square)) return false;
+    const double u = p.to_x[b] - p.to_x[a], v = p.to_y[b] - p.to_y[a];
+    const double c = (x * u + y * v) / square, s = (x * v - y * u) / square;
+    map.a[0] = c, map.a[1] = -s, map.a[2] = p.to_x[a] - (c * p.x[a] - s * p.y[a]);
+    map.b[0] = s, map.b[1] = c, map.b[2] = p.to_y[a] - (s * p.x[a] + c * p.y[a]);
+    return true;
+}
+
+std::vector<Map> hypotheses(const Pairs &p, const double *draws, std::int64_t n_draws, const Limits &limits) {
+    double extent = 0, far = 0;
+    for (std::int64_t i = 0; i < p.n; ++i) {
+        const double x = p.x[static_cast<std::size_t>(i)], y = p.y[static_cast<std::size_t>(i)];
+        extent = std::max(extent, std::max(std::abs(x), std::abs(y)));
+        far = std::max(far, x * x + y * y);
+    }
+    const double least_area = 1e-4 * (extent * extent) + 1e-9, least_square = 1e-4 * far + 1e-18;
+    std::vector<Map> maps;
+    for (std::int64_t h = 0; h < n_draws; ++h, draws += 3) {  // three different indices, as `_samples` draws them
+        const auto n = static_cast<double>(p.n);
+        const auto a = static_cast<std::int64_t>(draws[0] * n);
+        const auto b = (a + 1 + static_cast<std::int64_t>(draws[1] * (n - 1))) % p.n;
+        auto c = static_cast<std::int64_t>(draws[2] * (n - 2));
+        c += c >= std::min(a, b);
+        c += c >= std::max(a, b);
+        const std::size_t sample[3] = {static_cast<std::size_t>(a), static_cast<std::size_t>(b),
+                                       static_cast<std::size_t>(c)};
+        Map map;
+        const bool made = h < (n_draws + 1) / 2 ? affine_map(p, sample, least_area, map)
+                                                : similarity_map(p, sample[0], sample[1], least_square, map);
+        if (made && limits.allow(map)) maps.push_back(map);
+    }
+    return maps;
+}
+
+using Inliers = std::vector<std::uint8_t>;
+
+// Inliers of the `keep` maps of least truncated cost, the best first, all in float32.
+std::vector<Inliers> most_promising(const std::vector<Map> &maps, const Pairs &p, double tolerance, std::int64_t keep) {
+    const std::size_t H = maps.size(), P = static_cast<std::size_t>(p.n);
+    const auto limit = static_cast<float>(tolerance * tolerance);
+    std::vector<float> flat(6 * H), cost(H);
+    for (std::size_t h = 0; h < H; ++h)
+        for (std::size_t i = 0; i < 3; ++i) {
+            flat[i * H + h] = static_cast<float>(maps[h].a[i]);
+            flat[(3 + i) * H + h] = static_cast<float>(maps[h].b[i]);
+        }
+    const float *a0 = flat.data(), *a1 = a0 + H, *a2 = a1 + H, *b0 = a2 + H, *b1 = b0 + H, *b2 = b1 + H;
+    const auto squared = [&](std::size_t i, std::size_t h) {
+        const auto x = static_cast<float>(p.x[i]), y = static_cast<float>(p.y[i]);
+        const float u = x * a0[h] + y * a1[h] + a2[h] - static_cast<float>(p.to_x[i]);
+        const float v = x * b0[h] + y * b1[h] + b2[h] - static_cast<float>(p.to_y[i]);
+        return u * u + v * v;
+    };
+    float *sum = cost.data();
+    for (std::size_t i = 0; i < P; ++i)
+        for (std::size_t h = 0; h < H; ++h) {  // made of vector instructions
+            const float s = squared(i, h);
+            sum[h] += s < limit ? s : limit;
+        }
+    std::vector<std::size_t> order(H);
+    for (std::size_t h = 0; h < H; ++h) order[h] = h;
+    const std::size_t n = std::min(H, static_cast<std::size_t>(keep));
+    std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(n), order.end(),
+                      [&](std::size_t s, std::size_t t) { return cost[s] != cost[t] ? cost[s] < cost[t] : s < t; });
+    std::vector<Inliers> found(n, Inliers(P));
+    for (std::size_t k = 0; k < n; ++k)
+        for (std::size_t i = 0; i < P; ++i) found[k][i] = squared(i, order[k]) <= limit;
+    return found;
+}
+
+// The affine map of chosen pairs in closed form; false where they lie on a line.
+bool least_squares(const Inliers &chosen, const Pairs &p, Map &map) {
+    double m[12] = {}, count = 0;
+    for (std::size_t i = 0; i < chosen.size(); ++i) {
+        if (!chosen[i]) continue;
+        const double x = p.x[i], y = p.y[i], u = p.to_x[i], v = p.to_y[i];
+        const double products[12] = {x, y, u, v, x * x, x * y, y * x, y * y, x * u, x * v, y * u, y * v};
+        for (int k = 0; k < 12; ++k) m[k] += products[k];
+        count += 1;
+    }
+    for (double &value : m) value /= std::max(count, 1.0);
+    const double a = m[4] - m[0] * m[0], b = m[5] - m[0] * m[1], d = m[7] - m[1] * m[1];
+    const double det = a * d - b * b, trace = a + d;
+    if (det <= 1e-9 * (trace * trace)) return false;
+    const double across[2][2] = {{m[8] - m[0] * m[2], m[9] - m[0] * m[3]}, {m[10] - m[1] * m[2], m[11] - m[1] * m[3]}};
+    double *columns[2] = {map.a, map.b};
+    for (int j = 0; j < 2; ++j) {
+        double *c = columns[j];
+        c[0] = (d * across[0][j] - b * across[1][j]) / det;
+        c[1] = (a * across[1][j] - b * across[0][j]) / det;
+        c[2] = m[2 + j] - (m[0] * c[0] + m[1] * c[1]);
+    }
+    return true;
+}
+
+// Least squares on the inliers, inliers of the result, and again; returns their number, 0 where no plausible map fits.
+std::int64_t refine(Inliers chosen, const Pairs &p, double tolerance, std::int64_t rounds, const Limits &limits,
+                    Inliers &best, Map &best_map) {
+    std::int64_t most = 0;
+    Inliers agree(chosen.size());
+    for (std::int64_t round = 0; round < rounds; ++round) {
+        Map map;
+        if (!least_squares(chosen, p, map) || !limits.allow(map)) break;
+        std::int64_t n = 0;
+        for (std::size_t i = 0; i < agree.size(); ++i) {
+            const double u = p.x[i] * map.a[0] + p.y[i] * map.a[1] + map.a[2] - p.to_x[i];
+            const double v = p.x[i] * map.b[0] + p.y[i] * map.b[1] + map.b[2] - p.to_y[i];
+            n += agree[i] = u * u + v * v <= tolerance * tolerance;
+        }
+        if (n <= std::max<std::int64_t>(most, 2)) break;
+        most = n, best = chosen = agree, best_map = map;
+    }
+    return most;
+}
+
 }  // namespace
 
 extern "C" {
@@ -128,7 +299,7 @@ struct Segment {  // as `native.py` has it
     std::int64_t first_slot;
 };
 
-int delf_edge_version() { return 1; }
+int delf_edge_version() { return 2; }
 
 // Returns a handle for `delf_edge_take`, or null where memory ran out.
 void *delf_edge_scan(const Segment *segments, std::int64_t n_segments, const std::int32_t *words, const float *base,
@@ -236,6 +407,49 @@ void delf_edge_inner_products(const std::int8_t *rows, const float *query, std::
         for (float s : sum) all += s;
         out[i] = all;
     }
+}
+
+// The best affine map of pairs of points (n, 2), n at least 3: (2, 3), and its inliers. Returns their number; 0: no map.
+// -1: no memory. `draws` are (n_draws, 3), in [0, 1).
+std::int64_t delf_edge_affine(const float *source, const float *target, std::int64_t n, const double *draws,
+                              std::int64_t n_draws, double tolerance, std::int64_t refined, std::int64_t rounds,
+                              double max_scale, double max_anisotropy, double *transform, std::uint8_t *inliers) {
+    try {
+        const Pairs pairs(source, target, n);
+        const Limits limits{max_scale, max_anisotropy};
+        const auto maps = hypotheses(pairs, draws, n_draws, limits);
+        std::int64_t most = 0;
+        Map best{};
+        for (auto &chosen : most_promising(maps, pairs, tolerance, refined)) {
+            Inliers agree;
+            Map map;
+            const std::int64_t found = refine(std::move(chosen), pairs, tolerance, rounds, limits, agree, map);
+            if (found <= most) continue;
+            most = found, best = map;
+            std::copy(agree.begin(), agree.end(), inliers);
+        }
+        if (most) {
+            const double *columns[2] = {best.a, best.b};
+            for (int j = 0; j < 2; ++j) {
+                const double *c = columns[j];
+                transform[3 * j] = c[0], transform[3 * j + 1] = c[1];
+                transform[3 * j + 2] = c[2] - (c[0] * pairs.centre_x + c[1] * pairs.centre_y);
+            }
+        }
+        return most;
+    } catch (const std::bad_alloc &) {
+        return -1;
+    }
+}
+
+// Rows of (n, M d): the codewords that the codes (n, M) name.
+void delf_edge_codewords(const float *pq, const std::uint8_t *codes, std::int64_t n, std::int64_t code_size,
+                         std::int64_t d, float *out) {
+    for (std::int64_t i = 0; i < n; ++i)
+        for (std::int64_t m = 0; m < code_size; ++m, out += d) {
+            const float *word = pq + (m * 256 + codes[i * code_size + m]) * d;
+            std::copy(word, word + d, out);
+        }
 }
 
 }  // extern "C"

@@ -32,6 +32,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from delf_edge import native
 from delf_edge.errors import OptionError
 from delf_edge.features import l2_normalise
 from delf_edge.types import Codebook, Codes, Features, Float32Array, UInt8Array, UInt16Array
@@ -133,7 +134,11 @@ def decode(codes: Codes, codebook: Codebook, *, unit: bool = True) -> Float32Arr
         float32 (N, D).
     """
     N, M = codes.codes.shape
-    residual = codebook.pq[np.arange(M), codes.codes].reshape(N, codebook.dim)  # [n, m] = pq[m, code[n, m]]
+    lib = native.library()
+    if lib is None:
+        residual = codebook.pq[np.arange(M), codes.codes].reshape(N, codebook.dim)  # [n, m] = pq[m, code[n, m]]
+    else:
+        residual = native.codewords(lib, codebook.pq, codes.codes)
     descriptors = codebook.centroids[codes.words] + residual @ codebook.rotation  # R^-1 = R^T
     return l2_normalise(descriptors) if unit else np.asarray(descriptors, np.float32)
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from delf_edge.types import BoolArray, Float32Array, Int32Array, UInt8Array, UInt16Array
+from delf_edge.types import BoolArray, Float32Array, Float64Array, Int32Array, UInt8Array, UInt16Array
 
-VERSION = 1
-_p, _i64, _f32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+VERSION = 2
+_p, _i64, _f32, _f64 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 Hits = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Float32Array]
 
 
@@ -65,6 +65,10 @@ def load(path: Path) -> ctypes.CDLL | None:
     found.delf_edge_nearest.argtypes = (_p, _p, _i64, _i64, _i64, _p, _p)
     found.delf_edge_inner_products.restype = None
     found.delf_edge_inner_products.argtypes = (_p, _p, _i64, _i64, _p)
+    found.delf_edge_affine.restype = _i64
+    found.delf_edge_affine.argtypes = (_p, _p, _i64, _p, _i64, _f64, _i64, _i64, _f64, _f64, _p, _p)
+    found.delf_edge_codewords.restype = None
+    found.delf_edge_codewords.argtypes = (_p, _p, _i64, _i64, _i64, _p)
     return found
 
 
@@ -156,6 +160,54 @@ def inner_products(lib: ctypes.CDLL, rows: NDArray[np.int8], query: Float32Array
     n, G = rows.shape
     out, query = _floats(n), np.ascontiguousarray(query, np.float32)
     lib.delf_edge_inner_products(_address(rows), _address(query), n, G, _address(out))
+    return out
+
+
+def affine(
+    lib: ctypes.CDLL,
+    source: Float32Array,
+    target: Float32Array,
+    draws: Float64Array,
+    *,
+    tolerance: float,
+    refined: int,
+    refinements: int,
+    max_scale: float,
+    max_anisotropy: float,
+) -> tuple[Float64Array, BoolArray]:
+    """As `verification.estimate_affine`, for at least 3 pairs; `draws` float64 (H, 3) in [0, 1) make the samples.
+
+    Raises:
+        MemoryError: as it says.
+    """
+    source, target = np.ascontiguousarray(source, np.float32), np.ascontiguousarray(target, np.float32)
+    P = len(source)
+    transform, inliers = np.full((2, 3), np.nan), np.zeros(P, np.bool_)
+    found = lib.delf_edge_affine(
+        _address(source),
+        _address(target),
+        P,
+        _address(draws),
+        len(draws),
+        tolerance,
+        refined,
+        refinements,
+        max_scale,
+        max_anisotropy,
+        _address(transform),
+        _address(inliers),
+    )
+    if found < 0:
+        raise MemoryError("no memory for the hypotheses of a verification")
+    return transform, inliers
+
+
+def codewords(lib: ctypes.CDLL, pq: Float32Array, codes: UInt8Array) -> Float32Array:
+    """The codewords float32 (N, M d) that codes uint8 (N, M) name of pq (M, 256, d)."""
+    pq, codes = np.ascontiguousarray(pq, np.float32), np.ascontiguousarray(codes, np.uint8)
+    M, _, d = pq.shape
+    out = np.empty((len(codes), M * d), np.float32)
+    lib.delf_edge_codewords(_address(pq), _address(codes), len(codes), M, d, _address(out))
     return out
 
 

@@ -2,7 +2,8 @@
 
 The paper's code (Noh et al., ICCV 2017, section 4.1) matches by nearest neighbour and runs 1,000 affine hypotheses with
 a residual of 20 px on photos of 1,024 px. Here a match must be mutual, the tolerance grows with the image, all
-hypotheses are scored together in numpy, and the same input gives the same inliers each time.
+hypotheses are scored together, and the same input gives the same inliers each time. The search for the map is compiled
+(`native.py`); what stands here is the same in NumPy, operation by operation, for where it is not.
 
 Half of the hypotheses come from three pairs (affine), half from two (rotation, one scale, shift): with a tenth of the
 matches right, two right ones are drawn ten times as often as three. The best few are refined to affine maps by least
@@ -13,11 +14,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from delf_edge import native
 from delf_edge.errors import OptionError
 from delf_edge.types import BoolArray, Features, Float32Array, Float64Array, Int32Array, Verification
+
+F = TypeVar("F", np.float32, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +133,19 @@ def estimate_affine(
     nothing = np.full((2, 3), np.nan), np.zeros(P, np.bool_)
     if P < 3:
         return nothing
+    lib = native.library()
+    if lib is not None:
+        return native.affine(
+            lib,
+            source,
+            target,
+            _uniform(options.hypotheses, options.seed),
+            tolerance=tolerance,
+            refined=options.refined,
+            refinements=options.refinements,
+            max_scale=options.max_scale,
+            max_anisotropy=options.max_anisotropy,
+        )
     centre = source.mean(axis=0, dtype=np.float64)
     x = np.column_stack([source - centre, np.ones(P)])  # (P, 3); centred for the condition of the least squares
     y = target.astype(np.float64)
@@ -181,23 +200,26 @@ def _affine_hypotheses(x: Float64Array, target: Float64Array, options: VerifyOpt
     u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     det = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]  # twice the triangle's area
     extent = np.abs(x[:, :2]).max()
-    good = np.abs(det) > 1e-4 * extent**2 + 1e-9  # three points nearly on a line define nothing
-    corners, goals, u, v, det = corners[good], goals[good], u[good], v[good], det[good]
+    good = np.abs(det) > 1e-4 * (extent * extent) + 1e-9  # three points nearly on a line define nothing
+    corners, goals, u, v, det = corners[good], goals[good], u[good, :, None], v[good, :, None], det[good, None]
     p, q = goals[:, 1] - goals[:, 0], goals[:, 2] - goals[:, 0]
-    inverse = np.stack([np.stack([v[:, 1], -u[:, 1]], 1), np.stack([-v[:, 0], u[:, 0]], 1)], 1) / det[:, None, None]
-    linear = inverse @ np.stack([p, q], axis=1)  # (H, 2, 2), acts on row vectors
-    offset = goals[:, 0] - np.einsum("hi,hij->hj", corners[:, 0], linear)
-    return np.concatenate([linear, offset[:, None]], axis=1)
+    a, b = (v[:, 1] * p - u[:, 1] * q) / det, (u[:, 0] * q - v[:, 0] * p) / det  # acts on row vectors
+    offset = goals[:, 0] - (corners[:, 0, :1] * a + corners[:, 0, 1:] * b)
+    return np.stack([a, b, offset], axis=1)
 
 
 def _similarity_hypotheses(x: Float64Array, target: Float64Array, options: VerifyOptions) -> Float64Array:
-    """float64 (H, 3, 2): rotation, scale and shift of samples of two pairs, as w = m z + t of complex numbers."""
+    """float64 (H, 3, 2): rotation, scale and shift of samples of two pairs, w = m z + t of complex numbers."""
     sample = _samples(len(x), options)[(options.hypotheses + 1) // 2 :, :2]
-    z, w = x[:, 0] + 1j * x[:, 1], target[:, 0] + 1j * target[:, 1]
-    a, b = sample[np.abs(z[sample[:, 1]] - z[sample[:, 0]]) > 1e-2 * np.abs(z).max() + 1e-9].T
-    m = (w[b] - w[a]) / (z[b] - z[a])
-    t = w[a] - m * z[a]
-    rows = [[m.real, m.imag], [-m.imag, m.real], [t.real, t.imag]]
+    square = x[:, 0] * x[:, 0] + x[:, 1] * x[:, 1]
+    a, b = sample.T
+    z, w = x[b, :2] - x[a, :2], target[b] - target[a]
+    length = z[:, 0] * z[:, 0] + z[:, 1] * z[:, 1]
+    good = length > 1e-4 * square.max() + 1e-18
+    a, (z0, z1), (w0, w1), length = a[good], z[good].T, w[good].T, length[good]
+    c, s = (z0 * w0 + z1 * w1) / length, (z0 * w1 - z1 * w0) / length  # m = c + s i
+    (x0, x1), (y0, y1) = x[a, :2].T, target[a].T
+    rows = [[c, s], [-s, c], [y0 - (c * x0 - s * x1), y1 - (s * x0 + c * x1)]]
     return np.asarray(np.array(rows, np.float64).transpose(2, 0, 1))
 
 
@@ -215,27 +237,22 @@ def _plausible(maps: Float64Array, options: VerifyOptions) -> BoolArray:
         )
 
 
-def _residuals(maps: Float64Array, x: Float64Array, target: Float64Array) -> Float64Array:
-    """float64 (H, P), squared distances in target pixels."""
-    error = x @ maps - target  # (H, P, 2)
-    return np.asarray(np.einsum("hpi,hpi->hp", error, error))
+def _residuals(maps: NDArray[F], x: NDArray[F], target: NDArray[F]) -> NDArray[F]:
+    """(H, P), squared distances in target pixels; maps (H, 3, 2), x (P, 2 or 3), target (P, 2)."""
+    u, v = (
+        x[:, 0] * m[:, :1] + x[:, 1] * m[:, 1:2] + m[:, 2:] - t
+        for m, t in zip(maps.T.swapaxes(1, 2), target.T, strict=True)
+    )
+    return u * u + v * v
 
 
 def _most_promising(maps: Float64Array, x: Float64Array, target: Float64Array, tolerance: float, n: int) -> BoolArray:
-    """bool (n, P), inliers of the n maps of least truncated cost (MSAC; Torr and Zisserman, 2000), the best first.
-
-    One product moves all points by all maps; residual = [x, y, 1] . map - target.
-    """
-    H, P = len(maps), len(x)
-    stacked = maps.transpose(1, 0, 2).reshape(3, 2 * H).astype(np.float32)
-    error = (x.astype(np.float32) @ stacked).reshape(P, H, 2)
-    error -= target.astype(np.float32)[:, None]
-    error *= error
-    squared = error[..., 0] + error[..., 1]  # (P, H)
-    limit = np.float32(tolerance**2)
-    cost = np.minimum(squared, limit).sum(axis=0)
+    """bool (n, P), inliers of the n maps of least truncated cost (MSAC; Torr and Zisserman, 2000), the best first."""
+    squared = _residuals(maps.astype(np.float32), x.astype(np.float32), target.astype(np.float32))
+    limit = np.float32(tolerance * tolerance)
+    cost = np.cumsum(np.minimum(squared, limit), axis=1)[:, -1]  # in order, as the compiled form adds
     best = np.argsort(cost, kind="stable")[:n]
-    return np.asarray((squared[:, best] <= limit).T)
+    return np.asarray(squared[best] <= limit)
 
 
 def _refine(
@@ -249,7 +266,7 @@ def _refine(
     best, maps = np.zeros_like(inliers), np.full((len(inliers), 3, 2), np.nan)
     for _ in range(options.refinements):
         fitted = _least_squares(inliers, x, target)
-        agree = (_residuals(fitted, x, target) <= tolerance**2) & _plausible(fitted, options)[:, None]
+        agree = (_residuals(fitted, x, target) <= tolerance * tolerance) & _plausible(fitted, options)[:, None]
         better = agree.sum(axis=1) > np.maximum(best.sum(axis=1), 2)
         if not better.any():
             break
@@ -268,14 +285,14 @@ def _least_squares(chosen: BoolArray, x: Float64Array, target: Float64Array) -> 
         [xy, target, xy[:, :1] * xy, xy[:, 1:] * xy, xy[:, :1] * target, xy[:, 1:] * target], axis=1
     )
     count = chosen.sum(axis=1)[:, None]
-    moments = chosen.astype(np.float64) @ products / np.maximum(count, 1)
+    moments = np.cumsum(chosen[:, :, None] * products, axis=1)[:, -1] / np.maximum(count, 1)
     mean, goal = moments[:, :2], moments[:, 2:4]
     within = moments[:, 4:8].reshape(-1, 2, 2) - mean[:, :, None] * mean[:, None]
     across = moments[:, 8:].reshape(-1, 2, 2) - mean[:, :, None] * goal[:, None]
     a, b, d = within[:, 0, 0], within[:, 0, 1], within[:, 1, 1]
     det = a * d - b * b
-    det[det <= 1e-9 * (a + d) ** 2] = np.nan
-    inverse = np.array([[d, -b], [-b, a]]).transpose(2, 0, 1) / det[:, None, None]
-    linear = inverse @ across
-    offset = goal - np.einsum("ni,nij->nj", mean, linear)
+    det[det <= 1e-9 * ((a + d) * (a + d))] = np.nan
+    a, b, d, det = a[:, None], b[:, None], d[:, None], det[:, None]
+    linear = np.stack([d * across[:, 0] - b * across[:, 1], a * across[:, 1] - b * across[:, 0]], axis=1) / det[:, None]
+    offset = goal - (mean[:, :1] * linear[:, 0] + mean[:, 1:] * linear[:, 1])
     return np.concatenate([linear, offset[:, None]], axis=1)

@@ -22,6 +22,6 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL | None:
     if compiler is None:
         return native.library()
     target = tmp_path_factory.mktemp("native") / "_native.so"
-    flags = ["-O3", "-std=c++17", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
+    flags = ["-O3", "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
     subprocess.run([compiler, *flags, str(SOURCE), "-o", str(target)], check=True)
     return native.load(target)

@@ -131,3 +131,11 @@ def test_another_library_is_not_taken_for_ours(
         assert native.library.__wrapped__() is not None  # type: ignore[attr-defined]
         monkeypatch.setattr(native, "VERSION", 99)
         assert native.library.__wrapped__() is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("n", [0, 1, 37])
+def test_codewords_are_those_that_the_codes_name(n: int, lib: ctypes.CDLL) -> None:
+    rng = np.random.default_rng(n)
+    pq, codes = rng.normal(size=(5, 256, 3)).astype(np.float32), rng.integers(0, 256, (n, 5)).astype(np.uint8)
+    expected = [[value for m in range(5) for value in pq[m, code[m]]] for code in codes]
+    assert_array_equal(native.codewords(lib, pq, codes), np.array(expected, np.float32).reshape(n, 15))

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from delf_edge import native
 from delf_edge.errors import OptionError
 from delf_edge.features import l2_normalise
 from delf_edge.types import Features
@@ -173,3 +176,46 @@ def test_outside_hull_tells_points_in_a_shape_from_the_others() -> None:
     assert_array_equal(outside_hull(points, square[::-1]), [False, False, False, True, True])
     assert outside_hull(points, square[:2]).all()
     assert outside_hull(points[:0], square).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", ["scene", "grid", "line", "strangers"])
+def test_compiled_search_gives_the_same_map_and_inliers(
+    kind: str, compiled: ctypes.CDLL | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if compiled is None:
+        pytest.skip("no C++ compiler, and the package was installed without one")
+    proven = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        n_true = 0 if kind == "strangers" else int(rng.integers(0, 40))
+        source, target = scene(n_true, int(rng.integers(0, 100)), noise=3, seed=seed)
+        if kind == "grid":
+            source, target = np.round(source / 40) * 40, np.round(target / 10) * 10  # many equal points and residuals
+        elif kind == "line":
+            source[:, 1] = source[:, 0] / 2
+        found = []
+        for form in (None, compiled):
+            monkeypatch.setattr(native, "library", lambda form=form: form)
+            found.append(estimate_affine(source, target, 12.5, VerifyOptions(hypotheses=101 + seed, seed=seed)))
+        (plain, inliers), (fast, fast_inliers) = found
+        assert_array_equal(fast_inliers, inliers)
+        assert fast_inliers.dtype == inliers.dtype
+        assert_allclose(fast, plain, rtol=1e-9, atol=1e-8)
+        proven += int(inliers.any())
+    assert (proven == 0) if kind == "line" else proven > 20
+
+
+@pytest.mark.parametrize("sizes", [(0, 300), (3, 0), (1, 1), (300, 2)])
+def test_compiled_search_takes_any_number_of_pairs(
+    sizes: tuple[int, int], compiled: ctypes.CDLL | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "library", lambda: compiled)
+    n, same = sizes
+    source = np.concatenate([scene(n, 0)[0], np.full((same, 2), 5, np.float32)])
+    transform, inliers = estimate_affine(source, source, 1.0)
+    if n >= 3:
+        assert inliers.sum() >= n
+        assert_allclose(transform, [[1, 0, 0], [0, 1, 0]], atol=1e-4)
+    else:
+        assert not inliers.any()
+        assert np.isnan(transform).all()

@@ -243,7 +243,7 @@ def _residuals(maps: NDArray[F], x: NDArray[F], target: NDArray[F]) -> NDArray[F
         x[:, 0] * m[:, :1] + x[:, 1] * m[:, 1:2] + m[:, 2:] - t
         for m, t in zip(maps.T.swapaxes(1, 2), target.T, strict=True)
     )
-    return u * u + v * v
+    return np.asarray(u * u + v * v)
 
 
 def _most_promising(maps: Float64Array, x: Float64Array, target: Float64Array, tolerance: float, n: int) -> BoolArray:

@@ -7,7 +7,7 @@ input; 130 interrupted. Heavy modules are imported inside the commands, so that 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +21,7 @@ from delf_edge.terminal import (
     BundleOption,
     Database,
     JsonOption,
+    NearOption,
     PacksOption,
     Photo,
     PresetOption,
@@ -35,6 +36,8 @@ from delf_edge.terminal import progress as _progress
 from delf_edge.terminal import say as _say
 
 if TYPE_CHECKING:
+    from delf_edge.recognizer import IdentifyOptions
+    from delf_edge.store import Store
     from delf_edge.types import Answer
 
 
@@ -81,8 +84,8 @@ def index(
         typer.Option(
             "--manifest",
             metavar="CSV",
-            help="Table of photos with the columns path (below FOLDER) and landmark, optionally name; "
-            "further columns become metadata.",
+            help="Table of photos with the columns path (below FOLDER) and landmark, optionally name, latitude and "
+            "longitude (of the landmark, degrees); further columns become metadata.",
             show_default=False,
         ),
     ] = None,
@@ -130,6 +133,7 @@ def index(
                 else:
                     counts[result.status] += 1
                     step()
+        _set_positions(places.store, {p.landmark: p.position for p in photos if p.position is not None})
         info = places.info()
     if as_json:
         totals = {"images": info.n_images, "landmarks": info.n_landmarks, "bytes": info.bytes}
@@ -140,11 +144,20 @@ def index(
     return UNKNOWN if failed else FOUND
 
 
+def _set_positions(store: Store, positions: Mapping[str, tuple[float, float]]) -> None:
+    """Write the coordinates of those of the landmarks that are in the database and have others."""
+    for place in store.landmarks():
+        at = positions.get(place.name)
+        if at is not None and at != (place.latitude, place.longitude):
+            store.set_landmark(place.name, metadata=place.metadata, latitude=at[0], longitude=at[1])
+
+
 @_command("identify")
 def identify(
     database: Database,
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="The photos.", show_default=False)],
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Landmarks to list for each photo.")] = 5,
+    near: NearOption = None,
     bundle: BundleOption = None,
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
@@ -155,6 +168,7 @@ def identify(
 
     The exit code is 0 if every photo was recognised, 1 if one is unknown, 2 if one cannot be read.
     """
+    options = _near(near)
     rows: list[dict[str, Any]] = []
     code = FOUND
     with (
@@ -163,7 +177,7 @@ def identify(
     ):
         for photo in photos:
             try:
-                answer = places.identify(photo, top=top)
+                answer = places.identify(photo, top=top, options=options)
             except (DelfEdgeError, OSError) as e:
                 if not isinstance(e, ValueError | OSError):
                     raise  # not this photo but the database or the bundle
@@ -188,6 +202,7 @@ def explain(
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="The picture to write, .png or .jpg.", show_default=False)
     ],
+    near: NearOption = None,
     bundle: BundleOption = None,
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
@@ -199,8 +214,9 @@ def explain(
     Both photos, a line for each inlier, and the outline of the place that was found. An unknown photo is drawn with
     the best candidate, and the exit code is 1.
     """
+    options = _near(near)
     with _open(database, bundle, preset, threads, read_only=True, packs=packs) as places:
-        explanation = places.explain(photo)
+        explanation = places.explain(photo, options=options)
     from delf_edge.explain import draw, save_picture
 
     save_picture(draw(explanation), out)
@@ -268,6 +284,57 @@ def relabel(
     else:
         typer.echo(f"{name} shows {landmark}")
     return FOUND
+
+
+@_command("locate")
+def locate(
+    database: Database,
+    landmark: Annotated[str, typer.Argument(metavar="LANDMARK", help="The landmark.", show_default=False)],
+    at: Annotated[
+        str, typer.Option("--at", metavar="LAT,LON", help="Degrees, south and west negative.", show_default=False)
+    ],
+    as_json: JsonOption = False,
+) -> int:
+    """Say where a landmark is.
+
+    A camera that knows its own position then takes only the landmarks around it for candidates: `identify --near`.
+    """
+    from delf_edge.position import parse_position
+    from delf_edge.store import Store
+
+    latitude, longitude = _numbers(at, 2, f"--at {at}: give latitude,longitude in degrees")
+    with Store.open(database) as store:
+        if landmark not in {place.name for place in store.landmarks()}:
+            raise OptionError(f"{database}: no landmark is called {landmark!r}; see `delf-edge info`")
+        position = parse_position(latitude, longitude)
+        if position is not None:
+            _set_positions(store, {landmark: position})
+    if as_json:
+        _print_json({"database": str(database), "landmark": landmark, "latitude": latitude, "longitude": longitude})
+    else:
+        typer.echo(f"{landmark} is at latitude {latitude:g}, longitude {longitude:g}")
+    return FOUND
+
+
+def _near(text: str | None) -> IdentifyOptions | None:
+    """The options that --near stands for."""
+    if text is None:
+        return None
+    from delf_edge.position import Near
+    from delf_edge.recognizer import IdentifyOptions
+
+    return IdentifyOptions(near=Near(*_numbers(text, 3, f"--near {text}: give latitude,longitude,metres")))
+
+
+def _numbers(text: str, n: int, complaint: str) -> list[float]:
+    """n numbers between commas."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError as e:
+        raise OptionError(complaint) from e
+    if len(numbers) != n:
+        raise OptionError(complaint)
+    return numbers
 
 
 @_command("info")

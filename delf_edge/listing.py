@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from delf_edge.errors import OptionError
+from delf_edge.position import parse_position
 
 PHOTO_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -21,12 +22,14 @@ class ListedPhoto:
         name: what it is called in the database: its path below the folder, with forward slashes, or the table's name.
         landmark: the place it shows.
         metadata: further columns of the table.
+        position: (latitude, longitude) of the landmark in degrees, None where the table has none.
     """
 
     path: Path
     name: str
     landmark: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    position: tuple[float, float] | None = None
 
 
 def list_folder(folder: Path, landmark: str | None = None) -> tuple[list[ListedPhoto], list[str]]:
@@ -76,11 +79,13 @@ def read_manifest(table: Path, folder: Path) -> list[ListedPhoto]:
 
     Args:
         table: UTF-8 CSV with a header line. `path` is relative to `folder` or absolute; an optional column `name`
-            names the image; every other column with a value becomes metadata.
+            names the image, `latitude` and `longitude` are the landmark's, in degrees; every other column with a
+            value becomes metadata.
         folder: where relative paths start.
 
     Raises:
-        OptionError: the file cannot be read, has no such columns, an empty cell in them, or no row.
+        OptionError: the file cannot be read, has no such columns, an empty cell in them, coordinates that are no
+            place on Earth, or no row.
     """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
@@ -104,5 +109,9 @@ def _manifest_row(row: Mapping[str | None, object], folder: Path, where: str) ->
     path, landmark, name = cells.pop("path"), cells.pop("landmark"), cells.pop("name", "")
     if not path or not landmark:
         raise OptionError(f"{where}: path {path!r}, landmark {landmark!r}; neither may be empty")
+    try:
+        position = parse_position(cells.pop("latitude", ""), cells.pop("longitude", ""))
+    except OptionError as e:
+        raise OptionError(f"{where}: {e}") from None
     metadata = {key: value for key, value in cells.items() if value}
-    return ListedPhoto(folder / path, name or Path(path).as_posix(), landmark, metadata)
+    return ListedPhoto(folder / path, name or Path(path).as_posix(), landmark, metadata, position)

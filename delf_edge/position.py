@@ -60,6 +60,22 @@ class Box:
         return longitude >= self.west or longitude <= self.east
 
 
+def parse_position(latitude: object, longitude: object) -> tuple[float, float] | None:
+    """Degrees out of text or numbers; None where both are missing (None or empty).
+
+    Raises:
+        OptionError: one is missing, or they are no place on Earth.
+    """
+    if latitude in (None, "") and longitude in (None, ""):
+        return None
+    try:
+        near = Near(float(str(latitude)), float(str(longitude)), 1.0)
+    except (ValueError, OptionError):
+        shown = ", ".join(repr(str(given)[:40]) for given in (latitude, longitude))
+        raise OptionError(f"latitude, longitude are {shown}; both are degrees, -90..90 and -180..180") from None
+    return near.latitude, near.longitude
+
+
 def distance(latitude: float, longitude: float, latitude2: float, longitude2: float) -> float:
     """Metres between two places in degrees, along a great circle (haversine)."""
     a, b = math.radians(latitude), math.radians(latitude2)

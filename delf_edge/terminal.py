@@ -44,6 +44,15 @@ PresetOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads of the network.")]
+NearOption = Annotated[
+    str | None,
+    typer.Option(
+        "--near",
+        metavar="LAT,LON,METRES",
+        help="Where the photo was taken: landmarks with coordinates farther away are no candidates.",
+        show_default=False,
+    ),
+]
 PacksOption = Annotated[
     list[Path] | None,
     typer.Option(

@@ -112,8 +112,8 @@ def test_every_command_and_option_has_help(name: str) -> None:
 
 def test_the_commands_are_those_of_the_contract() -> None:
     wanted = (
-        "build doctor explain export identify import index info lint pack publish relabel remove seal serve snapshot "
-        "update verify"
+        "build doctor explain export identify import index info lint locate pack publish relabel remove seal serve "
+        "snapshot update verify"
     )
     assert " ".join(sorted(str(name) for name in COMMANDS)) == wanted
 
@@ -207,6 +207,8 @@ def test_index_by_manifest_keeps_names_and_metadata(tmp_path: Path) -> None:
         ("path,landmark\n", "no row"),
         ("path,landmark\na.jpg,\n", "line 2"),
         ("path,landmark\na.jpg,A,more\n", "line 2"),
+        ("path,landmark,latitude\na.jpg,A,48.1\n", "latitude, longitude are '48.1', ''"),
+        ("path,landmark,latitude,longitude\na.jpg,A,95,0\n", "line 2: latitude, longitude are '95', '0'"),
         ("", "column landmark, path missing"),
     ],
 )
@@ -333,6 +335,51 @@ def test_relabel(database: Path) -> None:
     assert answer["landmark"] == "Flavian Amphitheatre"
     missing = run("relabel", database, "absent", "A", "--json")
     assert (missing.code, missing.json["error"]["type"]) == (2, "NotFoundError")
+
+
+def test_index_by_manifest_says_where_landmarks_are(tmp_path: Path) -> None:
+    table, path = tmp_path / "table.csv", tmp_path / "places.db"
+    table.write_text("path,landmark,latitude,longitude\ncolosseum.webp,Colosseum,41.89,12.49\ntajMahal.webp,Taj,,\n")
+    for _ in range(2):  # the second time there is nothing to do
+        assert run("index", path, DEMO / "queries", "--manifest", table).code == 0
+    with Recognizer.open(path, read_only=True) as places:
+        found = {x.name: (x.latitude, x.longitude) for x in places.store.landmarks()}
+        assert "latitude" not in places.store.image("colosseum.webp").metadata
+    assert found == {"Colosseum": (41.89, 12.49), "Taj": (None, None)}
+
+
+def test_locate_and_near(database: Path, tmp_path: Path) -> None:
+    with Recognizer.open(database) as places:
+        places.store.set_landmark("Colosseum", metadata={"city": "Rome"})
+    assert run("locate", database, "Colosseum", "--at", "41.8902,12.4922").code == 0
+    with Recognizer.open(database, read_only=True) as places:
+        (rome,) = [x for x in places.store.landmarks() if x.name == "Colosseum"]
+    assert (rome.latitude, rome.longitude, rome.metadata) == (41.8902, 12.4922, {"city": "Rome"})
+    here, elsewhere = "41.89,12.49,1000", "-33.86,151.21,1000"
+    assert run("identify", database, COLOSSEUM, "--near", here).code == 0
+    assert run("identify", database, COLOSSEUM, "--near", elsewhere).code == 1
+    assert run("explain", database, COLOSSEUM, "--near", elsewhere, "--out", tmp_path / "proof.jpg").code == 1
+    southern = run("locate", database, "Colosseum", "--at", "-33.86,151.21", "--json")
+    assert (southern.code, southern.json["latitude"]) == (0, -33.86)
+    assert run("identify", database, COLOSSEUM, "--near", elsewhere).code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["locate", "Colosseum", "--at", "41.9"], "latitude,longitude"),
+        (["locate", "Colosseum", "--at", "north,1"], "latitude,longitude"),
+        (["locate", "Colosseum", "--at", "91,0"], "-90..90"),
+        (["locate", "Atlantis", "--at", "0,0"], "no landmark is called"),
+        (["identify", COLOSSEUM, "--near", "41.9,12.5"], "latitude,longitude,metres"),
+        (["identify", COLOSSEUM, "--near", "41.9,12.5,0"], "more than 0 metres"),
+    ],
+)
+def test_a_bad_position_is_exit_code_2(database: Path, arguments: list[Any], message: str) -> None:
+    command, *rest = arguments
+    ran = run(command, database, *rest)
+    assert ran.code == 2
+    assert message in ran.err
 
 
 # ---------------------------------------------------------------------- the file

@@ -39,7 +39,7 @@ from delf_edge.errors import (
     StoreFullError,
 )
 from delf_edge.images import content_hash, load_image, make_thumbnail, probe_size, read_photo
-from delf_edge.position import Near
+from delf_edge.position import parse_position
 from delf_edge.quality import assess
 from delf_edge.recognizer import Explanation, Recognizer
 from delf_edge.sources import Frame
@@ -423,15 +423,10 @@ def _name(request: Request, parameter: str, *, required: bool = True) -> str:
 
 def _position(request: Request) -> tuple[float, float] | None:
     """(latitude, longitude) from the query, or None; checked before anything is stored."""
-    given = [request.query_params.get(parameter) for parameter in ("latitude", "longitude")]
-    if given == [None, None]:
-        return None
     try:
-        near = Near(float(given[0] or ""), float(given[1] or ""), 1.0)
-    except (ValueError, OptionError):
-        shown = ", ".join(repr((text or "")[:40]) for text in given)
-        raise HTTPException(400, f"latitude, longitude are {shown}; both are degrees, -90..90 and -180..180") from None
-    return near.latitude, near.longitude
+        return parse_position(*(request.query_params.get(parameter) for parameter in ("latitude", "longitude")))
+    except OptionError as e:
+        raise HTTPException(400, str(e)) from None
 
 
 def _answer(explanation: Explanation | None) -> dict[str, Any]:

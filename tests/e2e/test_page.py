@@ -63,11 +63,11 @@ def view_of(photo: np.ndarray, turn: float, zoom: float = 1.0, size: tuple[int, 
 
 
 def write_film(path: Path) -> None:
-    """YUV4MPEG, in a loop: a place for 12 s, darkness for 8 s, another place for 12 s, something unknown for 8 s."""
+    """YUV4MPEG, in a loop: a place for 12 s, darkness for 6 s, another place for 12 s, something unknown for 14 s."""
     stranger = load_image(DEMO / "queries" / "zimniPalace.webp").pixels
     with path.open("wb") as film:
         film.write(f"YUV4MPEG2 W{SIZE[0]} H{SIZE[1]} F{FPS}:1 Ip A1:1 C420jpeg\n".encode())
-        for photo, seconds in ((reference("Colosseum"), 12), (None, 8), (reference("Petra"), 12), (stranger, 8)):
+        for photo, seconds in ((reference("Colosseum"), 12), (None, 6), (reference("Petra"), 12), (stranger, 14)):
             for i in range(seconds * FPS):
                 black = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
                 frame = black if photo is None else view_of(photo, 3 * np.sin(i / 9), 1.05)
@@ -230,7 +230,9 @@ def test_a_new_place_is_taught_recognised_and_deleted(browser: Any, address: str
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_view_fits_the_screen(browser: Any, address: str, screen: str, scheme: str) -> None:
     page = open_page(browser, address, screen, scheme)
+    until(page, "document.querySelectorAll('#mosaic img').length === 6")  # some of the places that it knows
     page.screenshot(path=OUT / f"start_{screen}_{scheme}.png")
+    assert page.evaluate("document.querySelectorAll('#mosaic img:not([hidden])').length") == 6  # in full rows
     page.set_input_files("#file", [upload("petra", view_of(reference("Petra"), 6, 1.0, (960, 720)))])
     name_is(page, "Petra")
     page.wait_for_selector("#known:not([hidden])")

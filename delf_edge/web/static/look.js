@@ -48,7 +48,7 @@ async function open() {
   for (const video of [$("video"), $("finder")]) {
     video.srcObject = stream;
     video.hidden = false;
-    await video.play().catch(() => {});
+    video.play().catch(() => {}); // not waited for: a camera that is lost meanwhile never plays
   }
   $("photo").hidden = $("finder-note").hidden = true;
   $("camera").textContent = "Stop camera";
@@ -145,7 +145,7 @@ function setAnswer(state, kicker, name, probability, why) {
   $("kicker").textContent = kicker;
   if ($("name").textContent !== name) { // or it would be read aloud again
     $("name").textContent = name;
-    $("name").dataset.length = name.length > 70 ? "huge" : name.length > 26 ? "long" : "";
+    $("name").dataset.length = name.length > 70 ? "huge" : name.length > 26 ? "long" : name.length > 12 ? "" : "short";
   }
   $("meter").hidden = probability === null;
   if (probability !== null) $("bar").style.width = `${Math.round(probability * 100)}%`;
@@ -169,6 +169,7 @@ function face(id) {
 // Other places that some points agree with; those that share none are no runners-up.
 function runnersUp(matches, name) {
   const rest = matches.filter((m) => m.landmark !== name && m.n_inliers > 0).slice(0, 3);
+  rest.sort((a, b) => b.n_inliers - a.n_inliers);
   $("others").hidden = rest.length === 0;
   $("others-title").textContent = name ? "Next best" : "Not close enough";
   $("runners").replaceChildren(...rest.map((m) => {
@@ -259,6 +260,7 @@ export async function invite() {
     if (url) tiles.push(Object.assign(document.createElement("img"), { src: url, alt: "" }));
   }
   $("mosaic").replaceChildren(...tiles);
+  arrange();
 }
 arrange();
 if (hash.has("camera")) startCamera();

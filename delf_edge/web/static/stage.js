@@ -35,6 +35,7 @@ export function arrange() {
   const seen = shownSize();
   $("invite").hidden = seen !== null;
   $("seen").hidden = seen === null;
+  if (seen === null) tile(width, height);
   if (seen === null || !width || !height) return clearLines();
   const shapes = [seen[0] / seen[1]];
   if (proof) shapes.push(proof.stored_size[0] / proof.stored_size[1]);
@@ -52,6 +53,20 @@ export function arrange() {
     at += (inRow ? w : h) + GAP;
   });
   drawLines();
+}
+
+// The invitation's pictures in full rows, each as near to 4:3 as can be; what would begin a new row is left out.
+function tile(width, height) {
+  const tiles = [...$("mosaic").children];
+  let best = { score: Infinity, columns: 1, rows: 1 };
+  for (let columns = 1; columns <= tiles.length; columns += 1) {
+    const rows = Math.floor(tiles.length / columns);
+    const shape = (width / columns) / (height / rows || 1);
+    const score = Math.abs(Math.log(shape / (4 / 3))) + (tiles.length - rows * columns) / tiles.length;
+    if (score < best.score) best = { score, columns, rows };
+  }
+  $("mosaic").style.gridTemplateColumns = `repeat(${best.columns}, minmax(0, 1fr))`;
+  tiles.forEach((image, i) => { image.hidden = i >= best.columns * best.rows; });
 }
 
 function clearLines() {

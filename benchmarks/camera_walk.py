@@ -5,7 +5,8 @@ whip pans, darkness, still stands and photographs of strangers between them. Eve
 are of the indexed photographs themselves: this measures the loop over frames, not recognition from another photo
 (`benchmarks.bench` does that). The single-frame rule is what an app without gate and voting shows: the answer to every
 frame. A visit begins with the whip pan, so the time to the event includes that. Time is the
-film's own; no frame is dropped because the machine is slow.
+film's own; no frame is dropped because the machine is slow. Milliseconds of a frame are by the wall clock and, where
+other programs share the machine, more fairly by the processor's (all threads).
 """
 
 from __future__ import annotations
@@ -141,19 +142,22 @@ def walk(places: Recognizer, shots: Iterator[Shot], fps: float) -> dict[str, Any
     voted, single = Score(), Score()
     last: str | None = None
     asked_ms: list[float] = []
+    asked_cpu_ms: list[float] = []
     gate_ms: list[float] = []
     by_kind: dict[str, list[int]] = {}
     for number, shot in enumerate(shots):
         now, before = number / fps, watcher.counts.asked
         voted.see(now, shot.truth)
         single.see(now, shot.truth)
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         events = watcher.step(Frame(shot.pixels, "RGB", now))
-        elapsed = (time.perf_counter() - began) * 1000
+        elapsed, cpu = (time.perf_counter() - began) * 1000, (time.process_time() - cpu_began) * 1000
         for event in events:
             voted.hear(now, event.kind, event.landmark)
         looked = watcher.counts.asked > before
         (asked_ms if looked else gate_ms).append(elapsed)
+        if looked:
+            asked_cpu_ms.append(cpu)
         counts = by_kind.setdefault(shot.kind, [0, 0])
         counts[0] += 1
         counts[1] += looked
@@ -171,11 +175,17 @@ def walk(places: Recognizer, shots: Iterator[Shot], fps: float) -> dict[str, Any
         "gate_saves": 1 - counts_.asked / counts_.frames,
         "verdicts": dict(counts_.verdicts),
         "asked_by_kind": {kind: f"{asked} of {n}" for kind, (n, asked) in by_kind.items()},
-        "asked_frame_ms": {"p50": float(np.percentile(asked_ms, 50)), "p99": float(np.percentile(asked_ms, 99))},
-        "skipped_frame_ms": {"p50": float(np.percentile(gate_ms, 50)), "p99": float(np.percentile(gate_ms, 99))},
+        "asked_frame_ms": percentiles(asked_ms),
+        "asked_frame_cpu_ms": percentiles(asked_cpu_ms),
+        "skipped_frame_ms": percentiles(gate_ms),
         "voting": voted.report(),
         "single_frame_rule": single.report(),
     }
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    """The median and what one in a hundred exceeds."""
+    return {"p50": float(np.percentile(values, 50)), "p99": float(np.percentile(values, 99))}
 
 
 def several(places: Recognizer, pairs: int, seed: int) -> dict[str, Any]:

@@ -78,13 +78,15 @@ ablations: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.ablations $(DEV)
 
 # Selected by L2 norm, with sizes and weights of the default bundle, so that only the network differs.
-SIZES ?= --words 8192 --code-size 16
+SIZES ?= --words 8192 --code-size 16 --global-dim 384
 BUNDLE := $(CONVERTERS)/bin/delf-edge-convert bundle
-SAME := --photos $(dir $(DEV))train.csv $(SIZES) --per-place 60 --selection l2norm \
+SAME := --photos build/default/codebook.csv $(SIZES) --per-place 60 --selection l2norm \
 	--variants float16 --probability build/weights.json
 
 bundles: $(CONVERTERS)/converters.stamp
 	mkdir -p build/bundles
+	$(CONVERTERS)/bin/python -c "from pathlib import Path; from converters.default_recipe import write_codebook_list as w; \
+		w(Path('$(dir $(DEV))'), Path('build/default'))"
 	$(CONVERTERS)/bin/python -c "import json; print(json.dumps(json.load(open('assets/default/manifest.json'))['calibration']))" > build/weights.json
 	test -e build/bundles/imagenet || $(BUNDLE) build/bundles/imagenet --name imagenet $(SAME)
 	test -z '$(CHECKPOINT)' || $(BUNDLE) build/bundles/finetuned --name finetuned $(SAME) --checkpoint '$(CHECKPOINT)'

@@ -26,7 +26,7 @@ from delf_edge.errors import OptionError
 from delf_edge.features import l2_normalise
 from delf_edge.index_file import read_index, write_index
 from delf_edge.lists import MAX_SEGMENT, State
-from delf_edge.scan import asmk, count_votes, global_similarity, neighbours
+from delf_edge.scan import asmk, count_votes, global_similarity, neighbours, weigh
 from delf_edge.store import Changes, Store
 from delf_edge.types import Candidate, Codebook, Features, Float32Array, Float64Array
 
@@ -48,20 +48,25 @@ class SearchOptions:
         top: candidates returned at most.
         min_similarity: 0..1, similarity from which on a stored feature votes.
         power: exponent of the vote's weight; 0 counts votes, as the paper does.
+        reference: 0..1, how far the similarity that weighs nothing moves from `min_similarity` towards that of the K-th
+            neighbour; 0 leaves it there.
+        attention: exponent of the query feature's own score, by which its vote is weighed; 0 makes all equal.
         burst: divide a vote by the square root of the number of query features that vote for the same stored feature
             (Jegou et al., CVPR 2009).
         length_norm: divide an image's votes by the square root of its number of features.
         global_weight: weight of the global descriptors' cosine beside the square root of the votes per query feature.
         scoring: "votes", the paper's, or "asmk", aggregated residuals per word (see `scan`); a bundle's calibration is
-            made for "votes". `k_neighbours`, `min_similarity`, `power`, `burst` and `length_norm` are of "votes" alone.
+            made for "votes". What is said of neighbours and votes is of that alone.
         alpha, tau: exponent and threshold of "asmk".
     """
 
     n_probe: int | None = None
-    k_neighbours: int = 30
+    k_neighbours: int = 50
     top: int = 50
     min_similarity: float = 0.3
-    power: float = 2.0
+    power: float = 1.5
+    reference: float = 0.6
+    attention: float = 1.0
     burst: bool = True
     length_norm: bool = False
     global_weight: float = 0.25
@@ -74,6 +79,8 @@ class SearchOptions:
             raise OptionError(f"n_probe, k_neighbours and top must be at least 1: {self}")
         if not (0 <= self.min_similarity < 1 and self.power >= 0 and self.global_weight >= 0):
             raise OptionError(f"min_similarity must be in [0, 1), power and global_weight not negative: {self}")
+        if not (0 <= self.reference <= 1 and self.attention >= 0):
+            raise OptionError(f"reference must be in [0, 1], attention not negative: {self}")
         if self.scoring not in ("votes", "asmk") or self.alpha < 1 or not 0 <= self.tau < 1:
             raise OptionError(f"scoring must be 'votes' or 'asmk', alpha at least 1, tau in [0, 1): {self}")
 
@@ -301,7 +308,7 @@ def search(
         codebook: codebook of the stored codes.
         coarse: index of its centroids.
         options: see `SearchOptions`.
-        without: ids of images that are no candidates for this query.
+        without: ids of images that this query does not see: no candidates, no neighbours.
 
     Returns:
         At most `options.top` candidates that have a vote or a positive similarity.
@@ -312,12 +319,12 @@ def search(
     options = options or SearchOptions()
     if features.descriptors.shape[1] != codebook.dim:
         raise OptionError(f"descriptors {features.descriptors.shape}; the codebook has dimension {codebook.dim}")
+    if len(without):
+        state = state.hiding(without)
     similarity = global_similarity(state, features.global_descriptor)
-    votes = _votes(state, features.descriptors, codebook, coarse, options)
+    votes = _votes(state, features, codebook, coarse, options)
     score = np.sqrt(votes / max(len(features), 1)) + options.global_weight * similarity
     found = np.flatnonzero(state.alive & ((votes > 0) | (similarity > 0)))
-    if len(without):
-        found = found[~np.isin(state.image_ids[found], without)]
     if len(found) > options.top:
         worst = np.partition(score[found], -options.top)[-options.top]
         found = found[score[found] >= worst]
@@ -325,10 +332,9 @@ def search(
     return [Candidate(int(state.image_ids[i]), float(score[i]), float(votes[i]), float(similarity[i])) for i in found]
 
 
-def _votes(
-    state: State, queries: Float32Array, codebook: Codebook, coarse: CoarseIndex, o: SearchOptions
-) -> Float64Array:
+def _votes(state: State, features: Features, codebook: Codebook, coarse: CoarseIndex, o: SearchOptions) -> Float64Array:
     """float64 (S,), votes of every slot."""
+    queries = features.descriptors
     if not len(queries) or not state.segments:
         return np.zeros(len(state.image_ids))
     words, base = coarse.assign(queries, o.probes(sum(map(len, state.segments)), codebook.n_words))
@@ -336,9 +342,16 @@ def _votes(
         return asmk(state, queries, words, codebook, alpha=o.alpha, tau=o.tau)
     tables = inner_product_tables(queries, codebook)
     hits = neighbours(state, words, base, tables, o.k_neighbours, o.min_similarity)
-    return count_votes(
-        state, hits, min_similarity=o.min_similarity, power=o.power, burst=o.burst, length_norm=o.length_norm
+    hits = weigh(
+        hits,
+        features.scores,
+        k=o.k_neighbours,
+        min_similarity=o.min_similarity,
+        reference=o.reference,
+        power=o.power,
+        exponent=o.attention,
     )
+    return count_votes(state, hits, min_similarity=0.0, power=1.0, burst=o.burst, length_norm=o.length_norm)
 
 
 def _gathered(batches: Iterator[CodeBatch], layout: CodeLayout) -> Iterator[CodeBatch]:

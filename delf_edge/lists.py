@@ -142,6 +142,10 @@ class State:
         alive[list(slots)] = False
         return replace(self, alive=alive)
 
+    def hiding(self, image_ids: Sequence[int]) -> State:
+        """The same content in which these images are not found; ids that are not there are ignored."""
+        return replace(self, alive=self.alive & ~np.isin(self.image_ids, image_ids))
+
     def extended(self, batch: CodeBatch, n_words: int) -> State:
         """The same with the images of a batch in new slots at the end."""
         first, n = len(self.image_ids), len(batch.image_ids)

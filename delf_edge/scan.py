@@ -4,10 +4,13 @@ For query features q and their P nearest words w (Noh et al., ICCV 2017, section
 
     s(q, f) = <q, c_w> + sum over m of <R q, pq[m, code_f[m]]>     for every stored feature f in the lists of q
     N(q)    = the K features of largest s (and those equal to the K-th), of those with s > min_similarity
-    v(q, i) = max over f in N(q) of image i of (s - min_similarity) ** power
+    r(q)    = min_similarity + reference * (the K-th s - min_similarity)       (min_similarity where there are fewer)
+    v(q, i) = a(q) * max over f in N(q) of image i of max(0, s - r(q)) ** power
     votes_i = sum over q of v(q, i)                 (divided as `SearchOptions` says)
 
-The first two lines are compiled (`native.py`); `scan` is the same in NumPy, to the bit, for where they are not.
+a(q) is the attention of q over its mean, to a power. r(q) counts a similarity by how far it stands out: a wall or a
+window that K stored features look like says little (Jegou et al., ACM Multimedia 2011). The first two lines are
+compiled (`native.py`); `scan` is the same in NumPy, to the bit, for where they are not.
 
 The other scoring, `asmk`, aggregates instead (Tolias et al., IJCV 2016). For a word w of the query (every feature
 counts for its P nearest), V is the unit sum of the residuals R (q - c_w); the stored side is PQ codes, not bits::
@@ -123,6 +126,39 @@ def _nearest(query: IntArray, score: Float32Array, n_queries: int, k: int) -> Bo
     last = np.cumsum(counts) - counts + np.minimum(counts, k) - 1  # of the k best of each query, in sorted order
     limit = np.sort(key)[np.maximum(last, 0)] if len(key) else np.zeros(n_queries, np.int64)
     return np.asarray(key <= limit[query])
+
+
+def weigh(
+    hits: native.Hits,
+    attention: Float32Array,
+    *,
+    k: int,
+    min_similarity: float,
+    reference: float,
+    power: float,
+    exponent: float,
+) -> native.Hits:
+    """What `neighbours` found with the weight of the vote, a(q) * max(0, s - r(q)) ** power, in place of its score.
+
+    Args:
+        hits: from `neighbours` with the same `k` and `min_similarity`; what weighs nothing is left out.
+        attention: float32 (N,), scores of the query's features.
+        exponent: of the attention; the others as in `SearchOptions`.
+    """
+    query, slot, feature, score = hits
+    N = len(attention)
+    least = np.full(N, np.inf, np.float32)
+    np.minimum.at(least, query, score)
+    many = np.bincount(query, minlength=N) >= k
+    zero = np.full(N, min_similarity, np.float64)
+    zero[many] += reference * (least[many] - min_similarity)
+    share = np.maximum(attention.astype(np.float64), 0.0) ** exponent
+    mean = share.mean() if N else 0.0
+    share = share / mean if mean > 0 and np.isfinite(mean) else np.ones(N)
+    gain = score - zero[query]
+    keep = gain > 0
+    weight = (share[query] * np.maximum(gain, 0.0) ** power).astype(np.float32)
+    return query[keep], slot[keep], feature[keep], weight[keep]
 
 
 def count_votes(

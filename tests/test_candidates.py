@@ -101,7 +101,9 @@ def oracle(
     """The formulas at the head of candidates.py, as loops over decoded descriptors."""
     words, _ = coarse.assign(query.descriptors, o.n_probe)
     decoded = {i: decode(c, codebook, unit=False) for i, c in images.items()}
-    chosen: list[tuple[int, int, float]] = []  # image, its feature, similarity
+    chosen: list[tuple[int, int, float]] = []  # image, its feature, weight
+    attention = query.scores.astype(np.float64) ** o.attention
+    attention /= attention.mean()
     for q in range(len(query)):
         near = []
         for i, codes in images.items():
@@ -112,16 +114,19 @@ def oracle(
         near.sort(reverse=True)
         best: dict[int, tuple[float, int]] = {}
         kth = near[min(o.k_neighbours, len(near)) - 1][0] if near else 0
+        zero = o.min_similarity
+        if len([s for s, _, _ in near if s >= kth]) >= o.k_neighbours:
+            zero += o.reference * (kth - o.min_similarity)
         for s, i, f in near:
-            if s >= kth:
+            if s >= kth and s > zero:
                 best.setdefault(i, (s, f))
-        chosen += [(i, f, s) for i, (s, f) in best.items()]
+        chosen += [(i, f, attention[q] * (s - zero) ** o.power) for i, (s, f) in best.items()]
     share: dict[tuple[int, int], int] = defaultdict(int)
     for i, f, _ in chosen:
         share[i, f] += 1
     votes: dict[int, float] = defaultdict(float)
-    for i, f, s in chosen:
-        votes[i] += (s - o.min_similarity) ** o.power / (np.sqrt(share[i, f]) if o.burst else 1)
+    for i, f, weight in chosen:
+        votes[i] += weight / (np.sqrt(share[i, f]) if o.burst else 1)
     ranked = []
     for i, codes in images.items():
         v = votes[i] / (np.sqrt(len(codes)) if o.length_norm else 1)
@@ -137,6 +142,8 @@ def oracle(
         OPTIONS,
         SearchOptions(n_probe=K, k_neighbours=1000, top=100, min_similarity=0, burst=False, global_weight=0),
         SearchOptions(n_probe=1, k_neighbours=1, top=3, min_similarity=0.4, power=0, length_norm=True),
+        SearchOptions(n_probe=4, k_neighbours=5, top=10, reference=0, attention=0, power=2),
+        SearchOptions(n_probe=4, k_neighbours=5, top=10, reference=0.9, attention=2),
     ],
 )
 def test_search_is_the_formula(

@@ -40,7 +40,7 @@ class LocalOptions:
         float_codes: keep float descriptors in place of PQ codes for the check (an ablation).
     """
 
-    search: SearchOptions = field(default_factory=lambda: SearchOptions(global_weight=0.0))
+    search: SearchOptions = field(default_factory=lambda: SearchOptions(global_weight=0.0, attention=0.0))
     verify: VerifyOptions = field(default_factory=VerifyOptions)
     verified: int = 40
     min_inliers: int = 6
@@ -83,9 +83,8 @@ class LocalIndex:
         o, n = self.options, len(self.codes)
         query = cut(query, o.query_features)
         everything = SearchOptions(**(asdict(o.search) | {"top": max(1, n)}))
-        found = self.index.search(query, self.codebook, self.coarse, everything)
-        if absent is not None:
-            found = [c for c in found if not absent[c.image_id]]
+        without = [] if absent is None else np.flatnonzero(absent).tolist()
+        found = self.index.search(query, self.codebook, self.coarse, everything, without=without)
         candidates = np.full(n, -np.inf)
         similarity = np.zeros(n)
         votes = np.zeros(n)

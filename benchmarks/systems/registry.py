@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,7 +126,9 @@ def _delf(
     from delf_edge.features import extract_options
 
     loaded = load_bundle(bundle)
-    options = runtime_options() if fused else LocalOptions()
+    options = runtime_options()
+    if not fused:
+        options = replace(options, search=replace(options.search, global_weight=0.0))
     return DelfSystem(
         loaded,
         extract_options(loaded, preset),

@@ -299,7 +299,7 @@ struct Segment {  // as `native.py` has it
     std::int64_t first_slot;
 };
 
-int delf_edge_version() { return 2; }
+int delf_edge_version() { return 3; }
 
 // Returns a handle for `delf_edge_take`, or null where memory ran out.
 void *delf_edge_scan(const Segment *segments, std::int64_t n_segments, const std::int32_t *words, const float *base,
@@ -437,6 +437,52 @@ std::int64_t delf_edge_affine(const float *source, const float *target, std::int
             }
         }
         return most;
+    } catch (const std::bad_alloc &) {
+        return -1;
+    }
+}
+
+// Of every (query, slot) the hit of the largest score, of equal ones that of the lowest feature, by query and slot: indices
+// into the hits, and how many of these hits are of the same feature. Returns their number, -1: no memory.
+std::int64_t delf_edge_voters(const std::int64_t *query, const std::int64_t *slot, const std::int64_t *feature,
+                              const float *score, std::int64_t n, std::int64_t *chosen, std::int64_t *times) {
+    try {
+        for (std::int64_t i = 0; i < n; ++i) chosen[i] = i;
+        const auto before = [=](std::int64_t a, std::int64_t b) {
+            if (slot[a] != slot[b]) return slot[a] < slot[b];
+            return score[a] != score[b] ? score[a] > score[b] : feature[a] < feature[b];
+        };
+        if (std::is_sorted(query, query + n)) {  // as a scan leaves them: many short sorts are faster
+            for (std::int64_t start = 0, end = 0; start < n; start = end) {
+                while (end < n && query[end] == query[start]) ++end;
+                std::sort(chosen + start, chosen + end, before);
+            }
+        } else {
+            std::sort(chosen, chosen + n, [=](std::int64_t a, std::int64_t b) {
+                return query[a] != query[b] ? query[a] < query[b] : before(a, b);
+            });
+        }
+        std::int64_t kept = 0;
+        for (std::int64_t i = 0; i < n; ++i) {
+            const std::int64_t hit = chosen[i];
+            if (!kept || query[chosen[kept - 1]] != query[hit] || slot[chosen[kept - 1]] != slot[hit])
+                chosen[kept++] = hit;
+        }
+        std::size_t size = 16;  // a table of features with open addressing, at most half full
+        while (size < 2 * static_cast<std::size_t>(kept)) size *= 2;
+        std::vector<std::int64_t> keys(size, -1), counts(size);
+        const auto place = [&](std::int64_t key) {
+            std::size_t at = static_cast<std::uint64_t>(key) * 0x9E3779B97F4A7C15u >> 20 & (size - 1);
+            while (keys[at] != -1 && keys[at] != key) at = (at + 1) & (size - 1);
+            return at;
+        };
+        for (std::int64_t i = 0; i < kept; ++i) {
+            const std::size_t at = place(feature[chosen[i]]);
+            keys[at] = feature[chosen[i]];
+            ++counts[at];
+        }
+        for (std::int64_t i = 0; i < kept; ++i) times[i] = counts[place(feature[chosen[i]])];
+        return kept;
     } catch (const std::bad_alloc &) {
         return -1;
     }

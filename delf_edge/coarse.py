@@ -107,11 +107,12 @@ class CoarseIndex:
 
     def _compiled(self, lib: ctypes.CDLL, descriptors: Float32Array, P: int) -> tuple[Int32Array, Float32Array]:
         words, similarity = np.empty((len(descriptors), P), np.int32), np.empty((len(descriptors), P), np.float32)
-        step = max(1, _PRODUCT // self.n_words)
+        descriptors, step = np.asarray(descriptors, np.float32), max(1, _PRODUCT // self.n_words)
+        product = np.empty((min(step, len(descriptors)), self.n_words), np.float32)  # one for all: new memory is slow
         for i in range(0, len(descriptors), step):
             part = slice(i, i + step)
-            product = np.asarray(descriptors[part] @ self.centroids.T, np.float32)
-            words[part], similarity[part] = native.nearest(lib, product, self._half_norms, P)
+            rows = np.matmul(descriptors[part], self.centroids.T, out=product[: len(descriptors[part])])
+            words[part], similarity[part] = native.nearest(lib, rows, self._half_norms, P)
         return words, similarity
 
     def _exact(self, descriptors: Float32Array, P: int) -> NDArray[np.intp]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from delf_edge.types import BoolArray, Float32Array, Float64Array, Int32Array, UInt8Array, UInt16Array
 
-VERSION = 2
+VERSION = 3
 _p, _i64, _f32, _f64 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 Hits = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Float32Array]
 
@@ -67,6 +67,8 @@ def load(path: Path) -> ctypes.CDLL | None:
     found.delf_edge_inner_products.argtypes = (_p, _p, _i64, _i64, _p)
     found.delf_edge_affine.restype = _i64
     found.delf_edge_affine.argtypes = (_p, _p, _i64, _p, _i64, _f64, _i64, _i64, _f64, _f64, _p, _p)
+    found.delf_edge_voters.restype = _i64
+    found.delf_edge_voters.argtypes = (_p, _p, _p, _p, _i64, _p, _p)
     found.delf_edge_codewords.restype = None
     found.delf_edge_codewords.argtypes = (_p, _p, _i64, _i64, _i64, _p)
     return found
@@ -200,6 +202,24 @@ def affine(
     if found < 0:
         raise MemoryError("no memory for the hypotheses of a verification")
     return transform, inliers
+
+
+def voters(lib: ctypes.CDLL, hits: Hits) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of every (query, slot) the best hit, by query and slot (see `scan.count_votes`).
+
+    Returns:
+        int64 (V,), indices into the hits, and int64 (V,), how many of these are hits of the same feature.
+
+    Raises:
+        MemoryError: as it says.
+    """
+    columns = [np.ascontiguousarray(column) for column in hits]
+    n = len(columns[0])
+    chosen, times = np.empty(n, np.int64), np.empty(n, np.int64)
+    kept = lib.delf_edge_voters(*map(_address, columns), n, _address(chosen), _address(times))
+    if kept < 0:
+        raise MemoryError("no memory for counting votes")
+    return chosen[:kept], times[:kept]
 
 
 def codewords(lib: ctypes.CDLL, pq: Float32Array, codes: UInt8Array) -> Float32Array:

@@ -165,18 +165,26 @@ def count_votes(
     state: State, hits: native.Hits, *, min_similarity: float, power: float, burst: bool, length_norm: bool
 ) -> Float64Array:
     """Votes of every slot, float64 (S,), from what `neighbours` found; the arguments as in `SearchOptions`."""
+    chosen, times = voters(hits)
+    weight = (hits[3][chosen].astype(np.float64) - min_similarity) ** power
+    if burst:
+        weight /= np.sqrt(times)
+    votes = np.bincount(hits[1][chosen], weight, minlength=len(state.image_ids)).astype(np.float64)
+    return np.asarray(votes / np.sqrt(np.maximum(state.counts, 1))) if length_norm else votes
+
+
+def voters(hits: native.Hits) -> tuple[IntArray, IntArray]:
+    """Of every (query, image) the best hit: indices by query and slot, and how many of them are of the same feature."""
+    lib = native.library()
+    if lib is not None:
+        return native.voters(lib, hits)
     query, slot, feature, score = hits
     pair = query << 32 | slot
-    best_first = np.lexsort((feature, -score, pair))  # the best feature of each (query, image) comes first
-    ordered = pair[best_first]
-    order = best_first[np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)]]
-    slot, feature = slot[order], feature[order]
-    weight = (score[order].astype(np.float64) - min_similarity) ** power
-    if burst and len(feature):
-        _, inverse, n = np.unique(feature, return_inverse=True, return_counts=True)
-        weight /= np.sqrt(n[inverse])
-    votes = np.bincount(slot, weight, minlength=len(state.image_ids)).astype(np.float64)
-    return np.asarray(votes / np.sqrt(np.maximum(state.counts, 1))) if length_norm else votes
+    order = np.lexsort((feature, -score, pair))  # the best feature of each (query, image) comes first
+    ordered = pair[order]
+    chosen = order[np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)]]
+    _, inverse, times = np.unique(feature[chosen], return_inverse=True, return_counts=True)
+    return chosen, times[inverse]
 
 
 def asmk(

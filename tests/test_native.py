@@ -14,7 +14,7 @@ from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import CodeBatch, CodeLayout
 from delf_edge.features import l2_normalise
 from delf_edge.lists import State
-from delf_edge.scan import global_similarity, neighbours
+from delf_edge.scan import global_similarity, neighbours, voters
 
 K, G = 40, 21
 
@@ -139,3 +139,21 @@ def test_codewords_are_those_that_the_codes_name(n: int, lib: ctypes.CDLL) -> No
     pq, codes = rng.normal(size=(5, 256, 3)).astype(np.float32), rng.integers(0, 256, (n, 5)).astype(np.uint8)
     expected = [[value for m in range(5) for value in pq[m, code[m]]] for code in codes]
     assert_array_equal(native.codewords(lib, pq, codes), np.array(expected, np.float32).reshape(n, 15))
+
+
+@pytest.mark.parametrize("n", [0, 1, 50, 3000])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_same_hits_vote(n: int, ordered: bool, lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(n)
+    rows = np.unique(rng.integers(0, [30, 20, 200, 4], (n, 4)), axis=0)  # few values: many pairs and scores are equal
+    rows = rows if ordered else rng.permutation(rows)
+    rows = rows[np.sort(np.unique(rows[:, [0, 2]], axis=0, return_index=True)[1])]  # a query meets a feature once
+    query, slot, feature, score = rows.T.copy()
+    hits = (query, slot, feature | 3 << 40, score.astype(np.float32))
+    monkeypatch.setattr(native, "library", lambda: None)
+    chosen, times = voters(hits)
+    monkeypatch.setattr(native, "library", lambda: lib)
+    fast, fast_times = voters(hits)
+    assert_array_equal(fast, chosen)
+    assert_array_equal(fast_times, times)
+    assert len(set(zip(query[chosen].tolist(), slot[chosen].tolist(), strict=True))) == len(chosen)

@@ -25,10 +25,57 @@ struct Hits {
     std::vector<float> score;
 };
 
-struct List {
+struct Segment {  // as `native.py` has it; `lists.py` says what each is
     const std::uint8_t *codes;
+    const std::uint32_t *starts;  // this and the next three are null in a small segment, which has `words` and `slots`
+    const std::uint8_t *steps;
+    const std::uint32_t *jump_at;
+    const std::uint16_t *jump_by;
+    const std::uint16_t *words;
     const std::uint16_t *slots;
-    std::int64_t first, last;
+    std::int64_t length, n_jumps, first_slot;
+};
+
+// One list of a segment. Slots are asked for in ascending order of features, few of them: steps are summed when needed.
+class List {
+  public:
+    std::int64_t first = 0, last = 0;
+
+    List(const Segment &part, std::int32_t word) : part_(part) {
+        if (part.starts) {
+            first = part.starts[word], last = part.starts[word + 1];
+        } else {
+            const auto range = std::equal_range(part.words, part.words + part.length, static_cast<std::uint16_t>(word));
+            first = range.first - part.words, last = range.second - part.words;
+        }
+        next_ = first;
+        slot_ = static_cast<std::uint32_t>(part.first_slot);
+    }
+
+    const std::uint8_t *codes() const { return part_.codes; }
+
+    std::uint32_t slot(std::int64_t at) {
+        if (part_.slots) return static_cast<std::uint32_t>(part_.first_slot) + part_.slots[at];
+        const std::int64_t from = next_;
+        std::uint32_t sum = 0, far = 0;
+        for (; next_ <= at; ++next_) sum += part_.steps[next_], far |= part_.steps[next_] == 255;
+        if (far)
+            for (std::int64_t i = from; i <= at; ++i)
+                if (part_.steps[i] == 255) sum += jump(i) - 255u;
+        return slot_ += sum;
+    }
+
+  private:
+    const Segment &part_;
+    const std::uint32_t *jump_ = nullptr;
+    std::int64_t next_;
+    std::uint32_t slot_;
+
+    std::uint32_t jump(std::int64_t at) {
+        if (!jump_) jump_ = std::lower_bound(part_.jump_at, part_.jump_at + part_.n_jumps, at);
+        while (*jump_ < at) ++jump_;
+        return part_.jump_by[jump_ - part_.jump_at];
+    }
 };
 
 // The best K of what one query meets, and everything equal to the K-th.
@@ -71,14 +118,14 @@ class Best {
 
 // FIXED is the size of a code where the compiler shall know it, else 0. Sums run over m in order, as NumPy's do.
 template <int FIXED>
-void scan_list(const List &list, const float *table, float base, int code_size, std::uint32_t first_slot,
-               const std::uint8_t *alive, std::int64_t number, Best &best) {
+void scan_list(List &list, const float *table, float base, int code_size, const std::uint8_t *alive,
+               std::int64_t number, Best &best) {
     const int M = FIXED ? FIXED : code_size;
-    const std::uint8_t *code = list.codes + list.first * M;
+    const std::uint8_t *code = list.codes() + list.first * M;
     std::int64_t i = list.first;
     const auto take = [&](float score, std::int64_t at) {
         if (score > best.limit()) {
-            const std::uint32_t slot = first_slot + list.slots[at];
+            const std::uint32_t slot = list.slot(at);
             if (!alive || alive[slot]) best.add(score, slot, number << 40 | at);
         }
     };
@@ -290,16 +337,7 @@ std::int64_t refine(Inliers chosen, const Pairs &p, double tolerance, std::int64
 
 extern "C" {
 
-struct Segment {  // as `native.py` has it
-    const std::uint8_t *codes;
-    const std::uint16_t *slots;
-    const std::uint32_t *starts;  // null in a small segment, which has `words`
-    const std::uint16_t *words;
-    std::int64_t length;
-    std::int64_t first_slot;
-};
-
-int delf_edge_version() { return 3; }
+int delf_edge_version() { return 4; }
 
 // Returns a handle for `delf_edge_take`, or null where memory ran out.
 void *delf_edge_scan(const Segment *segments, std::int64_t n_segments, const std::int32_t *words, const float *base,
@@ -315,21 +353,10 @@ void *delf_edge_scan(const Segment *segments, std::int64_t n_segments, const std
                 for (std::int64_t p = 0; p < n_probe; ++p) {
                     const std::int32_t word = words[q * n_probe + p];
                     for (std::int64_t s = 0; s < n_segments; ++s) {
-                        const Segment &part = segments[s];
-                        List list{part.codes, part.slots, 0, 0};
-                        if (part.starts) {
-                            list.first = part.starts[word];
-                            list.last = part.starts[word + 1];
-                        } else {
-                            const auto range = std::equal_range(part.words, part.words + part.length,
-                                                                static_cast<std::uint16_t>(word));
-                            list.first = range.first - part.words;
-                            list.last = range.second - part.words;
-                        }
+                        List list(segments[s], word);
                         if (list.first < list.last)
                             scan(list, tables + q * code_size * 256, base[q * n_probe + p],
-                                 static_cast<int>(code_size), static_cast<std::uint32_t>(part.first_slot), alive, s,
-                                 best);
+                                 static_cast<int>(code_size), alive, s, best);
                     }
                 }
                 best.cut();

@@ -25,18 +25,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge.codec import CodeLayout
-from delf_edge.lists import Segment, State
+from delf_edge.lists import FAR, Segment, State
 
-MAGIC = b"delf-edge list 1"
+MAGIC = b"delf-edge list 2"
 _PER_IMAGE = {
     "image_ids": "<i8",
-    "counts": "<i8",
+    "counts": "<u4",
     "marks": "<u4",
     "alive": "|b1",
     "global_codes": "|i1",
     "global_scale": "<f4",
 }
-_PER_SEGMENT = {"codes": "|u1", "slots": "<u2", "starts": "<u4", "words": "<u2"}
+_PER_SEGMENT = {  # those that it has
+    "codes": "|u1",
+    "starts": "<u4",
+    "steps": "|u1",
+    "jump_at": "<u4",
+    "jump_by": "<u2",
+    "words": "<u2",
+    "slots": "<u2",
+}
 _CHUNK = 1 << 20  # bytes read and hashed at a time, while they are in the processor's cache
 _MAX_HEAD = 1 << 20
 
@@ -62,7 +70,8 @@ def write_index(file: Path, uuid: str, layout: CodeLayout, state: State, *, like
     arrays = [np.ascontiguousarray(getattr(state, name), dtype) for name, dtype in _PER_IMAGE.items()]
     segments = []
     for s in state.segments:
-        segments.append({"first_slot": s.first_slot, "last_slot": s.last_slot, "n": len(s), "starts": s.words is None})
+        jumps = None if s.jump_at is None else len(s.jump_at)
+        segments.append({"first_slot": s.first_slot, "last_slot": s.last_slot, "n": len(s), "jumps": jumps})
         parts = [(getattr(s, name), dtype) for name, dtype in _PER_SEGMENT.items()]
         arrays += [np.ascontiguousarray(a, dtype) for a, dtype in parts if a is not None]
     head = json.dumps({"uuid": uuid, "layout": asdict(layout), "n": len(state.image_ids), "segments": segments})
@@ -116,9 +125,8 @@ def _read(f: BinaryIO, uuid: str, layout: CodeLayout) -> State | None:
     n, M, G, K = int(head["n"]), layout.code_size, layout.global_dim, layout.n_words
     shapes = {name: (n, G) if name == "global_codes" else (n,) for name in _PER_IMAGE}
     plan: list[tuple[tuple[int, ...], str]] = [(shapes[name], dtype) for name, dtype in _PER_IMAGE.items()]
-    for s in head["segments"]:
-        T = int(s["n"])
-        plan += [((T, M), "|u1"), ((T,), "<u2"), ((K + 1,), "<u4") if s["starts"] else ((T,), "<u2")]
+    parts = [_segment_plan(s, M, K) for s in head["segments"]]
+    plan += [(shape, _PER_SEGMENT[name]) for part in parts for name, shape in part.items()]
     total = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in plan)
     if min((m for shape, _ in plan for m in shape), default=0) < 0 or f.tell() + total != size:
         return None
@@ -126,12 +134,19 @@ def _read(f: BinaryIO, uuid: str, layout: CodeLayout) -> State | None:
     if digest.digest() != expected:
         return None
     segments, rest = [], iter(arrays[len(_PER_IMAGE) :])
-    for s in head["segments"]:
-        codes, slots, order = next(rest), next(rest), next(rest)
-        starts, words = (order, None) if s["starts"] else (None, order)
-        segments.append(Segment(codes, slots, int(s["first_slot"]), int(s["last_slot"]), starts, words))
+    for s, part in zip(head["segments"], parts, strict=True):
+        own = {name: next(rest) for name in part}
+        segments.append(Segment(own.pop("codes"), int(s["first_slot"]), int(s["last_slot"]), **own))
     state = State(tuple(segments), *arrays[: len(_PER_IMAGE)])
     return state if _is_sound(state, K) else None
+
+
+def _segment_plan(head: dict[str, Any], M: int, K: int) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the arrays of a segment."""
+    T, jumps = int(head["n"]), head["jumps"]
+    if jumps is None:
+        return {"codes": (T, M), "words": (T,), "slots": (T,)}
+    return {"codes": (T, M), "starts": (K + 1,), "steps": (T,), "jump_at": (int(jumps),), "jump_by": (int(jumps),)}
 
 
 def _read_array(f: BinaryIO, shape: tuple[int, ...], dtype: str, digest: Any) -> NDArray[Any]:
@@ -149,15 +164,34 @@ def _is_sound(state: State, n_words: int) -> bool:
     """Whether no number leads outside of an array: the hash tells of accidents, not of intent."""
     n = len(state.image_ids)
     for s in state.segments:
-        span = s.last_slot - s.first_slot
-        if not (0 <= s.first_slot <= s.last_slot < n and int(s.slots.max(initial=0)) <= span):
+        if not 0 <= s.first_slot <= s.last_slot < n:
             return False
-        if s.starts is not None:
-            steps = np.diff(s.starts.astype(np.int64))
-            if s.starts[0] != 0 or s.starts[-1] != len(s) or (len(steps) and steps.min() < 0):
-                return False
-        elif s.words is not None and (
-            int(s.words.max(initial=0)) >= n_words or (np.diff(s.words.astype(np.int64)) < 0).any()
-        ):
+        if not (_lists_are_sound(s) if s.starts is not None else _rows_are_sound(s, n_words)):
             return False
     return len(np.unique(state.image_ids[state.alive])) == int(state.alive.sum())
+
+
+def _rows_are_sound(s: Segment, n_words: int) -> bool:
+    assert s.words is not None
+    assert s.slots is not None
+    ascending = bool((s.words[1:] >= s.words[:-1]).all())
+    return (
+        ascending
+        and int(s.words.max(initial=0)) < n_words
+        and int(s.slots.max(initial=0)) <= s.last_slot - s.first_slot
+    )
+
+
+def _lists_are_sound(s: Segment) -> bool:
+    if s.starts is None or s.steps is None or s.jump_at is None or s.jump_by is None:
+        return False
+    lengths = np.diff(s.starts.astype(np.int64))
+    if s.starts[0] != 0 or s.starts[-1] != len(s) or lengths.min() < 0 or not len(s):
+        return False
+    if not np.array_equal(np.flatnonzero(s.steps == FAR), s.jump_at) or int(s.jump_by.min(initial=FAR)) < FAR:
+        return False
+    begins = s.starts[:-1][lengths > 0]
+    reached = np.add.reduceat(s.steps, begins, dtype=np.int64)  # the last slot of every list, but for the jumps
+    lists = np.searchsorted(begins, s.jump_at, side="right") - 1
+    reached += np.bincount(lists, s.jump_by.astype(np.int64) - FAR, minlength=len(begins)).astype(np.int64)
+    return int(reached.max()) <= s.last_slot - s.first_slot

@@ -1,8 +1,9 @@
 """Inverted lists in RAM: immutable segments of features sorted by word, and the images they belong to.
 
-Bytes in RAM: M + 2 a feature (its code, and the slot of its image counted from the segment's first), 4 (K + 1) a
-segment, and G + 25 an image. A segment spans at most 65,536 images and 4 million features, so merging needs little
-memory beside the index itself.
+Bytes in RAM: M + 1 a feature (its code, and how far its image's slot is from that of the feature before it in the
+list), 6 more for a step of 255 or more, 4 (K + 1) a segment, and G + 21 an image. A segment spans at most 65,536 images
+and 4 million features, so merging needs little memory beside the index itself. With K words and n features an image, a
+step is K / n on average, so one of 255 is rare but in the lists of rare words.
 """
 
 from __future__ import annotations
@@ -23,58 +24,91 @@ T = TypeVar("T", bound=np.generic)
 
 MAX_SEGMENT = 4_000_000  # features
 MAX_SPAN = 1 << 16  # slots of a segment
+FAR = 255  # a step that is not in `Segment.steps`
 MERGE_RATIO = 4  # a segment is merged into its left neighbour unless that is this much larger
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
-    """Features sorted by word.
+    """Features sorted by word, then by slot: K or more with `starts` and `steps`, fewer with `words` and `slots`.
 
     Attributes:
         codes: uint8 (T, M).
-        slots: uint16 (T,), the image of each feature, counted from `first_slot`.
         first_slot, last_slot: of the segment.
-        starts: uint32 (K + 1,), list w is [starts[w], starts[w + 1]); None in a segment of fewer than K features.
-        words: uint16 (T,), ascending; None where there are `starts`.
+        starts: uint32 (K + 1,), list w is [starts[w], starts[w + 1]).
+        steps: uint8 (T,), slot of each feature less that of the feature before it in its list, of the first one less
+            `first_slot`; 255 stands for a step of 255 or more, which is in `jumps`.
+        jump_at, jump_by: uint32 (J,) ascending and uint16 (J,), features of such steps, and the steps.
+        words: uint16 (T,), ascending.
+        slots: uint16 (T,), the image of each feature, counted from `first_slot`.
     """
 
     codes: UInt8Array
-    slots: UInt16Array
     first_slot: int
     last_slot: int
-    starts: NDArray[np.uint32] | None
-    words: UInt16Array | None
+    starts: NDArray[np.uint32] | None = None
+    steps: UInt8Array | None = None
+    jump_at: NDArray[np.uint32] | None = None
+    jump_by: UInt16Array | None = None
+    words: UInt16Array | None = None
+    slots: UInt16Array | None = None
     pointers: native.SegmentPointers = field(init=False)
 
     def __post_init__(self) -> None:
-        pointers = native.segment_pointers(self.codes, self.slots, self.starts, self.words, self.first_slot)
+        arrays = (self.codes, self.starts, self.steps, self.jump_at, self.jump_by, self.words, self.slots)
+        n_jumps = 0 if self.jump_at is None else len(self.jump_at)
+        pointers = native.segment_pointers(arrays, len(self.codes), n_jumps, self.first_slot)
         object.__setattr__(self, "pointers", pointers)
 
     def __len__(self) -> int:
-        return len(self.slots)
+        return len(self.codes)
 
     @classmethod
     def build(cls, words: UInt16Array, codes: UInt8Array, slots: IntArray, n_words: int) -> Segment:
-        """Sort features by word; slots (T,) of images must lie within `MAX_SPAN`."""
+        """Sort features by word; slots (T,) of images ascend, at least among features of a word, within `MAX_SPAN`."""
         first, last = (int(slots.min()), int(slots.max())) if len(slots) else (0, 0)
         order = np.argsort(words, kind="stable")  # a radix sort for 16 bits
         codes, local = codes.take(order, axis=0), (slots - first).astype(np.uint16).take(order)
         if len(words) < n_words:
-            return cls(codes, local, first, last, None, words.take(order))
+            return cls(codes, first, last, words=words.take(order), slots=local)
         starts = np.zeros(n_words + 1, np.uint32)
         np.cumsum(np.bincount(words, minlength=n_words), out=starts[1:])
-        return cls(codes, local, first, last, starts, None)
+        step = np.diff(local, prepend=np.uint16(0))
+        begins = starts[:-1][starts[:-1] < starts[1:]]
+        step[begins] = local[begins]
+        jump_at = np.flatnonzero(step >= FAR).astype(np.uint32)
+        steps = np.minimum(step, FAR).astype(np.uint8)
+        return cls(codes, first, last, starts, steps, jump_at, step[jump_at])
 
     def all_words(self) -> UInt16Array:
         """uint16 (T,), the word of each feature."""
         if self.words is not None:
             return self.words
         assert self.starts is not None
-        return np.repeat(np.arange(len(self.starts) - 1, dtype=np.uint16), self.starts[1:] - self.starts[:-1])
+        return np.repeat(np.arange(len(self.starts) - 1, dtype=np.uint16), np.diff(self.starts))
 
     def all_slots(self) -> IntArray:
         """int64 (T,), the slot of each feature in the whole index."""
-        return self.slots.astype(np.int64) + self.first_slot
+        lengths = np.zeros(0, np.int64) if self.starts is None else np.diff(self.starts.astype(np.int64))
+        return self.list_slots(np.arange(len(self)), lengths[lengths > 0])
+
+    def list_slots(self, features: IntArray, lengths: IntArray) -> IntArray:
+        """int64 (n,), slots in the whole index of the features of whole lists, one after the other.
+
+        Args:
+            features: int64 (n,), their indices.
+            lengths: int64, features of each list, none of them 0.
+        """
+        if self.steps is None or self.jump_at is None or self.jump_by is None:
+            assert self.slots is not None
+            return self.slots[features] + np.int64(self.first_slot)
+        steps = self.steps[features].astype(np.int64)
+        far = np.flatnonzero(steps == FAR)
+        steps[far] = self.jump_by[np.searchsorted(self.jump_at, features[far])]
+        begins = np.cumsum(lengths) - lengths
+        slots = np.cumsum(steps)
+        slots -= np.repeat(slots[begins] - steps[begins], lengths)
+        return slots + self.first_slot
 
     def ranges(self, words: IntArray) -> tuple[IntArray, IntArray]:
         """First index and length of each word's list."""
@@ -88,7 +122,7 @@ class Segment:
     @property
     def nbytes(self) -> int:
         """Bytes of its arrays."""
-        arrays = (self.codes, self.slots, self.starts, self.words)
+        arrays = (self.codes, self.starts, self.steps, self.jump_at, self.jump_by, self.words, self.slots)
         return sum(a.nbytes for a in arrays if a is not None)
 
 
@@ -99,7 +133,7 @@ class State:
     Attributes:
         segments: slots ascend from one to the next.
         image_ids: int64 (S,).
-        counts: int64 (S,), features of each image.
+        counts: uint32 (S,), features of each image.
         marks: uint32 (S,), what `CodeBatch.marks` said.
         alive: bool (S,).
         global_codes: int8 (S, G).
@@ -108,7 +142,7 @@ class State:
 
     segments: tuple[Segment, ...]
     image_ids: IntArray
-    counts: IntArray
+    counts: NDArray[np.uint32]
     marks: NDArray[np.uint32]
     alive: BoolArray
     global_codes: NDArray[np.int8]
@@ -118,7 +152,8 @@ class State:
     def empty(cls, layout: CodeLayout) -> State:
         """No image."""
         zero, codes = np.zeros(0, np.int64), np.zeros((0, layout.global_dim), np.int8)
-        return cls((), zero, zero, np.zeros(0, np.uint32), np.zeros(0, np.bool_), codes, np.zeros(0, np.float32))
+        few = np.zeros(0, np.uint32)
+        return cls((), zero, few, few, np.zeros(0, np.bool_), codes, np.zeros(0, np.float32))
 
     @property
     def all_alive(self) -> bool:
@@ -163,7 +198,7 @@ class State:
         return State(
             _merged(segments, alive, n_words),
             append(self.image_ids, batch.image_ids),
-            append(self.counts, batch.counts),
+            append(self.counts, batch.counts.astype(np.uint32)),
             append(self.marks, batch.marks),
             alive,
             append(self.global_codes, batch.global_codes),
@@ -184,16 +219,14 @@ class State:
             yield state
         segments = [s for s in state.segments if len(s)]
         merged = _merged(segments, self.alive, n_words)
-        yield replace(state, segments=merged, counts=np.where(self.alive, state.counts, 0))
+        yield replace(state, segments=merged, counts=np.where(self.alive, state.counts, np.uint32(0)))
 
     def renumbered(self, n_words: int) -> State:
         """Without dead slots; its lists must hold none of their features."""
         new_slot = np.cumsum(self.alive, dtype=np.int64) - 1
         segments = []
         for s in self.segments:
-            slots = new_slot[s.all_slots()]
-            first, last = int(slots.min()), int(slots.max())
-            segments.append(Segment(s.codes, (slots - first).astype(np.uint16), first, last, s.starts, s.words))
+            segments.append(Segment.build(s.all_words(), s.codes, new_slot[s.all_slots()], n_words))
         alive = self.alive
         return State(
             _merged(segments, np.ones(int(alive.sum()), np.bool_), n_words),

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from delf_edge.types import BoolArray, Float32Array, Float64Array, Int32Array, UInt8Array, UInt16Array
+from delf_edge.types import BoolArray, Float32Array, Float64Array, Int32Array, UInt8Array
 
-VERSION = 3
+VERSION = 4
 _p, _i64, _f32, _f64 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 Hits = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Float32Array]
 
@@ -25,12 +25,8 @@ class SegmentPointers(ctypes.Structure):
     """One segment of the inverted lists, as `struct Segment` in `_native.cpp`; null pointers where it has no array."""
 
     _fields_ = (
-        ("codes", _p),
-        ("slots", _p),
-        ("starts", _p),
-        ("words", _p),
-        ("length", _i64),
-        ("first_slot", _i64),
+        *((name, _p) for name in ("codes", "starts", "steps", "jump_at", "jump_by", "words", "slots")),
+        *((name, _i64) for name in ("length", "n_jumps", "first_slot")),
     )
 
 
@@ -75,11 +71,10 @@ def load(path: Path) -> ctypes.CDLL | None:
 
 
 def segment_pointers(
-    codes: UInt8Array, slots: UInt16Array, starts: NDArray[np.uint32] | None, words: UInt16Array | None, first_slot: int
+    arrays: Sequence[NDArray[np.generic] | None], length: int, n_jumps: int, first_slot: int
 ) -> SegmentPointers:
-    """Where the arrays of a segment lie; they must outlive the value."""
-    at = [None if a is None else _address(a) for a in (codes, slots, starts, words)]
-    return SegmentPointers(*at, len(slots), first_slot)
+    """Where the arrays of a segment lie, in the order of `SegmentPointers`; they must outlive the value."""
+    return SegmentPointers(*(None if a is None else _address(a) for a in arrays), length, n_jumps, first_slot)
 
 
 def scan(

@@ -111,7 +111,7 @@ def scan(
             score += entry
             at += 256
         keep = np.flatnonzero(score > np.float32(min_similarity))
-        slot = segment.slots[index[keep]].astype(np.int64) + segment.first_slot
+        slot = segment.list_slots(index, n)[keep]
         if not all_alive:
             live = state.alive[slot]
             keep, slot = keep[live], slot[live]

@@ -179,22 +179,36 @@ def test_a_head_that_leads_astray_is_refused_even_with_the_right_hash(
 
 
 def test_numbers_that_lead_astray_are_refused(tmp_path: Path) -> None:
+    n = 320  # images; only the first and the last have features
     batch = CodeBatch(
-        np.arange(3),
-        np.full(3, 100),
-        np.sort(np.arange(300) % 50).astype(np.uint16),
-        np.zeros((300, 4), np.uint8),
-        np.zeros((3, 6), np.int8),
-        np.zeros(3, np.uint32),
+        np.arange(n),
+        np.where(np.isin(np.arange(n), [0, n - 1]), 100, 0),
+        (np.arange(200) % 50).astype(np.uint16),
+        np.zeros((200, 4), np.uint8),
+        np.zeros((n, 6), np.int8),
+        np.zeros(n, np.uint32),
     )
     state = State.empty(LAYOUT).extended(batch, 50)
     file, like = tmp_path / "index", tmp_path / "db"
     like.touch()
     (segment,) = state.segments
     assert segment.starts is not None
+    assert segment.steps is not None
+    assert segment.jump_at is not None
+    assert segment.jump_by is not None
+    assert len(segment.jump_at) > 0
     assert write_index(file, "u", LAYOUT, state, like=like)
     assert read_index(file, "u", LAYOUT) is not None
-    for array, at, value in ((segment.starts, 3, 9999), (segment.starts, 0, 1), (segment.slots, 5, 60000)):
+    wrong: list[tuple[np.ndarray, int, int]] = [
+        (segment.starts, 3, 9999),
+        (segment.starts, 0, 1),
+        (segment.steps, 3, 254),  # beyond the last slot
+        (segment.steps, 5, 255),  # a jump that is nowhere
+        (segment.jump_at, 0, 1),
+        (segment.jump_by, 0, 60000),
+        (segment.jump_by, 0, 3),
+    ]
+    for array, at, value in wrong:
         before = int(array[at])
         array[at] = value
         assert write_index(file, "u", LAYOUT, state, like=like)
@@ -261,6 +275,7 @@ def test_segments_of_every_kind_survive_the_round_trip(tmp_path: Path) -> None:
         )
         index.apply(CodeBatch.of([(i, codes)], LAYOUT), removed=[i - 11] if i % 3 == 0 else [])
     assert {s.words is None for s in index.state.segments} == {True, False}
+    assert {s.slots is None for s in index.state.segments} == {True, False}
     assert write_index(tmp_path / "f", "u", LAYOUT, index.state, like=like)
     state = read_index(tmp_path / "f", "u", LAYOUT)
     assert state is not None

@@ -71,6 +71,35 @@ def test_scan_finds_the_same_to_the_bit(
     assert not slots & {3, 70}
 
 
+def test_scan_knows_the_image_after_a_long_step(lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features of rare words lie hundreds of images apart."""
+    rng = np.random.default_rng(5)
+    n = 5000
+    words = np.minimum(rng.geometric(0.2, n) - 1, K - 1).astype(np.uint16)
+    codes = rng.integers(0, 256, (n, 4)).astype(np.uint8)
+    many = np.where(rng.random(n) < 0.1, 3, 0)  # few images have features at all
+    batch = CodeBatch(
+        np.arange(n),
+        many,
+        words[: many.sum()],
+        codes[: many.sum()],
+        np.zeros((n, G), np.int8),
+        np.zeros(n, np.uint32),
+    )
+    state = State.empty(CodeLayout(4, G, K)).extended(batch, K)
+    (segment,) = state.segments
+    assert segment.jump_by is not None
+    assert len(segment.jump_by) > 50
+    slots = np.repeat(np.arange(n), many)
+    assert_array_equal(segment.all_slots(), slots[np.argsort(words[: many.sum()], kind="stable")])
+    asked = np.tile(np.arange(K, dtype=np.int32), (3, 1))
+    base, tables = rng.normal(0.5, 0.2, (3, K)).astype(np.float32), rng.normal(0, 0.3, (3, 4, 256)).astype(np.float32)
+    for k in (1, 20, 10_000):
+        plain, compiled = both(monkeypatch, lib, state, asked, base, tables, k, 0.3)
+        assert plain == compiled
+    assert len(plain) > 1000
+
+
 def test_many_equal_scores_are_all_kept(lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
     """The K-th and all that equal it: here 3,000 of them."""
     rng = np.random.default_rng(1)

@@ -91,7 +91,7 @@ def adding(database: Path, copies: Copies, first: int, n: int) -> dict[str, Any]
             began = time.perf_counter()
             reader._index.refresh(reader.store)
             waits.append(1e3 * (time.perf_counter() - began))
-            seen += int(added.image_id in reader._index._slot_of)
+            seen += int(added.image_id in reader._index._slots)
         names = [f"{kind} {first + i}" for kind, m in (("one", n), ("bulk", n), ("seen", 20)) for i in range(m)]
         writer.remove(*names)
     return {

@@ -27,6 +27,7 @@ from delf_edge.features import l2_normalise
 from delf_edge.index_file import read_index, write_index
 from delf_edge.lists import MAX_SEGMENT, State
 from delf_edge.scan import asmk, count_votes, global_similarity, neighbours, weigh
+from delf_edge.slots import Slots
 from delf_edge.store import Changes, Store
 from delf_edge.types import Candidate, Codebook, Features, Float32Array, Float64Array
 
@@ -121,8 +122,7 @@ class CandidateIndex:
         self.revision = -1
         self._lock = threading.Lock()  # of writers
         self._refresh_lock = threading.Lock()
-        self._slot_of: dict[int, int] = {}
-        self._state = State.empty(layout)
+        self._adopt(State.empty(layout))
 
     @classmethod
     def from_store(cls, store: Source, file: Path | None = None, own: Store | None = None) -> CandidateIndex:
@@ -159,7 +159,7 @@ class CandidateIndex:
     def _adopt(self, state: State) -> None:
         self._state = state
         slots = np.flatnonzero(state.alive)
-        self._slot_of = dict(zip(state.image_ids[slots].tolist(), slots.tolist(), strict=True))
+        self._slots = Slots(state.image_ids[slots], slots)
 
     def refresh(self, store: Source) -> bool:
         """Take over what changed in the store since the last call, by whichever process.
@@ -205,7 +205,7 @@ class CandidateIndex:
     @property
     def n_images(self) -> int:
         """Images that a search can find."""
-        return len(self._slot_of)
+        return len(self._slots)
 
     @property
     def n_features(self) -> int:
@@ -233,16 +233,15 @@ class CandidateIndex:
             self._check(batch)
         with self._lock:
             state, ids = self._state, [] if batch is None else batch.image_ids.tolist()
-            gone = [i for i in {*map(int, removed), *ids} if i in self._slot_of]
+            gone = [i for i in {*map(int, removed), *ids} if i in self._slots]
             if gone:
-                state = state.without([self._slot_of[i] for i in gone])
+                state = state.without([self._slots.get(i) for i in gone])
             first = len(state.image_ids)
             if batch is not None and ids:
                 state = state.extended(batch, self.layout.n_words)
             self._state = state
-            for i in gone:
-                del self._slot_of[i]
-            self._slot_of.update(zip(ids, range(first, first + len(ids)), strict=True))
+            self._slots.drop(gone)
+            self._slots.put(ids, first)
             if gone:
                 self._sweep()
 
@@ -259,7 +258,7 @@ class CandidateIndex:
         """Rewrite lists and number slots anew once enough of them are dead; searches go on meanwhile."""
         state = self._state
         n_slots = len(state.alive)
-        many_slots = n_slots - len(self._slot_of) > max(1000, n_slots // 2)
+        many_slots = n_slots - len(self._slots) > max(1000, n_slots // 2)
         if many_slots or state.dead_features() > DEAD_SHARE * (state.n_features + 1):
             for smaller in state.swept(self.layout.n_words):
                 self._state = smaller
@@ -283,7 +282,7 @@ class CandidateIndex:
     def global_descriptors(self, image_ids: Sequence[int]) -> Float32Array:
         """Global descriptors of images, float32 (n, G), unit L2; zeros for an image that is not in the index."""
         with self._lock:
-            state, slots = self._state, np.array([self._slot_of.get(i, -1) for i in image_ids], np.int64)
+            state, slots = self._state, np.array([self._slots.get(i) for i in image_ids], np.int64)
         found = l2_normalise(decode_global(state.global_codes[slots])) if len(state.image_ids) else None
         if found is None:
             return np.zeros((len(image_ids), self.layout.global_dim), np.float32)

@@ -13,7 +13,8 @@ Every row ends with `crc32`: zlib's CRC-32 of the table's name and the values be
 bytes (`row_crc32`). `revision` counts write transactions; a row carries the one that wrote it last, so "what changed
 since" is an index lookup for an open reader as for a delta.
 
-Pages are 4096 bytes: the packed codes of 300 features then leave little of their pages empty.
+Pages of a new file are 1024 bytes: packed codes of any size then leave little of their last pages empty. In pages of
+4096 bytes, which older files have and keep, those of 300 features of 16 bytes take 29 bytes a feature instead of 23.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ Value = int | float | str | bytes | None
 
 APPLICATION_ID = 0x44454C46  # "DELF"
 SCHEMA_VERSION = 1
-PAGE_SIZE = 4096
+PAGE_SIZE = 1024
 WAL_LIMIT = 4 << 20  # bytes the log is cut back to after a checkpoint
 
 _SCHEMA_1 = """

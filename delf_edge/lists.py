@@ -89,7 +89,9 @@ class Segment:
 
     def all_slots(self) -> IntArray:
         """int64 (T,), the slot of each feature in the whole index."""
-        lengths = np.zeros(0, np.int64) if self.starts is None else np.diff(self.starts.astype(np.int64))
+        lengths: IntArray = np.zeros(0, np.int64)
+        if self.starts is not None:
+            lengths = self.starts[1:].astype(np.int64) - self.starts[:-1]
         return self.list_slots(np.arange(len(self)), lengths[lengths > 0])
 
     def list_slots(self, features: IntArray, lengths: IntArray) -> IntArray:

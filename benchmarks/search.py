@@ -200,19 +200,29 @@ def recall(lab: Lab, state: State, peer: Peer, queries: Sequence[Features], ours
 
 
 def whole_path(lab: Lab, places: Recognizer, rounds: int) -> dict[str, Any]:
-    """`identify` after extraction, and mAP on DEV among everything that is stored."""
-    times, stages = [], []
-    for q in lab.queries[:3] + lab.queries * rounds:
-        spent: dict[str, float] = {}
-        places._ask(q, 5, None, IdentifyOptions(), spent)
-        times.append(spent["total"])
-        stages.append(spent)
-    ms = np.array(times[3:])
-    figures: dict[str, Any] = {
-        "identify_ms": float(np.median(ms)),
-        "identify_p99_ms": float(np.quantile(ms, 0.99)),
-        "stages_ms": {s: float(np.median([t[s] for t in stages[3:]])) for s in stages[-1]},
-    }
+    """`identify` after extraction, and mAP on DEV among everything that is stored.
+
+    `identify_ms` is wall time, every query `rounds` times. On a shared machine that also measures what else runs, so
+    beside it stand processor time, and the same of each query's fastest round.
+    """
+    wall, cpu, stages = [], [], []
+    for _ in range(rounds + 1):  # the first round warms up
+        for q in lab.queries:
+            spent: dict[str, float] = {}
+            began = time.thread_time()
+            places._ask(q, 5, None, IdentifyOptions(), spent)
+            cpu.append(1e3 * (time.thread_time() - began))
+            wall.append(spent["total"])
+            stages.append(spent)
+    n = len(lab.queries)
+    figures: dict[str, Any] = {}
+    for name, times in (("identify", wall), ("identify_cpu", cpu)):
+        ms = np.array(times[n:]).reshape(rounds, n)
+        for kind, values in (("", ms.ravel()), ("_best", ms.min(axis=0))):
+            figures[f"{name}{kind}_ms"] = float(np.median(values))
+            figures[f"{name}{kind}_p99_ms"] = float(np.quantile(values, 0.99))
+    figures["stages_ms"] = {s: float(np.median([t[s] for t in stages[n:]])) for s in stages[-1]}
+    figures["load_average"] = os.getloadavg()[0]
     return figures | ranked(lab.dev, places, lab.queries)
 
 
@@ -286,16 +296,28 @@ def plot(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     x = [r["images"] for r in rows]
     lines: dict[str, tuple[str, dict[str, list[float]]]] = {
         "ms": (
-            "ms per query, one thread",
+            "ms per query, one thread (identify: fastest of its rounds)",
             {
                 "candidates, neighbours only": [r["candidates"]["ours_ms"] for r in rows],
                 "candidates, whole stage": [r["candidates"]["ours_whole_ms"] for r in rows],
                 "faiss IVFPQ, neighbours only": [r["candidates"]["faiss_ms"] for r in rows],
-                "identify after extraction": [r["identify_ms"] for r in rows],
+                "identify after extraction": [r["identify_best_ms"] for r in rows],
             },
         ),
-        "ram": ("MB", {"resident after the first answer": [r["start"]["rss_mb"] for r in rows]}),
-        "disk": ("MB", {"database": [r["disk_bytes"] / 2**20 for r in rows]}),
+        "ram": (
+            "MB",
+            {
+                "resident after the first answer": [r["start"]["rss_mb"] for r in rows],
+                "allowed: 150 MB and 16 bytes a feature": [150 + 16 * r["features"] / 2**20 for r in rows],
+            },
+        ),
+        "disk": (
+            "MB",
+            {
+                "database": [r["disk_bytes"] / 2**20 for r in rows],
+                "allowed: 20 bytes a feature": [20 * r["features"] / 2**20 for r in rows],
+            },
+        ),
         "map": ("mAP on DEV", {"all stored images ranked": [r["map"] for r in rows]}),
     }
     for name, (unit, series) in lines.items():
@@ -313,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="python -m benchmarks.search", description=(__doc__ or "").splitlines()[0])
     p.add_argument("data", type=Path, nargs="?", default=Path("../shared/data"), help="default ../shared/data")
     p.add_argument("--images", type=int, nargs="+", default=[1035, 3000, 10_000, 30_000, 100_000], help="sizes")
-    p.add_argument("--rounds", type=int, default=2, help="times that every query is asked, default 2")
+    p.add_argument("--rounds", type=int, default=3, help="times that every query is asked, default 3")
     p.add_argument("--queries", type=int, help="queries of the candidate stage, default: all that have 300 features")
     p.add_argument("--real", type=int, help="real photos that are encoded at most, default: as many as are stored")
     p.add_argument("--only-candidates", action="store_true", help="the candidate stage alone, no database")
@@ -325,24 +347,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--results", type=Path, default=RESULTS, help="folder of search.json and the plots")
     a = p.parse_args(arguments)
     lab = Lab(a.data, a.out, to_stderr, min(max(a.images), a.real or max(a.images)))
-    rows = []
-    for n in a.images:
-        rows.append(candidates_alone(lab, n, a) if a.only_candidates else measure(lab, n, a))
-        print(json.dumps(jsonable(rows[-1]), indent=1), flush=True)
-    result = {
+    head = {
         "bundle": lab.bundle.id,
         "compiled": native.library() is not None,
         "codes": {"D": lab.codebook.dim, "M": lab.codebook.code_size, "K": lab.codebook.n_words},
-        "sizes": rows,
-        "life": None if a.only_candidates else crowd_and_soak(lab, a.images[0], a),
         "command": "python -m benchmarks.search " + " ".join(sys.argv[1:] if arguments is None else arguments),
         "environment": environment(),
     }
-    a.results.mkdir(parents=True, exist_ok=True)
     file = a.results / ("search_candidates.json" if a.only_candidates else "search.json")
-    file.write_text(json.dumps(jsonable(result), indent=1) + "\n", encoding="utf-8")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    life: dict[str, Any] | None = None
+
+    def write() -> None:
+        result = head | {"sizes": sorted(rows, key=lambda row: row["images"]), "life": life}
+        file.write_text(json.dumps(jsonable(result), indent=1) + "\n", encoding="utf-8")
+
+    for n in a.images:
+        rows.append(candidates_alone(lab, n, a) if a.only_candidates else measure(lab, n, a))
+        print(json.dumps(jsonable(rows[-1]), indent=1), flush=True)
+        write()  # a run that is cut short has measured something
     if not a.only_candidates:
-        plot(rows, a.results)
+        life = crowd_and_soak(lab, min(a.images), a)
+        plot(sorted(rows, key=lambda row: row["images"]), a.results)
+    write()
     return 0
 
 

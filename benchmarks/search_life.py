@@ -54,6 +54,7 @@ def starts(database: Path, photo: Path, times: int) -> dict[str, Any]:
         "seconds_without_file": without["seconds"],
         "file_bytes_per_feature": file.stat().st_size / features if file.exists() else None,
         "rss_mb": rss,
+        "rss_anonymous_mb": float(np.median([w["rss_anonymous_mb"] for w in with_file])),
         "peak_mb": float(np.median([w["peak_mb"] for w in with_file])),
         "peak_mb_without_file": without["peak_mb"],
         "index_bytes_per_feature": with_file[0]["index_bytes"] / features,
@@ -65,8 +66,9 @@ def starts(database: Path, photo: Path, times: int) -> dict[str, Any]:
 def memory() -> dict[str, float]:
     """Resident and peak megabytes of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    fields = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("VmRSS", "VmHWM"))}
-    return {"rss_mb": int(fields["VmRSS"]) / 1024, "peak_mb": int(fields["VmHWM"]) / 1024}
+    fields = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("Vm", "Rss"))}
+    names = {"rss_mb": "VmRSS", "rss_anonymous_mb": "RssAnon", "rss_file_mb": "RssFile", "peak_mb": "VmHWM"}
+    return {name: int(fields[field]) / 1024 for name, field in names.items()}
 
 
 def adding(database: Path, copies: Copies, first: int, n: int) -> dict[str, Any]:

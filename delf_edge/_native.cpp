@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <new>
 #include <utility>
@@ -16,9 +17,11 @@ namespace {
 
 struct Hit {
     float score;
-    std::uint32_t slot;
+    std::int32_t word;
     std::int64_t feature;
 };
+
+constexpr std::int64_t INDEX = (std::int64_t{1} << 40) - 1;  // of a feature in its segment
 
 struct Hits {
     std::vector<std::int64_t> query, slot, feature;
@@ -39,9 +42,10 @@ struct Segment {  // as `native.py` has it; `lists.py` says what each is
 // One list of a segment. Slots are asked for in ascending order of features, few of them: steps are summed when needed.
 class List {
   public:
+    const std::int32_t word;
     std::int64_t first = 0, last = 0;
 
-    List(const Segment &part, std::int32_t word) : part_(part) {
+    List(const Segment &part, std::int32_t number) : word(number), part_(part) {
         if (part.starts) {
             first = part.starts[word], last = part.starts[word + 1];
         } else {
@@ -78,77 +82,146 @@ class List {
     }
 };
 
-// The best K of what one query meets, and everything equal to the K-th.
+// The best K of what one query meets, and everything equal to the K-th. Which score exceeds the limit cannot be foretold, and
+// a wrong guess costs the processor as much as scoring a feature: so loops here write first and decide by an addition.
 class Best {
   public:
     Best(std::size_t k, float least) : k_(k), least_(least) {}
 
     void start() {
-        hits_.clear();
+        n_ = 0;
         limit_ = least_;
         full_ = 4 * k_ + 64;
     }
 
-    float limit() const { return limit_; }  // only a score above it is of interest
+    // Takes what exceeds the limit of n scores of features first, first + 1, ... of a list.
+    void add(const float *scores, std::size_t n, std::int64_t first, std::int32_t word) {
+        if (hits_.size() < n_ + n) hits_.resize(2 * (n_ + n));
+        Hit *next = hits_.data() + n_;
+        for (std::size_t i = 0; i < n; ++i) {
+            *next = {scores[i], word, first + static_cast<std::int64_t>(i)};
+            next += scores[i] > limit_;
+        }
+        n_ = static_cast<std::size_t>(next - hits_.data());
+    }
 
-    void add(float score, std::uint32_t slot, std::int64_t feature) {
-        hits_.push_back({score, slot, feature});
-        if (hits_.size() >= full_) cut();
+    // Drops the hits from `from` on whose images are dead.
+    template <class Alive>
+    void sift(std::size_t from, Alive alive) {
+        std::size_t kept = from;
+        for (std::size_t i = from; i < n_; ++i)
+            if (alive(hits_[i])) hits_[kept++] = hits_[i];
+        n_ = kept;
+    }
+
+    // Drops most of what cannot be among the K best, without sorting: scores are counted in 64 classes.
+    void settle() {
+        if (n_ < full_) return;
+        float most = limit_, least = std::numeric_limits<float>::max();
+        for (std::size_t i = 0; i < n_; ++i) most = std::max(most, hits_[i].score);
+        const float scale = 63 / (most - limit_);
+        std::size_t count[64] = {}, better = 0;
+        const auto level = [&](std::size_t i) { return static_cast<int>((hits_[i].score - limit_) * scale) & 63; };
+        if (std::isfinite(scale))
+            for (std::size_t i = 0; i < n_; ++i) ++count[level(i)];
+        int last = 63;
+        while (last > 0 && (better += count[last]) < k_) --last;
+        std::size_t kept = 0;
+        for (std::size_t i = 0; last > 0 && i < n_; ++i) {
+            const bool keep = level(i) >= last;
+            least = keep ? std::min(least, hits_[i].score) : least;
+            hits_[kept] = hits_[i];
+            kept += keep;
+        }
+        if (last > 0) n_ = kept, limit_ = std::nextafter(least, 0.0f);  // what equals the least is taken, too
+        full_ = std::max(full_, 2 * n_);  // many equal ones must not be counted over and over
     }
 
     void cut() {
-        if (hits_.size() <= k_) return;
-        auto kth = hits_.begin() + static_cast<std::ptrdiff_t>(k_ - 1);
-        std::nth_element(hits_.begin(), kth, hits_.end(), [](const Hit &a, const Hit &b) { return a.score > b.score; });
-        const float worst = kth->score;
-        hits_.erase(std::remove_if(hits_.begin(), hits_.end(), [=](const Hit &h) { return h.score < worst; }),
-                    hits_.end());
-        // above the value just below it is: equal to it or better
-        limit_ = std::max(least_, std::nextafter(worst, -std::numeric_limits<float>::infinity()));
-        full_ = std::max(full_, 2 * hits_.size());  // many equal ones must not be cut over and over
+        if (n_ <= k_) return;
+        scores_.resize(n_);
+        for (std::size_t i = 0; i < n_; ++i) scores_[i] = hits_[i].score;
+        const auto kth = scores_.begin() + static_cast<std::ptrdiff_t>(k_ - 1);
+        std::nth_element(scores_.begin(), kth, scores_.end(), [](float a, float b) { return a > b; });
+        const float worst = *kth;
+        std::size_t kept = 0;
+        for (std::size_t i = 0; i < n_; ++i) {
+            hits_[kept] = hits_[i];
+            kept += !(hits_[i].score < worst);
+        }
+        n_ = kept;
     }
 
-    const std::vector<Hit> &hits() const { return hits_; }
+    std::size_t size() const { return n_; }
+    const Hit *begin() const { return hits_.data(); }
+    const Hit *end() const { return hits_.data() + n_; }
 
   private:
-    std::size_t k_, full_ = 0;
+    std::size_t k_, n_ = 0, full_ = 0;
     float least_, limit_ = 0;
     std::vector<Hit> hits_;
+    std::vector<float> scores_;
 };
 
-// FIXED is the size of a code where the compiler shall know it, else 0. Sums run over m in order, as NumPy's do.
+constexpr std::int64_t BLOCK = 128;  // features scored before the best are chosen
+
+// Gathering table entries into vectors costs more than the additions it saves, but GCC believes otherwise.
+#if defined(__GNUC__) && !defined(__clang__)
+#define SCALAR __attribute__((optimize("no-tree-slp-vectorize")))
+#else
+#define SCALAR
+#endif
+
+std::uint32_t four(const std::uint8_t *b) {  // compilers know that this is one load
+    return b[0] | static_cast<std::uint32_t>(b[1]) << 8 | static_cast<std::uint32_t>(b[2]) << 16 |
+           static_cast<std::uint32_t>(b[3]) << 24;
+}
+
+// FIXED is the size of a code where the compiler shall know it, else 0. Sums run over m in order, as NumPy's do. Eight sums
+// at a time hide the latency of an addition; four bytes of code at a time spare loads, which are what limits the loop.
+template <int FIXED>
+SCALAR void score(const std::uint8_t *code, std::size_t n, int code_size, const float *table, float base, float *out) {
+    const int M = FIXED ? FIXED : code_size;
+    std::size_t i = 0;
+    for (; i + 8 <= n; i += 8, code += 8 * M, out += 8) {
+        float a = base, b = base, c = base, d = base, e = base, f = base, g = base, h = base;
+        const float *row = table;
+        int m = 0;
+        for (; m + 4 <= M; m += 4) {
+            const std::uint8_t *at = code + m;
+            std::uint32_t p = four(at), q = four(at + M), r = four(at + 2 * M), s = four(at + 3 * M);
+            std::uint32_t t = four(at + 4 * M), u = four(at + 5 * M), v = four(at + 6 * M), w = four(at + 7 * M);
+            for (int k = 0; k < 4; ++k, row += 256) {
+                a += row[p & 255], b += row[q & 255], c += row[r & 255], d += row[s & 255];
+                e += row[t & 255], f += row[u & 255], g += row[v & 255], h += row[w & 255];
+                p >>= 8, q >>= 8, r >>= 8, s >>= 8, t >>= 8, u >>= 8, v >>= 8, w >>= 8;
+            }
+        }
+        for (; m < M; ++m, row += 256) {
+            const std::uint8_t *at = code + m;
+            a += row[at[0]], b += row[at[M]], c += row[at[2 * M]], d += row[at[3 * M]];
+            e += row[at[4 * M]], f += row[at[5 * M]], g += row[at[6 * M]], h += row[at[7 * M]];
+        }
+        out[0] = a, out[1] = b, out[2] = c, out[3] = d, out[4] = e, out[5] = f, out[6] = g, out[7] = h;
+    }
+    for (; i < n; ++i, code += M, ++out) {
+        float a = base;
+        for (int m = 0; m < M; ++m) a += table[256 * m + code[m]];
+        *out = a;
+    }
+}
+
 template <int FIXED>
 void scan_list(List &list, const float *table, float base, int code_size, const std::uint8_t *alive,
                std::int64_t number, Best &best) {
-    const int M = FIXED ? FIXED : code_size;
-    const std::uint8_t *code = list.codes() + list.first * M;
-    std::int64_t i = list.first;
-    const auto take = [&](float score, std::int64_t at) {
-        if (score > best.limit()) {
-            const std::uint32_t slot = list.slot(at);
-            if (!alive || alive[slot]) best.add(score, slot, number << 40 | at);
-        }
-    };
-    for (; i + 4 <= list.last; i += 4, code += 4 * M) {  // four sums at a time hide the latency of an addition
-        float a = base, b = base, c = base, d = base;
-        const float *row = table;
-        for (int m = 0; m < M; ++m, row += 256) {
-            a += row[code[m]];
-            b += row[code[M + m]];
-            c += row[code[2 * M + m]];
-            d += row[code[3 * M + m]];
-        }
-        if (std::max(std::max(a, b), std::max(c, d)) > best.limit()) {
-            take(a, i);
-            take(b, i + 1);
-            take(c, i + 2);
-            take(d, i + 3);
-        }
-    }
-    for (; i < list.last; ++i, code += M) {
-        float a = base;
-        for (int m = 0; m < M; ++m) a += table[256 * m + code[m]];
-        take(a, i);
+    float scores[BLOCK];
+    for (std::int64_t start = list.first; start < list.last; start += BLOCK) {
+        const auto n = static_cast<std::size_t>(std::min(BLOCK, list.last - start));
+        score<FIXED>(list.codes() + start * code_size, n, code_size, table, base, scores);
+        const std::size_t before = best.size();
+        best.add(scores, n, number << 40 | start, list.word);
+        if (alive) best.sift(before, [&](const Hit &hit) { return alive[list.slot(hit.feature & INDEX)] != 0; });
+        best.settle();
     }
 }
 
@@ -170,14 +243,14 @@ struct Map {
 };
 
 struct Limits {
-    double scale, anisotropy;
+    double scale, squeeze;  // of r, the ratio of the singular values: at most r + 1 / r
 
     // No mirror image, no extreme scale, no extreme squeeze.
     bool allow(const Map &m) const {
         const double det = m.a[0] * m.b[1] - m.b[0] * m.a[1];
         const double norm = m.a[0] * m.a[0] + m.b[0] * m.b[0] + m.a[1] * m.a[1] + m.b[1] * m.b[1];
         const double size = std::sqrt(det);
-        return det > 0 && size <= scale && size >= 1 / scale && norm / det <= anisotropy + 1 / anisotropy;
+        return det > 0 && size <= scale && size >= 1 / scale && norm / det <= squeeze;
     }
 };
 
@@ -235,10 +308,12 @@ std::vector<Map> hypotheses(const Pairs &p, const double *draws, std::int64_t n_
     }
     const double least_area = 1e-4 * (extent * extent) + 1e-9, least_square = 1e-4 * far + 1e-18;
     std::vector<Map> maps;
+    maps.reserve(static_cast<std::size_t>(n_draws));
     for (std::int64_t h = 0; h < n_draws; ++h, draws += 3) {  // three different indices, as `_samples` draws them
         const auto n = static_cast<double>(p.n);
         const auto a = static_cast<std::int64_t>(draws[0] * n);
-        const auto b = (a + 1 + static_cast<std::int64_t>(draws[1] * (n - 1))) % p.n;
+        auto b = a + 1 + static_cast<std::int64_t>(draws[1] * (n - 1));
+        if (b >= p.n) b -= p.n;
         auto c = static_cast<std::int64_t>(draws[2] * (n - 2));
         c += c >= std::min(a, b);
         c += c >= std::max(a, b);
@@ -271,12 +346,15 @@ std::vector<Inliers> most_promising(const std::vector<Map> &maps, const Pairs &p
         const float v = x * b0[h] + y * b1[h] + b2[h] - static_cast<float>(p.to_y[i]);
         return u * u + v * v;
     };
+    const auto least = [=](float s) { return s < limit ? s : limit; };
     float *sum = cost.data();
-    for (std::size_t i = 0; i < P; ++i)
-        for (std::size_t h = 0; h < H; ++h) {  // made of vector instructions
-            const float s = squared(i, h);
-            sum[h] += s < limit ? s : limit;
-        }
+    std::size_t i = 0;
+    for (; i + 4 <= P; i += 4)  // four at a time load a map once; sums stay in order
+        for (std::size_t h = 0; h < H; ++h)  // made of vector instructions
+            sum[h] = sum[h] + least(squared(i, h)) + least(squared(i + 1, h)) + least(squared(i + 2, h)) +
+                     least(squared(i + 3, h));
+    for (; i < P; ++i)
+        for (std::size_t h = 0; h < H; ++h) sum[h] += least(squared(i, h));
     std::vector<std::size_t> order(H);
     for (std::size_t h = 0; h < H; ++h) order[h] = h;
     const std::size_t n = std::min(H, static_cast<std::size_t>(keep));
@@ -284,7 +362,7 @@ std::vector<Inliers> most_promising(const std::vector<Map> &maps, const Pairs &p
                       [&](std::size_t s, std::size_t t) { return cost[s] != cost[t] ? cost[s] < cost[t] : s < t; });
     std::vector<Inliers> found(n, Inliers(P));
     for (std::size_t k = 0; k < n; ++k)
-        for (std::size_t i = 0; i < P; ++i) found[k][i] = squared(i, order[k]) <= limit;
+        for (i = 0; i < P; ++i) found[k][i] = squared(i, order[k]) <= limit;
     return found;
 }
 
@@ -333,11 +411,22 @@ std::int64_t refine(Inliers chosen, const Pairs &p, double tolerance, std::int64
     return most;
 }
 
+// The largest of 64 differences; elementwise, so that it is made of vector instructions.
+float largest_of_64(const float *a, const float *b) {
+    float v[64];
+    for (int k = 0; k < 64; ++k) v[k] = a[k] - b[k];
+    for (int k = 0; k < 32; ++k) v[k] = v[k] > v[k + 32] ? v[k] : v[k + 32];
+    for (int k = 0; k < 16; ++k) v[k] = v[k] > v[k + 16] ? v[k] : v[k + 16];
+    float most = v[0];
+    for (int k = 1; k < 16; ++k) most = std::max(most, v[k]);
+    return most;
+}
+
 }  // namespace
 
 extern "C" {
 
-int delf_edge_version() { return 4; }
+int delf_edge_version() { return 5; }
 
 // Returns a handle for `delf_edge_take`, or null where memory ran out.
 void *delf_edge_scan(const Segment *segments, std::int64_t n_segments, const std::int32_t *words, const float *base,
@@ -360,11 +449,15 @@ void *delf_edge_scan(const Segment *segments, std::int64_t n_segments, const std
                     }
                 }
                 best.cut();
-                for (const Hit &hit : best.hits()) {
-                    out->query.push_back(q);
-                    out->slot.push_back(hit.slot);
-                    out->feature.push_back(hit.feature);
-                    out->score.push_back(hit.score);
+                for (const Hit *hit = best.begin(); hit != best.end();) {  // of one list after the other
+                    const std::int64_t number = hit->feature >> 40;
+                    List list(segments[number], hit->word);
+                    for (; hit != best.end() && hit->feature >> 40 == number && hit->word == list.word; ++hit) {
+                        out->query.push_back(q);
+                        out->slot.push_back(list.slot(hit->feature & INDEX));
+                        out->feature.push_back(hit->feature);
+                        out->score.push_back(hit->score);
+                    }
                 }
             }
         } catch (...) {
@@ -388,26 +481,31 @@ void delf_edge_take(void *handle, std::int64_t *query, std::int64_t *slot, std::
     delete hits;
 }
 
-// The p largest of product[n, k] - half_norms[k] of every row, the largest first; of equal ones the lower k.
+// The p largest of product[n, k] - half_norms[k] of every row, the largest first; of equal ones the lower k. They lie in the
+// blocks whose largest value is not below the p-th largest of these.
 void delf_edge_nearest(const float *product, const float *half_norms, std::int64_t n_rows, std::int64_t n_words,
                        std::int64_t p, std::int32_t *words, float *similarity) {
     constexpr std::int64_t BLOCK = 64;
-    std::vector<float> value(static_cast<std::size_t>(p));
+    const std::int64_t n_blocks = n_words / BLOCK;
+    std::vector<float> value(static_cast<std::size_t>(p)), most(static_cast<std::size_t>(n_blocks)), sorted;
     for (std::int64_t n = 0; n < n_rows; ++n) {
         const float *row = product + n * n_words;
+        float least = -std::numeric_limits<float>::infinity();
+        for (std::int64_t b = 0; b < n_blocks; ++b)
+            most[static_cast<std::size_t>(b)] = largest_of_64(row + b * BLOCK, half_norms + b * BLOCK);
+        if (n_blocks >= p) {
+            sorted = most;
+            std::nth_element(sorted.begin(), sorted.begin() + (p - 1), sorted.end(), std::greater<float>());
+            least = sorted[static_cast<std::size_t>(p - 1)];
+        }
         std::int32_t *index = words + n * p;
+        std::fill(index, index + p, 0);  // what is not a number is nowhere
         std::int64_t have = 0;
         for (std::int64_t start = 0; start < n_words; start += BLOCK) {
-            const std::int64_t end = std::min(start + BLOCK, n_words);
-            if (have == p) {
-                bool any = false;  // no early exit: this loop is made of vector instructions
-                const float worst = value[static_cast<std::size_t>(p - 1)];
-                for (std::int64_t k = start; k < end; ++k) any |= row[k] - half_norms[k] > worst;
-                if (!any) continue;
-            }
-            for (std::int64_t k = start; k < end; ++k) {
+            if (start / BLOCK < n_blocks && most[static_cast<std::size_t>(start / BLOCK)] < least) continue;
+            for (std::int64_t k = start; k < std::min(start + BLOCK, n_words); ++k) {
                 const float v = row[k] - half_norms[k];
-                if (have == p && !(v > value[static_cast<std::size_t>(p - 1)])) continue;
+                if (v < least || (have == p && !(v > value[static_cast<std::size_t>(p - 1)]))) continue;
                 std::int64_t at = have < p ? have++ : p - 1;
                 for (; at > 0 && value[static_cast<std::size_t>(at - 1)] < v; --at) {
                     value[static_cast<std::size_t>(at)] = value[static_cast<std::size_t>(at - 1)];
@@ -443,7 +541,7 @@ std::int64_t delf_edge_affine(const float *source, const float *target, std::int
                               double max_scale, double max_anisotropy, double *transform, std::uint8_t *inliers) {
     try {
         const Pairs pairs(source, target, n);
-        const Limits limits{max_scale, max_anisotropy};
+        const Limits limits{max_scale, max_anisotropy + 1 / max_anisotropy};
         const auto maps = hypotheses(pairs, draws, n_draws, limits);
         std::int64_t most = 0;
         Map best{};
@@ -515,14 +613,41 @@ std::int64_t delf_edge_voters(const std::int64_t *query, const std::int64_t *slo
     }
 }
 
-// Rows of (n, M d): the codewords that the codes (n, M) name.
-void delf_edge_codewords(const float *pq, const std::uint8_t *codes, std::int64_t n, std::int64_t code_size,
-                         std::int64_t d, float *out) {
-    for (std::int64_t i = 0; i < n; ++i)
-        for (std::int64_t m = 0; m < code_size; ++m, out += d) {
-            const float *word = pq + (m * 256 + codes[i * code_size + m]) * d;
-            std::copy(word, word + d, out);
+// Unit rows (n, M d): the centroid that the word of a feature names, plus the codewords that its code (M) names. Words are
+// below the number of centroids.
+void delf_edge_decode(const float *centroids, const std::uint16_t *words, const float *pq, const std::uint8_t *codes,
+                      std::int64_t n, std::int64_t code_size, std::int64_t d, float *out) {
+    const std::int64_t D = code_size * d;
+    for (std::int64_t i = 0; i < n; ++i, out += D, codes += code_size) {
+        const float *centroid = centroids + words[i] * D;
+        for (std::int64_t m = 0; m < code_size; ++m) {
+            const float *word = pq + (m * 256 + codes[m]) * d;
+            for (std::int64_t j = 0; j < d; ++j) out[m * d + j] = centroid[m * d + j] + word[j];
         }
+        float sum[4] = {};
+        std::int64_t j = 0;
+        for (; j + 4 <= D; j += 4)
+            for (int k = 0; k < 4; ++k) sum[k] += out[j + k] * out[j + k];
+        float square = sum[0] + sum[1] + sum[2] + sum[3];
+        for (; j < D; ++j) square += out[j] * out[j];
+        const float norm = std::max(std::sqrt(square), 1e-12f);
+        for (j = 0; j < D; ++j) out[j] /= norm;
+    }
+}
+
+// Features of a packed image (see `codec.py`) apart; returns the largest word. `step` is pixels per grid step.
+std::int64_t delf_edge_unpack(const std::uint8_t *records, std::int64_t n, std::int64_t code_size, double step,
+                              float *keypoints, std::uint16_t *words, std::uint8_t *codes) {
+    std::int64_t most = -1;
+    for (std::int64_t i = 0; i < n; ++i, records += 5 + code_size) {
+        const unsigned x = records[0] | (records[1] & 15u) << 8, y = records[1] >> 4 | records[2] << 4;
+        keypoints[2 * i] = static_cast<float>(x * step);
+        keypoints[2 * i + 1] = static_cast<float>(y * step);
+        words[i] = static_cast<std::uint16_t>(records[3] | records[4] << 8);
+        most = std::max<std::int64_t>(most, words[i]);
+        std::copy(records + 5, records + 5 + code_size, codes + i * code_size);
+    }
+    return most;
 }
 
 }  // extern "C"

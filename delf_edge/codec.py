@@ -134,13 +134,38 @@ def decode(codes: Codes, codebook: Codebook, *, unit: bool = True) -> Float32Arr
         float32 (N, D).
     """
     N, M = codes.codes.shape
-    lib = native.library()
-    if lib is None:
-        residual = codebook.pq[np.arange(M), codes.codes].reshape(N, codebook.dim)  # [n, m] = pq[m, code[n, m]]
-    else:
-        residual = native.codewords(lib, codebook.pq, codes.codes)
+    residual = codebook.pq[np.arange(M), codes.codes].reshape(N, codebook.dim)  # [n, m] = pq[m, code[n, m]]
     descriptors = codebook.centroids[codes.words] + residual @ codebook.rotation  # R^-1 = R^T
     return l2_normalise(descriptors) if unit else np.asarray(descriptors, np.float32)
+
+
+class TurnedDecoder:
+    """Unit descriptors turned by the codebook's R: for inner products with queries that are turned as well.
+
+    Codewords are stored turned, so this spares `decode` a product with R for every image.
+
+    Args:
+        codebook: of the codes; its centroids are turned once.
+    """
+
+    def __init__(self, codebook: Codebook) -> None:
+        self._rotation, self._pq = codebook.rotation, np.ascontiguousarray(codebook.pq, np.float32)
+        self._centroids = np.ascontiguousarray(codebook.centroids @ codebook.rotation.T, np.float32)
+
+    def turn(self, descriptors: Float32Array) -> Float32Array:
+        """R d for each of (N, D)."""
+        return np.asarray(descriptors @ self._rotation.T, np.float32)
+
+    def decode(self, codes: Codes) -> Float32Array:
+        """`turn(decode(codes, codebook))`, float32 (N, D), but for rounding."""
+        N, M = codes.codes.shape
+        if len(codes.words) and int(codes.words.max()) >= len(self._centroids):
+            raise OptionError(f"word {int(codes.words.max())}; the codebook has {len(self._centroids)} words")
+        lib = native.library()
+        if lib is not None:
+            return native.decode(lib, self._centroids, self._pq, codes.words, codes.codes)
+        residual = self._pq[np.arange(M), codes.codes].reshape(N, self._centroids.shape[1])
+        return l2_normalise(self._centroids[codes.words] + residual)
 
 
 def inner_product_tables(queries: Float32Array, codebook: Codebook) -> Float32Array:
@@ -181,7 +206,11 @@ def _to_grid(keypoints: NDArray[np.floating], image_size: tuple[int, int]) -> UI
 
 
 def _from_grid(grid: UInt16Array, image_size: tuple[int, int]) -> Float32Array:
-    return (grid * (max(*image_size, 1) / _STEPS)).astype(np.float32)
+    return (grid * _grid_step(image_size)).astype(np.float32)
+
+
+def _grid_step(image_size: tuple[int, int]) -> float:
+    return max(*image_size, 1) / _STEPS
 
 
 def pack_codes(codes: Codes) -> bytes:
@@ -224,20 +253,20 @@ def unpack_codes(blob: bytes, layout: CodeLayout) -> Codes:
         ValueError: the bytes are not a packed form of this layout, or a word is not below `layout.n_words`.
     """
     packed_size(blob, layout)
-    _, _, G, _, width, height = _HEADER.unpack_from(blob)
-    records = np.frombuffer(blob, layout.record(), offset=_HEADER.size + G)
-    words = records["word"].astype(np.uint16)
-    if len(words) and int(words.max()) >= layout.n_words:
-        raise ValueError(f"word {int(words.max())} of packed codes; the codebook has {layout.n_words} words")
-    a, b, c = records["keypoint"].astype(np.uint16).T
-    grid = np.stack([a | (b & 15) << 8, b >> 4 | c << 4], axis=1)
-    return Codes(
-        keypoints=_from_grid(grid, (width, height)),
-        words=words,
-        codes=records["code"].copy(),
-        global_code=np.frombuffer(blob, "<i1", G, _HEADER.size).astype(np.int8),
-        image_size=(width, height),
-    )
+    _, M, G, N, width, height = _HEADER.unpack_from(blob)
+    lib, start = native.library(), _HEADER.size + G
+    if lib is not None:
+        keypoints, words, codes, most = native.unpack(lib, blob, start, N, M, _grid_step((width, height)))
+    else:
+        records = np.frombuffer(blob, layout.record(), offset=start)
+        words, codes = records["word"].astype(np.uint16), records["code"].copy()
+        a, b, c = records["keypoint"].astype(np.uint16).T
+        keypoints = _from_grid(np.stack([a | (b & 15) << 8, b >> 4 | c << 4], axis=1), (width, height))
+        most = int(words.max(initial=0))
+    if most >= layout.n_words:
+        raise ValueError(f"word {most} of packed codes; the codebook has {layout.n_words} words")
+    global_code = np.frombuffer(blob, "<i1", G, _HEADER.size).astype(np.int8)
+    return Codes(keypoints, words, codes, global_code, (width, height))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from delf_edge.types import BoolArray, Float32Array, Float64Array, Int32Array, UInt8Array
+from delf_edge.types import BoolArray, Float32Array, Float64Array, Int32Array, UInt8Array, UInt16Array
 
-VERSION = 4
+VERSION = 5
 _p, _i64, _f32, _f64 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 Hits = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Float32Array]
 
@@ -65,8 +65,10 @@ def load(path: Path) -> ctypes.CDLL | None:
     found.delf_edge_affine.argtypes = (_p, _p, _i64, _p, _i64, _f64, _i64, _i64, _f64, _f64, _p, _p)
     found.delf_edge_voters.restype = _i64
     found.delf_edge_voters.argtypes = (_p, _p, _p, _p, _i64, _p, _p)
-    found.delf_edge_codewords.restype = None
-    found.delf_edge_codewords.argtypes = (_p, _p, _i64, _i64, _i64, _p)
+    found.delf_edge_decode.restype = None
+    found.delf_edge_decode.argtypes = (_p, _p, _p, _p, _i64, _i64, _i64, _p)
+    found.delf_edge_unpack.restype = _i64
+    found.delf_edge_unpack.argtypes = (_p, _i64, _i64, _f64, _p, _p, _p)
     return found
 
 
@@ -217,13 +219,32 @@ def voters(lib: ctypes.CDLL, hits: Hits) -> tuple[NDArray[np.int64], NDArray[np.
     return chosen[:kept], times[:kept]
 
 
-def codewords(lib: ctypes.CDLL, pq: Float32Array, codes: UInt8Array) -> Float32Array:
-    """The codewords float32 (N, M d) that codes uint8 (N, M) name of pq (M, 256, d)."""
-    pq, codes = np.ascontiguousarray(pq, np.float32), np.ascontiguousarray(codes, np.uint8)
+def decode(
+    lib: ctypes.CDLL, centroids: Float32Array, pq: Float32Array, words: UInt16Array, codes: UInt8Array
+) -> Float32Array:
+    """Unit rows float32 (N, M d): centroids (K, M d) by words (N,), all below K, plus codewords of pq (M, 256, d)."""
     M, _, d = pq.shape
-    out = np.empty((len(codes), M * d), np.float32)
-    lib.delf_edge_codewords(_address(pq), _address(codes), len(codes), M, d, _address(out))
+    out = np.empty((len(words), M * d), np.float32)
+    arrays = (_address(a) for a in (centroids, words, pq, codes))
+    lib.delf_edge_decode(*arrays, len(words), M, d, _address(out))
     return out
+
+
+def unpack(
+    lib: ctypes.CDLL, records: bytes, offset: int, n: int, code_size: int, step: float
+) -> tuple[Float32Array, UInt16Array, UInt8Array, int]:
+    """Keypoints, words and codes of the n records of `codec.CodeLayout.record` from `offset` on, and the largest word.
+
+    Raises:
+        ValueError: there are fewer bytes.
+    """
+    raw = np.frombuffer(records, np.uint8, n * (5 + code_size), offset)
+    keypoints, words = np.empty((n, 2), np.float32), np.empty(n, np.uint16)
+    codes = np.empty((n, code_size), np.uint8)
+    most = lib.delf_edge_unpack(
+        _address(raw), n, code_size, step, _address(keypoints), _address(words), _address(codes)
+    )
+    return keypoints, words, codes, int(most)
 
 
 def _floats(n: int) -> Float32Array:

@@ -24,7 +24,7 @@ import numpy as np
 from delf_edge.bundle import Bundle, default_bundle_path
 from delf_edge.candidates import CandidateIndex, SearchOptions
 from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import CodeLayout, decode, encode
+from delf_edge.codec import CodeLayout, TurnedDecoder, encode
 from delf_edge.codec import tiny as shortened
 from delf_edge.decision import Calibration
 from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
@@ -151,7 +151,7 @@ class Recognizer:
         self._extractor = Extractor(bundle, num_threads=num_threads)
         self._extract_options = extract_options(bundle, preset)
         self._calibration = Calibration.from_mapping(bundle.calibration)
-        self._coarse = CoarseIndex(bundle.codebook.centroids)
+        self._coarse, self._decoder = CoarseIndex(bundle.codebook.centroids), TurnedDecoder(bundle.codebook)
         self._index = CandidateIndex.from_store(self.shelf, index_path(store.path), store)
 
     @classmethod
@@ -531,14 +531,15 @@ class Recognizer:
     ) -> Iterator[tuple[Candidate, Verification]]:
         """Check candidates in order; one that vanished or is damaged counts as not verified."""
         codes: dict[int, Codes] = {}
+        turned = replace(features, descriptors=self._decoder.turn(features.descriptors))
         for i, candidate in enumerate(candidates):
             if i % _READ_AHEAD == 0:  # the answer is often certain after a few: do not read them all
                 codes = self.shelf.codes([c.image_id for c in candidates[i : i + _READ_AHEAD]])
             stored = codes.get(candidate.image_id)
             if stored is None:
                 continue
-            descriptors, size = decode(stored, self.bundle.codebook), stored.image_size
-            yield candidate, verify(candidate.image_id, features, descriptors, stored.keypoints, size, options.geometry)
+            descriptors, size = self._decoder.decode(stored), stored.image_size
+            yield candidate, verify(candidate.image_id, turned, descriptors, stored.keypoints, size, options.geometry)
 
     def _lift(
         self, features: Features, candidates: Sequence[Candidate], checked: Mapping[int, Verification]

@@ -12,6 +12,7 @@ squares.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -75,15 +76,29 @@ def match(query: Float32Array, stored: Float32Array, options: VerifyOptions | No
     options = options or VerifyOptions()
     if not len(query) or not len(stored):
         return np.zeros((0, 2), np.int32)
-    similarity = query @ stored.T
-    forth, back = similarity.argmax(axis=1), similarity.argmax(axis=0)
-    rows = np.arange(len(query))
+    similarity = np.matmul(query, stored.T, out=_scratch(len(query), len(stored)))
+    forth, rows = similarity.argmax(axis=1), np.arange(len(query))
     best = similarity[rows, forth]
-    keep = (back[forth] == rows) & (best >= options.min_similarity)
+    # The best of its column, too; argmax along columns takes longer than max. Of equal rows the first one counts.
+    mutual = np.flatnonzero(best == similarity.max(axis=0)[forth])
+    owner = np.full(len(stored), -1)
+    owner[forth[mutual[::-1]]] = mutual[::-1]
+    keep = (owner[forth] == rows) & (best >= options.min_similarity)
     if options.ratio < 1 and len(stored) > 1:
         second = np.partition(similarity, -2, axis=1)[:, -2]
         keep &= 2 - 2 * best <= options.ratio**2 * (2 - 2 * second)  # squared distances of unit vectors
     return np.stack([rows[keep], forth[keep]], axis=1).astype(np.int32)
+
+
+_memory = threading.local()
+
+
+def _scratch(n: int, m: int) -> Float32Array:
+    """float32 (n, m) of any content, this thread's until the next call: new memory for each candidate is slow."""
+    buffer: Float32Array | None = getattr(_memory, "buffer", None)
+    if buffer is None or len(buffer) < n * m:
+        buffer = _memory.buffer = np.empty(n * m, np.float32)
+    return buffer[: n * m].reshape(n, m)
 
 
 def verify(

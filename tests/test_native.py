@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from delf_edge import native
 from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import CodeBatch, CodeLayout
+from delf_edge.codec import CodeBatch, CodeLayout, TurnedDecoder, decode, pack_codes, quantise_keypoints, unpack_codes
+from delf_edge.errors import OptionError
 from delf_edge.features import l2_normalise
 from delf_edge.lists import State
 from delf_edge.scan import global_similarity, neighbours, voters
+from delf_edge.types import Codebook, Codes
 
 K, G = 40, 21
 
@@ -162,14 +165,6 @@ def test_another_library_is_not_taken_for_ours(
         assert native.library.__wrapped__() is None  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("n", [0, 1, 37])
-def test_codewords_are_those_that_the_codes_name(n: int, lib: ctypes.CDLL) -> None:
-    rng = np.random.default_rng(n)
-    pq, codes = rng.normal(size=(5, 256, 3)).astype(np.float32), rng.integers(0, 256, (n, 5)).astype(np.uint8)
-    expected = [[value for m in range(5) for value in pq[m, code[m]]] for code in codes]
-    assert_array_equal(native.codewords(lib, pq, codes), np.array(expected, np.float32).reshape(n, 15))
-
-
 @pytest.mark.parametrize("n", [0, 1, 50, 3000])
 @pytest.mark.parametrize("ordered", [False, True])
 def test_the_same_hits_vote(n: int, ordered: bool, lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,3 +181,57 @@ def test_the_same_hits_vote(n: int, ordered: bool, lib: ctypes.CDLL, monkeypatch
     assert_array_equal(fast, chosen)
     assert_array_equal(fast_times, times)
     assert len(set(zip(query[chosen].tolist(), slot[chosen].tolist(), strict=True))) == len(chosen)
+
+
+@pytest.mark.parametrize("n", [0, 1, 300])
+@pytest.mark.parametrize(("M", "d"), [(16, 4), (5, 3), (1, 1)])
+def test_packed_codes_come_apart_the_same(
+    n: int, M: int, d: int, lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng([n, M])
+    codes = Codes(
+        quantise_keypoints(rng.random((n, 2)) * (640, 480), (640, 480)),
+        rng.integers(0, 65536, n).astype(np.uint16),
+        rng.integers(0, 256, (n, M)).astype(np.uint8),
+        rng.integers(-127, 128, 7).astype(np.int8),
+        (640, 480),
+    )
+    blob, layout = pack_codes(codes), CodeLayout(M, 7, 65536)
+    for form in (None, lib):
+        monkeypatch.setattr(native, "library", lambda form=form: form)
+        found = unpack_codes(blob, layout)
+        for name in ("keypoints", "words", "codes", "global_code"):
+            assert_array_equal(getattr(found, name), getattr(codes, name))
+            assert getattr(found, name).dtype == getattr(codes, name).dtype
+        if n and int(codes.words.max()) > 5:
+            with pytest.raises(ValueError, match="the codebook has 5 words"):
+                unpack_codes(blob, CodeLayout(M, 7, 5))
+
+
+def test_turned_descriptors_are_decoded_ones_turned(lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    rotation = np.linalg.qr(rng.normal(size=(12, 12)))[0].astype(np.float32)
+    book = Codebook(
+        np.zeros(3, np.float32),
+        np.zeros((12, 3), np.float32),
+        rng.normal(size=(K, 12)).astype(np.float32),
+        rng.normal(size=(4, 256, 3)).astype(np.float32),
+        rotation,
+        np.zeros(1, np.float32),
+        np.zeros((0, 1), np.float32),
+    )
+    codes = Codes(
+        np.zeros((50, 2), np.float32),
+        rng.integers(0, K, 50).astype(np.uint16),
+        rng.integers(0, 256, (50, 4)).astype(np.uint8),
+        np.zeros(0, np.int8),
+        (1, 1),
+    )
+    decoder = TurnedDecoder(book)
+    expected = decoder.turn(decode(codes, book))
+    for form in (None, lib):
+        monkeypatch.setattr(native, "library", lambda form=form: form)
+        assert_allclose(decoder.decode(codes), expected, atol=1e-6)
+        assert decoder.decode(codes).dtype == np.float32
+    with pytest.raises(OptionError, match="the codebook has 40 words"):
+        decoder.decode(replace(codes, words=codes.words + np.uint16(K)))

@@ -131,6 +131,12 @@ def test_match_is_mutual_as_the_plain_loop_says() -> None:
     assert 0 < len(ratio) < len(match(a, b))
 
 
+def test_equal_features_match_once() -> None:
+    a = l2_normalise(np.random.default_rng(4).normal(size=(5, 8)))
+    query, stored = a[[0, 1, 1, 2, 0, 3]], a[[1, 0, 2, 2, 4]]
+    assert [tuple(m) for m in match(query, stored).tolist()] == [(0, 1), (1, 0), (3, 2)]
+
+
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0)])
 def test_match_of_nothing(shape: tuple[int, int]) -> None:
     assert match(np.zeros((shape[0], 8), np.float32), np.zeros((shape[1], 8), np.float32)).shape == (0, 2)

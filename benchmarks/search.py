@@ -3,7 +3,8 @@
 Writes `results/search.json` and plots of milliseconds, memory, disk and mAP against the number of images. Stored are
 DEV's database and the training photos, filled up with perturbed copies of 300 features (`search_data`); asked are DEV's
 queries. Times are medians on one thread, ours and faiss' taken in turn, so that a busy machine slows both.
-`--images` and `--soak` make a small run for a first look; what is recorded says how many there were.
+`--images` and `--soak` make a small run for a first look. A run replaces what is recorded of its own sizes, and of writers,
+readers and the long run unless `--crowd 0 --soak 0`; every part says by which command, when and where it was made.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from delf_edge.bundle import Bundle, default_bundle_path
 from delf_edge.candidates import SearchOptions
 from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import CodeBatch, CodeLayout, decode, encode, inner_product_tables
+from delf_edge.index_file import index_path
 from delf_edge.lists import State
 from delf_edge.recognizer import IdentifyOptions, Recognizer
 from delf_edge.scan import neighbours
@@ -281,7 +283,8 @@ def measure(lab: Lab, n: int, a: argparse.Namespace) -> dict[str, Any]:
 def crowd_and_soak(lab: Lab, n: int, a: argparse.Namespace) -> dict[str, Any]:
     """Writers and readers on a small database of their own; many queries on the smallest one."""
     path = lab.folder / "crowd.db"
-    path.unlink(missing_ok=True)
+    for left in (path, Path(f"{path}-wal"), Path(f"{path}-shm"), index_path(path)):
+        left.unlink(missing_ok=True)
     with Store.open(path, bundle_id=lab.bundle.id, layout=CodeLayout.of(lab.codebook)) as store:
         store.add_many(search_life.new_image(f"crowd {i}", f"{i}", lab.copies.make(i), i) for i in range(300))
     figures = {"crowd": search_life.crowd(path, a.crowd)}
@@ -330,6 +333,29 @@ def plot(rows: Sequence[dict[str, Any]], folder: Path) -> None:
         plots.save(drawn, folder / f"search-{name}.png")
 
 
+def recorded(file: Path, lab: Lab) -> dict[str, Any]:
+    """What a run adds to: the recorded sizes of the same bundle, else nothing."""
+    head: dict[str, Any] = {
+        "bundle": lab.bundle.id,
+        "compiled": native.library() is not None,
+        "codes": {"D": lab.codebook.dim, "M": lab.codebook.code_size, "K": lab.codebook.n_words},
+    }
+    before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if {name: before.get(name) for name in head} != head:
+        return head | {"sizes": [], "life": None}
+    return before
+
+
+def write(file: Path, result: dict[str, Any]) -> None:
+    """Write what is measured so far: a run that is cut short has measured something."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(jsonable(result), indent=1) + "\n", encoding="utf-8")
+
+
+def _images(row: dict[str, Any]) -> int:
+    return int(row["images"])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.search", description=(__doc__ or "").splitlines()[0])
@@ -341,36 +367,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--only-candidates", action="store_true", help="the candidate stage alone, no database")
     p.add_argument("--starts", type=int, default=3, help="fresh processes, default 3")
     p.add_argument("--added", type=int, default=200, help="images added one by one, default 200")
-    p.add_argument("--crowd", type=float, default=60, help="seconds of writers and readers, default 60")
-    p.add_argument("--soak", type=int, default=10_000, help="queries in a row, default 10,000")
+    p.add_argument("--crowd", type=float, default=60, help="seconds of writers and readers, default 60; 0: none")
+    p.add_argument("--soak", type=int, default=10_000, help="queries in a row, default 10,000; 0: none")
     p.add_argument("--out", type=Path, default=Path("out"), help="folder of caches, default out/")
     p.add_argument("--results", type=Path, default=RESULTS, help="folder of search.json and the plots")
     a = p.parse_args(arguments)
     lab = Lab(a.data, a.out, to_stderr, min(max(a.images), a.real or max(a.images)))
-    head = {
-        "bundle": lab.bundle.id,
-        "compiled": native.library() is not None,
-        "codes": {"D": lab.codebook.dim, "M": lab.codebook.code_size, "K": lab.codebook.n_words},
+    file = a.results / ("search_candidates.json" if a.only_candidates else "search.json")
+    about = {
         "command": "python -m benchmarks.search " + " ".join(sys.argv[1:] if arguments is None else arguments),
         "environment": environment(),
     }
-    file = a.results / ("search_candidates.json" if a.only_candidates else "search.json")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    life: dict[str, Any] | None = None
-
-    def write() -> None:
-        result = head | {"sizes": sorted(rows, key=lambda row: row["images"]), "life": life}
-        file.write_text(json.dumps(jsonable(result), indent=1) + "\n", encoding="utf-8")
-
+    result = recorded(file, lab)
     for n in a.images:
-        rows.append(candidates_alone(lab, n, a) if a.only_candidates else measure(lab, n, a))
-        print(json.dumps(jsonable(rows[-1]), indent=1), flush=True)
-        write()  # a run that is cut short has measured something
+        row = candidates_alone(lab, n, a) if a.only_candidates else measure(lab, n, a)
+        print(json.dumps(jsonable(row), indent=1), flush=True)
+        result["sizes"] = sorted([r for r in result["sizes"] if r["images"] != n] + [row | about], key=_images)
+        write(file, result)
+    if not a.only_candidates and (a.crowd or a.soak):
+        result["life"] = crowd_and_soak(lab, result["sizes"][0]["images"], a) | about
+        write(file, result)
     if not a.only_candidates:
-        life = crowd_and_soak(lab, min(a.images), a)
-        plot(sorted(rows, key=lambda row: row["images"]), a.results)
-    write()
+        plot(result["sizes"], a.results)
     return 0
 
 

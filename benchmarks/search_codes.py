@@ -52,7 +52,7 @@ class Size:
 
 
 TINY = (Size(72, 12),)
-SIZES = (Size(64, 16), Size(72, 12), Size(60, 12), Size(56, 14), Size(64, 8))
+SIZES = (Size(64, 16), Size(72, 12), Size(56, 14), Size(60, 15), Size(64, 8))
 
 
 def fitted(size: Size, bundle: Bundle, rows: Sequence[Features]) -> Codebook:

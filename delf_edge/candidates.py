@@ -20,6 +20,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from delf_edge import native
 from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import CodeBatch, CodeLayout, decode_global, inner_product_tables
 from delf_edge.errors import OptionError
@@ -29,13 +30,14 @@ from delf_edge.lists import MAX_SEGMENT, State
 from delf_edge.scan import asmk, count_votes, global_similarity, neighbours, weigh
 from delf_edge.slots import Slots
 from delf_edge.store import Changes, Store
-from delf_edge.types import Candidate, Codebook, Features, Float32Array, Float64Array
+from delf_edge.types import Candidate, Codebook, Features, Float32Array, Float64Array, Int32Array
 
 DEAD_SHARE = 0.25  # of dead features, from which on lists are rewritten
 WORTH_SAVING = 300_000  # features; fewer are read from the store in a moment
 STALE_SHARE = 0.1  # of images read anew, from which on the file of the index is written again
 _LOOKED_AT = 1200  # stored features per query feature, see `SearchOptions.n_probe`
 _LEAST_PROBES, _MOST_PROBES = 8, 32
+_TABLES = 32  # query features whose tables are made at a time, of 16 KB each at 16 bytes a code
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,8 +341,7 @@ def _votes(state: State, features: Features, codebook: Codebook, coarse: CoarseI
     words, base = coarse.assign(queries, o.probes(sum(map(len, state.segments)), codebook.n_words))
     if o.scoring == "asmk":
         return asmk(state, queries, words, codebook, alpha=o.alpha, tau=o.tau)
-    tables = inner_product_tables(queries, codebook)
-    hits = neighbours(state, words, base, tables, o.k_neighbours, o.min_similarity)
+    hits = _neighbours(state, queries, words, base, codebook, o)
     hits = weigh(
         hits,
         features.scores,
@@ -351,6 +352,20 @@ def _votes(state: State, features: Features, codebook: Codebook, coarse: CoarseI
         exponent=o.attention,
     )
     return count_votes(state, hits, min_similarity=0.0, power=1.0, burst=o.burst, length_norm=o.length_norm)
+
+
+def _neighbours(
+    state: State, queries: Float32Array, words: Int32Array, base: Float32Array, codebook: Codebook, o: SearchOptions
+) -> native.Hits:
+    """`scan.neighbours` of all queries, some at a time: the tables of all of them would not stay in the cache."""
+    found = []
+    for i in range(0, len(queries), _TABLES):
+        part = slice(i, i + _TABLES)
+        tables = inner_product_tables(queries[part], codebook)
+        query, *rest = neighbours(state, words[part], base[part], tables, o.k_neighbours, o.min_similarity)
+        found.append((query + i, *rest))
+    query, slot, feature, score = (np.concatenate(column) for column in zip(*found, strict=True))
+    return query, slot, feature, score
 
 
 def _gathered(batches: Iterator[CodeBatch], layout: CodeLayout) -> Iterator[CodeBatch]:

@@ -31,7 +31,7 @@ _GRAPH = {"M": 16, "ef_construction": 100, "random_seed": 1}
 _EF = 48
 _BLOCK = 128
 _CHUNK = 512
-_PRODUCT = 1 << 20  # inner products made at a time: they stay in the processor's cache until they are looked at
+_PRODUCT = 1 << 19  # inner products made at a time: they stay in the processor's cache until they are looked at
 _CACHE_MAGIC = b"delf-edge hnsw 1\n"
 
 

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self
@@ -599,19 +600,21 @@ class Store:
         """
         with self._read() as db, transaction(db, "BEGIN"):
             revision = self._revision_of(db)
-            pairs = np.array(self._marks(db, None), np.int64).reshape(-1, 2)
+            pairs = self._all_marks(db)
         return revision, pairs[:, 0].copy(), pairs[:, 1].astype(np.uint32)
 
-    def _marks(self, db: sqlite3.Connection, image_ids: Sequence[Value] | None) -> list[tuple[int, int]]:
-        """(id, crc32) of images (None: all), ascending; the unreadable are left out."""
-        if image_ids is None:
-            try:
-                sql = "SELECT id, crc32 FROM images WHERE typeof(crc32) = 'integer' ORDER BY id"
-                return db.execute(sql).fetchall()
-            except sqlite3.DatabaseError as e:
-                if not database.is_corruption(e):
-                    raise
-            image_ids = self._keys("images")
+    def _all_marks(self, db: sqlite3.Connection) -> NDArray[np.int64]:
+        """int64 (I, 2), `_marks` of all images, without a Python object for each."""
+        try:
+            rows = db.execute("SELECT id, crc32 FROM images WHERE typeof(crc32) = 'integer' ORDER BY id")
+            return np.fromiter(chain.from_iterable(rows), np.int64).reshape(-1, 2)
+        except sqlite3.DatabaseError as e:
+            if not database.is_corruption(e):
+                raise
+        return np.array(self._marks(db, self._keys("images")), np.int64).reshape(-1, 2)
+
+    def _marks(self, db: sqlite3.Connection, image_ids: Sequence[Value]) -> list[tuple[int, int]]:
+        """(id, crc32) of images, ascending; the unreadable are left out."""
         found = []
         for i in range(0, len(image_ids), _CHUNK):
             part = image_ids[i : i + _CHUNK]

@@ -3,8 +3,8 @@
 Writes `results/search.json` and plots of milliseconds, memory, disk and mAP against the number of images. Stored are
 DEV's database and the training photos, filled up with perturbed copies of 300 features (`search_data`); asked are DEV's
 queries. Times are medians on one thread, ours and faiss' taken in turn, so that a busy machine slows both.
-`--images` and `--soak` make a small run for a first look. A run replaces what is recorded of its own sizes, and of writers,
-readers and the long run unless `--crowd 0 --soak 0`; every part says by which command, when and where it was made.
+`--images` and `--soak` make a small run for a first look. A run replaces what is recorded of its own sizes, and of
+writers, readers and the long run unless `--crowd 0 --soak 0`; every part says by which command and when it was made.
 """
 
 from __future__ import annotations

@@ -271,12 +271,15 @@ def measure(lab: Lab, n: int, a: argparse.Namespace) -> dict[str, Any]:
         state = places._index.state
         figures |= {"features": state.n_features, "disk_bytes_per_feature": path.stat().st_size / state.n_features}
         figures |= {"segments": len(state.segments), "index_bytes_per_feature": state.nbytes / state.n_features}
-        figures["candidates"] = candidate_stage(lab, state, a.rounds)
+        figures["candidates"] = candidate_stage(lab, state, a.rounds, a.queries)
         figures |= whole_path(lab, places, a.rounds)
     scratch = path.with_name("growing.db")
     shutil.copy(path, scratch)
+    if index_path(path).exists():
+        shutil.copy(index_path(path), index_path(scratch))
     figures["adding"] = search_life.adding(scratch, lab.copies, 10**6, a.added)
-    scratch.unlink()
+    for left in (scratch, Path(f"{scratch}-wal"), Path(f"{scratch}-shm"), index_path(scratch)):
+        left.unlink(missing_ok=True)
     return figures
 
 

@@ -437,3 +437,18 @@ def test_closing_twice_and_using_after_closing(path: Path) -> None:
     with pytest.raises(StoreError, match="closed"):
         store.add(new_image(1))
     sqlite3.connect(path).close()  # the file is a plain SQLite file
+
+
+def test_changes_are_looked_up_not_searched_for(path: Path) -> None:
+    """What an open reader asks before every query must not read a row for each image."""
+    with open_rw(path) as store:
+        asked: list[str] = []
+        store._connection.set_trace_callback(asked.append)  # type: ignore[union-attr]
+        store.changes(-1)
+        store._connection.set_trace_callback(None)  # type: ignore[union-attr]
+        queries = [sql for sql in asked if "revision >" in sql]
+        assert len(queries) == 2
+        for sql in queries:
+            (plan, *_) = store._connection.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()  # type: ignore[union-attr]
+            assert plan[3].startswith("SEARCH"), plan
+            assert "INDEX" in plan[3], plan

@@ -12,6 +12,7 @@
 #   make bench-search      candidate search at up to 100,000 images, beside faiss
 #   make bench-build       builds on a cluster: speed, the same hash, a killed worker, memory
 #   make test-converters   the tests that need PyTorch, in an environment of their own
+#   make wheel             a wheel in dist, the same to the bit for the same commit, and its SHA-256
 #   make clean             forget the environments and everything that was made
 
 PYTHON ?= python3
@@ -25,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser lint bench bench-search bench-build ablations bundles test-converters clean bench-reliability
+.PHONY: help demo test test-browser lint bench bench-search bench-build ablations bundles test-converters wheel clean bench-reliability
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -99,6 +100,11 @@ bench-reliability: $(VENV)/test.stamp
 
 test-converters: $(CONVERTERS)/converters.stamp
 	$(CONVERTERS)/bin/python -m pytest -m torch
+
+# By way of a source distribution, so that nothing left in build/ gets in. Another compiler or setuptools: another wheel.
+wheel: $(VENV)/test.stamp
+	umask 022; SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --no-isolation --outdir dist .
+	sha256sum dist/*.whl
 
 clean:
 	rm -rf $(VENV) $(CONVERTERS) out build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

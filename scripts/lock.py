@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = ("web", "update", "test")
+EXTRAS = ("build", "interchange", "update", "web", "test")
 
 
 def wanted() -> list[str]:

@@ -11,6 +11,7 @@ import sysconfig
 import venv
 import zipfile
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NOT_COPIED = shutil.ignore_patterns(".*", "build", "dist", "out", "work", "tests", "benchmarks", "*.egg-info")
 SEE_RUN = 3000  # characters of a failed command's output
+EPOCH = "1700000000"  # seconds; the time that every file of the wheel gets
 
 
 def run(command: Sequence[str | Path], cwd: Path) -> str:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    environment["SOURCE_DATE_EPOCH"] = EPOCH
     done = subprocess.run(
         list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
@@ -96,6 +99,19 @@ def test_it_works_away_from_the_checkout(environment: Path, tmp_path: Path) -> N
     photo = ROOT / "assets" / "demo" / "queries" / "colosseum.webp"
     answers = json.loads(run([command, "identify", "places.db", photo, "--json"], tmp_path))["answers"]
     assert [answer["landmark"] for answer in answers] == ["Colosseum"]
+
+
+def test_a_second_build_elsewhere_is_the_same_to_the_bit(wheel: Path, tmp_path: Path) -> None:
+    source = tmp_path / "another folder" / "of another depth"
+    shutil.copytree(ROOT, source, ignore=NOT_COPIED)
+    for path in source.rglob("*.py"):
+        os.utime(path)  # a checkout of another day
+    run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", source], tmp_path)
+    again = tmp_path / "dist" / wheel.name
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(again) as second:
+        assert first.namelist() == second.namelist()
+        assert [n for n in first.namelist() if first.read(n) != second.read(n)] == []
+    assert sha256(again.read_bytes()).hexdigest() == sha256(wheel.read_bytes()).hexdigest()
 
 
 def test_the_version_is_the_changelog_s(wheel: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -178,18 +179,25 @@ def run(data: Path, sizes: Sequence[Size], out: Path, progress: Progress = silen
     for row in rows.values():
         for figures in row.values():
             del figures["ap"]
-    head = {"bundle": bundle.id, "first_size": str(sizes[0]), "command": "python -m benchmarks.search_codes"}
+    command = " ".join(["python -m benchmarks.search_codes", *sys.argv[1:]])
+    head = {"bundle": bundle.id, "first_size": str(sizes[0]), "command": command}
     return dict(jsonable(head | {"sizes": rows, "environment": environment()}))
+
+
+def _size(text: str) -> Size:
+    dim, _, code_size = text.partition("x")
+    return Size(int(dim), int(code_size))
 
 
 def main() -> int:
     """The command."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.search_codes", description=(__doc__ or "").splitlines()[0])
     p.add_argument("data", type=Path, nargs="?", default=Path("../shared/data"), help="default ../shared/data")
+    p.add_argument("--sizes", type=_size, nargs="+", default=SIZES, help="as 72x12: dimensions and bytes of a code")
     p.add_argument("--out", type=Path, default=Path("out"), help="folder of the feature cache, default out/")
     p.add_argument("--json", type=Path, default=RESULT, help="file to write, default benchmarks/results/codes.json")
     a = p.parse_args()
-    result = run(a.data, SIZES, a.out, to_stderr)
+    result = run(a.data, a.sizes, a.out, to_stderr)
     a.json.parent.mkdir(parents=True, exist_ok=True)
     a.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0

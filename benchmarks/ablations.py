@@ -176,7 +176,23 @@ def groups(lab: Lab) -> list[Group]:
             "neighbours",
             "Voting neighbours (K)",
             "query ms",
-            several((10, 30, 60, 120), o.search.k_neighbours, lambda v: lab.search(k_neighbours=v)),
+            several(
+                sorted({10, 30, 100, o.search.k_neighbours}),
+                o.search.k_neighbours,
+                lambda v: lab.search(k_neighbours=v),
+            ),
+        ),
+        Group(
+            "reference",
+            "Where a vote begins, from the least similarity (0) to that of the K-th neighbour (1)",
+            "query ms",
+            several((0.0, 0.3, 0.6, 0.9), o.search.reference, lambda v: lab.search(reference=v)),
+        ),
+        Group(
+            "attention",
+            "Exponent of the attention that weighs a vote",
+            "query ms",
+            several((0.0, 0.5, 1.0, 2.0), o.search.attention, lambda v: lab.search(attention=v)),
         ),
         Group(
             "verified",

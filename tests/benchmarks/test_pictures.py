@@ -106,14 +106,14 @@ def test_ablations_run_record_and_go_on(
     assert "**Quantisation of the network.** The default is float16" in readme.read_text()
     recorded = json.loads((tmp_path / "ablations.json").read_text())["groups"]
     assert set(recorded) == {"probes", "network", "pq"}
-    assert list(recorded["probes"]["choices"]) == ["1", "2", "4", "8", "16"]
+    assert list(recorded["probes"]["choices"]) == ["1", "4", "8", "16", "32", "64"]
     assert list(recorded["network"]["choices"]) == ["float16", "int8"]
     cost = [r["cost"] for r in recorded["pq"]["choices"].values()]
     assert cost == sorted(cost)
     assert len(set(cost)) == len(cost)  # more PQ bytes are more bytes an image
     for name in recorded:
         assert (tmp_path / f"ablation-{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert "probes: The default is 8" in capsys.readouterr().out
+    assert "probes: The default is 32" in capsys.readouterr().out
     monkeypatch.setattr(ablations, "measure", lambda *_: pytest.fail("a recorded group was run again"))
     assert ablations.main([*words, "--only", "pq"]) == 0
     assert ablations.main([str(tmp_path / "absent.json")]) == 2

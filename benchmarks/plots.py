@@ -57,12 +57,16 @@ def trade_off(points: Sequence[Point], title: str, x_label: str, path: Path, *, 
         axes.set_xscale("log")
         for side in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
             side("{x:.0f}")
+    least, most = (f(max(p.x, 1e-6) for p in points) for f in (min, max))
+    room = (most / least) ** 0.3 * 1.2  # before anything is drawn: a log axis of no width cannot be drawn on
+    if logarithmic:
+        axes.set_xlim(least / room, most * room)
     for p in points:
         below, above = max(0.0, p.map - p.interval[0]), max(0.0, p.interval[1] - p.map)
         colour = "tab:red" if p.chosen else "tab:blue"
         axes.errorbar([p.x], [p.map], [[below], [above]], fmt="none", ecolor=colour, alpha=0.25, capsize=2)
         axes.scatter([p.x], [p.map], color=colour, s=28, zorder=3)
-    axes.margins(x=0.3, y=0.12)
+    axes.margins(x=0.3, y=0.12)  # x: of a linear axis, whose limits are not set
     axes.set(title=title, xlabel=x_label, ylabel="mAP on DEV (bars: 95 % interval)")
     _label(axes, points)
     return save(drawn, path)

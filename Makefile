@@ -12,6 +12,7 @@
 #   make bench-search      candidate search at up to 100,000 images, beside faiss
 #   make bench-build       builds on a cluster: speed, the same hash, a killed worker, memory
 #   make test-converters   the tests that need PyTorch, in an environment of their own
+#   make audit             known vulnerabilities of what requirements.lock names (asks PyPI; fails where it cannot)
 #   make wheel             a wheel in dist, the same to the bit for the same commit, and its SHA-256
 #   make clean             forget the environments and everything that was made
 
@@ -26,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser lint bench bench-search bench-build ablations bundles test-converters wheel clean bench-reliability
+.PHONY: help demo test test-browser lint bench bench-search bench-build ablations bundles test-converters audit wheel clean bench-reliability
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -100,6 +101,11 @@ bench-reliability: $(VENV)/test.stamp
 
 test-converters: $(CONVERTERS)/converters.stamp
 	$(CONVERTERS)/bin/python -m pytest -m torch
+
+# --strict: a package that the service does not know is a failure; without it, no answer would read as "none found".
+audit: $(VENV)/test.stamp
+	$(BIN)/python -m pip install --quiet 'pip-audit>=2.7'
+	$(BIN)/pip-audit --strict --progress-spinner off --disable-pip --require-hashes -r requirements.lock
 
 # By way of a source distribution, so that nothing left in build/ gets in. Another compiler or setuptools: another wheel.
 wheel: $(VENV)/test.stamp

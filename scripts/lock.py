@@ -1,8 +1,8 @@
 """Write requirements.lock: every package that the demo, the service and the tests install, with hashes.
 
-Run with pip-tools installed: python scripts/lock.py. Wheels and sources of all platforms are hashed; what is named was
-resolved for the Python that runs this. To install exactly that: pip install --require-hashes --no-deps -r
-requirements.lock, then pip install --no-deps --editable '.'
+Run with uv installed: python scripts/lock.py. Wheels and sources of all platforms are hashed, from what the index says
+of them (pip-tools would download every one of them); what is named was resolved for the Python that runs this. How to
+install exactly that is in README.md, "Working on it".
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = ("build", "interchange", "update", "web", "test")
+BOUNDS = [
+    "backports-strenum<1.3"
+]  # of ai-edge-litert; 1.3 says "Python below 3.11", which pip refuses and uv overlooks
 
 
 def wanted() -> list[str]:
@@ -28,18 +31,20 @@ def main() -> None:
     """Resolve and write."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "requirements.in"
-        source.write_text("\n".join(wanted()) + "\n", encoding="utf-8")
-        quiet = [
-            "--no-emit-index-url",
-            "--no-emit-trusted-host",
-            "--no-emit-find-links",
+        source.write_text("\n".join([*wanted(), *BOUNDS]) + "\n", encoding="utf-8")
+        locked = Path(folder) / "requirements.lock"
+        command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-config", "--generate-hashes"]
+        command += [
+            "--python",
+            sys.executable,
             "--no-annotate",
             "--no-header",
+            "--output-file",
+            str(locked),
+            str(source),
         ]
-        command = [sys.executable, "-m", "piptools", "compile", "--quiet", "--generate-hashes", "--strip-extras"]
-        command += [*quiet, "--allow-unsafe", "--output-file", str(Path(folder) / "requirements.lock"), str(source)]
         subprocess.run(command, check=True)
-        text = (Path(folder) / "requirements.lock").read_text(encoding="utf-8")
+        text = locked.read_text(encoding="utf-8")
     head = f"# Made by scripts/lock.py with Python {sys.version_info.major}.{sys.version_info.minor}; see there.\n"
     (ROOT / "requirements.lock").write_text(head + text, encoding="utf-8")
 

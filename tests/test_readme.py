@@ -109,7 +109,7 @@ def test_commands_that_need_pytorch_are_spelt_right() -> None:
     for line in "".join(text for language, text in BLOCKS if language == "text").splitlines():
         program, name, *arguments = shlex.split(line)
         if program == "python":
-            assert [name, *arguments[:2]] == ["-m", "pip", "install"]
+            assert [name, *arguments[:2]] == ["-m", "pip", "install"] or (ROOT / name).is_file()
             continue
         command = typer.main.get_command(programs[program]).commands[name]  # type: ignore[attr-defined]
         command.make_parser(typer.Context(command)).parse_args(arguments)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -39,11 +39,11 @@ def new_image(i: int, n: int = 20, seed: int | None = None) -> NewImage:
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setattr(candidates, "WORTH_SAVING", 1)
-    store = Store.open(tmp_path / "places.db", bundle_id="b", layout=LAYOUT)
-    store.add_many(new_image(i) for i in range(N))
-    return store
+    with Store.open(tmp_path / "places.db", bundle_id="b", layout=LAYOUT) as store:
+        store.add_many(new_image(i) for i in range(N))
+        yield store
 
 
 def start(store: Store) -> CandidateIndex:

@@ -77,7 +77,7 @@ bench-search: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.search $(dir $(DEV))
 
 ablations: $(VENV)/bench.stamp
-	$(BIN)/python -m benchmarks.ablations $(DEV)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m benchmarks.ablations $(DEV)
 
 # Selected by L2 norm, with sizes and weights of the default bundle, so that only the network differs.
 SIZES ?= --words 8192 --code-size 16 --global-dim 384

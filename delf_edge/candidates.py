@@ -338,7 +338,7 @@ def _votes(state: State, features: Features, codebook: Codebook, coarse: CoarseI
     queries = features.descriptors
     if not len(queries) or not state.segments:
         return np.zeros(len(state.image_ids))
-    words, base = coarse.assign(queries, o.probes(sum(map(len, state.segments)), codebook.n_words))
+    words, base = coarse.assign(queries, o.probes(state.n_features, codebook.n_words))
     if o.scoring == "asmk":
         return asmk(state, queries, words, codebook, alpha=o.alpha, tau=o.tau)
     hits = _neighbours(state, queries, words, base, codebook, o)
@@ -351,7 +351,7 @@ def _votes(state: State, features: Features, codebook: Codebook, coarse: CoarseI
         power=o.power,
         exponent=o.attention,
     )
-    return count_votes(state, hits, min_similarity=0.0, power=1.0, burst=o.burst, length_norm=o.length_norm)
+    return count_votes(state, hits, burst=o.burst, length_norm=o.length_norm)
 
 
 def _neighbours(

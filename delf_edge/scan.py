@@ -161,12 +161,10 @@ def weigh(
     return query[keep], slot[keep], feature[keep], weight[keep]
 
 
-def count_votes(
-    state: State, hits: native.Hits, *, min_similarity: float, power: float, burst: bool, length_norm: bool
-) -> Float64Array:
-    """Votes of every slot, float64 (S,), from what `neighbours` found; the arguments as in `SearchOptions`."""
+def count_votes(state: State, hits: native.Hits, *, burst: bool, length_norm: bool) -> Float64Array:
+    """Votes of every slot, float64 (S,), from hits and their weights (`weigh`); the arguments as in `SearchOptions`."""
     chosen, times = voters(hits)
-    weight = (hits[3][chosen].astype(np.float64) - min_similarity) ** power
+    weight = hits[3][chosen].astype(np.float64)
     if burst:
         weight /= np.sqrt(times)
     votes = np.bincount(hits[1][chosen], weight, minlength=len(state.image_ids)).astype(np.float64)

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ from delf_edge.store import NewImage, Store
 from delf_edge.types import Features
 from delf_edge.updates.channel import Channel
 from delf_edge.updates.device import update
-from delf_edge.updates.fetching import Fetcher
+from tests.cut_line import Cut
 from tests.pack_tools import add_images, made_up, make_database
 
 TINY = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "tiny_bundle"
@@ -143,21 +143,6 @@ def one_percent(folder: Path, bundle: Bundle, images: Sequence[tuple[str, Featur
 
 
 # ---------------------------------------------------------------------- faults
-
-
-class Cut(Fetcher):
-    """A line that breaks after some bytes."""
-
-    def __init__(self, scratch: Path, limit: int) -> None:
-        super().__init__(scratch)
-        self.limit = limit
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        for block in super()._fetch(url):
-            left = self.limit - (self.n_bytes - len(block))
-            yield block[: max(left, 0)]
-            if left < len(block):
-                return
 
 
 def channel_of_two(folder: Path, bundle: Bundle) -> tuple[Channel, Path, list[Path]]:

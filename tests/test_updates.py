@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ from delf_edge.updates.delta import apply_delta, make_delta
 from delf_edge.updates.device import Report, update
 from delf_edge.updates.fetching import Fetcher
 from delf_edge.updates.selftest import self_test
+from tests.cut_line import Cut
 
 
 @pytest.fixture(scope="module")
@@ -256,22 +256,6 @@ def test_a_version_that_spoils_once_in_use_goes_back(
     report = follow(channel, device, bundle)
     assert (report.packs[0].status, report.packs[0].version) == ("refused", 1)
     assert answers(device, bundle) == 1
-
-
-class Cut(Fetcher):
-    """A line that breaks after some bytes."""
-
-    def __init__(self, scratch: Path, limit: int) -> None:
-        super().__init__(scratch)
-        self.limit = limit
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        for block in super()._fetch(url):
-            left = self.limit - (self.n_bytes - len(block))
-            if left < len(block):
-                yield block[: max(left, 0)]
-                return
-            yield block
 
 
 def test_updates_cut_off_at_any_byte(channel: Channel, versions: list[Path], bundle: Bundle, tmp_path: Path) -> None:

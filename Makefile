@@ -83,13 +83,12 @@ ablations: $(VENV)/bench.stamp
 SIZES ?= --words 8192 --code-size 16 --global-dim 384
 BUNDLE := $(CONVERTERS)/bin/delf-edge-convert bundle
 SAME := --photos build/default/codebook.csv $(SIZES) --per-place 60 --selection l2norm \
-	--variants float16 --probability build/weights.json
+	--variants float16 --probability assets/default/manifest.json
 
 bundles: $(CONVERTERS)/converters.stamp
 	mkdir -p build/bundles
 	$(CONVERTERS)/bin/python -c "from pathlib import Path; from converters.default_recipe import write_codebook_list as w; \
 		w(Path('$(dir $(DEV))'), Path('build/default'))"
-	$(CONVERTERS)/bin/python -c "import json; print(json.dumps(json.load(open('assets/default/manifest.json'))['calibration']))" > build/weights.json
 	test -e build/bundles/imagenet || $(BUNDLE) build/bundles/imagenet --name imagenet $(SAME)
 	test -z '$(CHECKPOINT)' || $(BUNDLE) build/bundles/finetuned --name finetuned $(SAME) --checkpoint '$(CHECKPOINT)'
 

@@ -71,6 +71,7 @@ def _forked(make: doors.Maker, place: Path, seed: int, first: int, n: int) -> tu
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             os.dup2(2, 1)
+            os.chdir(place)  # a mutated argument may name a file to write
             _child(make(place), writing, seed, first, n)
             code = 0
         finally:

@@ -55,8 +55,9 @@ def trade_off(points: Sequence[Point], title: str, x_label: str, path: Path, *, 
     drawn, axes = figure()
     if logarithmic:
         axes.set_xscale("log")
-        for side in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-            side("{x:.0f}")
+        axes.xaxis.get_major_locator().set_params(subs=(1, 2, 5))  # more would run into each other
+        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.xaxis.set_minor_formatter("")
     least, most = (f(max(p.x, 1e-6) for p in points) for f in (min, max))
     room = (most / least) ** 0.3 * 1.2  # before anything is drawn: a log axis of no width cannot be drawn on
     if logarithmic:

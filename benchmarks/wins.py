@@ -63,6 +63,7 @@ def draw(
         for column, (axis, title) in enumerate(zip(axes, titles, strict=True)):
             axis.set(xticks=[], yticks=[])
             axis.set_title(title, fontsize=8, loc="left")
+            axis.set_zorder(1 if title else 0)  # a title is wider than its photo
             if column >= len(names):
                 axis.set_axis_off()
                 continue

@@ -184,7 +184,7 @@ def groups(lab: Lab) -> list[Group]:
         ),
         Group(
             "reference",
-            "Where a vote begins, from the least similarity (0) to that of the K-th neighbour (1)",
+            "Where a vote begins (1: at the K-th neighbour)",
             "query ms",
             several((0.0, 0.3, 0.6, 0.9), o.search.reference, lambda v: lab.search(reference=v)),
         ),

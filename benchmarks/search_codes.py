@@ -69,11 +69,11 @@ def fitted(size: Size, bundle: Bundle, rows: Sequence[Features]) -> Codebook:
 
 def asked(places: Recognizer, dataset: Dataset, queries: Sequence[Features]) -> dict[str, Any]:
     """mAP of `Recognizer.rank`, whole and before RANSAC."""
-    from delf_edge.recognizer import IdentifyOptions
+    from delf_edge.recognizer import RANKING, IdentifyOptions
 
     index, n = {name: i for i, name in enumerate(dataset.database)}, len(dataset.database)
     figures: dict[str, Any] = {}
-    for stage, options in (("map", IdentifyOptions()), ("map_candidates", IdentifyOptions(verify=0))):
+    for stage, options in (("map", RANKING), ("map_candidates", IdentifyOptions(verify=0))):
         scores = []
         for features in queries:
             row = np.full(n, -np.inf)

@@ -49,7 +49,8 @@ class IdentifyOptions:
     Attributes:
         search: the candidate stage; its `global_weight` is replaced by the bundle's.
         geometry: the check of one candidate.
-        verify: candidates checked at most, best first.
+        verify: candidates checked at most, best first. What stands at the head of an answer is decided sooner than the
+            order of a whole ranking, so `search` and `rank` check 40 where they are given no options.
         certain: stop checking once the best probability is this high and every image left scores lower unverified.
         min_inliers: fewer prove nothing, whatever the probability.
         near: where the photo was taken; landmarks with coordinates outside of it are not candidates.
@@ -58,8 +59,8 @@ class IdentifyOptions:
 
     search: SearchOptions = field(default_factory=SearchOptions)
     geometry: VerifyOptions = field(default_factory=VerifyOptions)
-    verify: int = 40
-    certain: float = 0.999
+    verify: int = 20
+    certain: float = 0.95
     min_inliers: int = 6
     near: Near | None = None
     without: frozenset[str] = frozenset()
@@ -67,6 +68,9 @@ class IdentifyOptions:
     def __post_init__(self) -> None:
         if self.verify < 0 or self.min_inliers < 0 or not 0 < self.certain <= 1:
             raise OptionError(f"verify and min_inliers must not be negative, certain must be in (0, 1]: {self}")
+
+
+RANKING = IdentifyOptions(verify=40)  # of `search` and `rank`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -451,7 +455,7 @@ class Recognizer:
             photo: path, encoded bytes, or uint8 array.
             top_k: images returned at most.
             channel_order: "RGB" or "BGR", for arrays.
-            options: see `IdentifyOptions`; `certain` does not apply.
+            options: see `IdentifyOptions`; `certain` does not apply. None: the defaults, but 40 candidates checked.
 
         Raises:
             ImageError: the photo cannot be used.
@@ -461,7 +465,7 @@ class Recognizer:
 
     def rank(self, features: Features, top_k: int = 100, *, options: IdentifyOptions | None = None) -> list[Match]:
         """As `search`, for features that were extracted before."""
-        options = options or IdentifyOptions()
+        options = options or RANKING
         self._index.refresh(self.shelf)
         candidates = self._candidates(features, options, top_k)
         checked = {c.image_id: v for c, v in self._verify(features, candidates[: options.verify], options)}
@@ -494,18 +498,20 @@ class Recognizer:
         with clock(timings, "candidates"):
             candidates = self._candidates(features, options, options.search.top)
         checked: dict[int, Verification] = {}
+        scores = {c.image_id: self._score(features, c, checked) for c in candidates}
         landmarks: dict[int, str | None] = {}
         cut = False
         with clock(timings, "verify"):
             shortlist = candidates[: options.verify]
             for done, (candidate, verification) in enumerate(self._verify(features, shortlist, options), 1):
                 checked[candidate.image_id] = verification
+                scores[candidate.image_id] = self._score(features, candidate, checked)
                 if done == len(shortlist):
                     break
                 if deadline_ms is not None and (time.perf_counter() - began) * 1000 > deadline_ms:
                     cut = True
                     break
-                if done % 3 == 0 and self._is_certain(features, candidates, checked, options, landmarks):
+                if done % 3 == 0 and self._is_certain(scores, checked, options, landmarks):
                     break
         matches = _one_per_landmark(self._matches(features, candidates, checked, top))
         timings["total"] = (time.perf_counter() - began) * 1000
@@ -562,17 +568,17 @@ class Recognizer:
 
     def _is_certain(
         self,
-        features: Features,
-        candidates: Sequence[Candidate],
+        scores: Mapping[int, float],
         checked: Mapping[int, Verification],
         options: IdentifyOptions,
         landmarks: dict[int, str | None],
     ) -> bool:
         """Whether the best verified image is beyond doubt against the rest as it stands.
 
-        `landmarks` remembers what was read of the store, from one call for a query to the next.
+        `scores` are those of all candidates, by image id. `landmarks` remembers what was read of the store, from one
+        call for a query to the next.
         """
-        scored = sorted(((self._score(features, c, checked), c.image_id) for c in candidates), reverse=True)
+        scored = sorted(((score, image_id) for image_id, score in scores.items()), reverse=True)
         (score, best), rest = scored[0], scored[1:]
         if best not in checked or checked[best].n_inliers < 3 * options.min_inliers:
             return False  # an image that is not verified yet scores higher, or the best one proves too little

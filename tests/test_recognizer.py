@@ -1,8 +1,9 @@
 """The whole path on the tiny bundle: random weights, so it knows a photo again but not a place."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ from delf_edge.decision import Calibration
 from delf_edge.errors import BundleError
 from delf_edge.images import load_image
 from delf_edge.position import Near
-from delf_edge.types import Candidate, Match, Verification
+from delf_edge.types import Candidate, Features, Match, Verification
 
 BUNDLE = Path(__file__).parent / "fixtures" / "tiny_bundle"
 
@@ -214,6 +215,23 @@ def test_a_match_list_that_ends_early_is_the_beginning_of_the_whole(places: Reco
     assert [vars_of(m) for m in early] == [vars_of(m) for m in whole[: len(early)]]
 
 
+def test_a_ranking_checks_more_candidates_than_an_answer(places: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(30):
+        places.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
+    lengths = []
+    verify = places._verify
+
+    def counted(features: Features, candidates: Sequence[Candidate], options: IdentifyOptions) -> Any:
+        lengths.append(len(candidates))
+        return verify(features, candidates, options)
+
+    monkeypatch.setattr(places, "_verify", counted)
+    places.identify(encoded(7))
+    places.search(encoded(7))
+    places.search(encoded(7), options=IdentifyOptions(verify=3))
+    assert lengths == [20, 30, 3]
+
+
 def vars_of(match: Match) -> tuple[object, ...]:
     return tuple(getattr(match, name) for name in match.__dataclass_fields__)
 
@@ -222,15 +240,13 @@ def test_certain_is_what_no_unchecked_image_of_another_landmark_comes_near(place
     """Two images of one place, then one of another: the rival is the other place, wherever it stands in the list."""
     ids = [places.add(encoded(i), landmark="b" if i == 2 else "a", name=f"{i}.png").image_id for i in range(3)]
     places._calibration = Calibration(votes=1.0, similarity=0.0, inliers=0.0, bias=0.0, slope=0.0, margin_slope=10.0)
-    features = places.extract(encoded(0))
 
     def ask(scores: list[float], n_checked: int, n_inliers: int = 18) -> bool:
-        candidates = [Candidate(i, s, len(features) * s * s, 0.0) for i, s in zip(ids, scores, strict=True)]
         proof = Verification(
             0, np.zeros((n_inliers, 2), np.int32), np.ones(n_inliers, np.bool_), np.zeros((2, 3), np.float64)
         )
         checked = dict.fromkeys(ids[:n_checked], proof)
-        return places._is_certain(features, candidates, checked, IdentifyOptions(certain=0.99), {})
+        return places._is_certain(dict(zip(ids, scores, strict=True)), checked, IdentifyOptions(certain=0.99), {})
 
     assert ask([3.0, 2.9, 1.0], n_checked=1)  # the second image shows the same place: it is no rival
     assert not ask([3.0, 1.0, 2.9], n_checked=1)  # the third one is, unchecked

@@ -82,10 +82,10 @@ def build(name: str, bundle: Path | None = None, preset: str | None = None) -> S
 
 
 def runtime_options() -> LocalOptions:
-    """Search and verification exactly as the SDK's defaults."""
-    from delf_edge.recognizer import IdentifyOptions
+    """Search and verification exactly as the SDK ranks."""
+    from delf_edge.recognizer import RANKING
 
-    o = IdentifyOptions()
+    o = RANKING
     return LocalOptions(search=o.search, verify=o.geometry, verified=o.verify, min_inliers=o.min_inliers)
 
 

@@ -60,12 +60,12 @@ def locked() -> dict[str, str]:
 
 
 def licence(name: str) -> str:
-    """What an installed package names: an SPDX expression, else its classifiers, else the first line of the field."""
+    """What an installed package names: an SPDX expression, else the field where it is a line, else its classifiers."""
     about = importlib.metadata.metadata(name)
     if expression := about.get("License-Expression"):
         return expression
     classifiers = [c.split(" :: ")[-1] for c in about.get_all("Classifier") or [] if c.startswith("License ::")]
-    line = (about.get("License") or "").strip().partition("\n")[0]
+    line = (about.get("License") or "").strip()
     if 0 < len(line) <= 30 and line != "UNKNOWN":  # longer ones are the text itself
         return line
     if classifiers:

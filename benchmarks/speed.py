@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from numpy.typing import NDArray
 from benchmarks.runner import environment
 from benchmarks.systems.base import NotInstalledError
 from benchmarks.systems.keypoints import xfeat
+from delf_edge.bench import first_answer, milliseconds
 from delf_edge.bundle import Bundle, default_bundle_path
 from delf_edge.engine import Engine
 from delf_edge.features import Extractor, extract_options
@@ -37,15 +36,6 @@ from delf_edge.types import Image
 
 DEMO = Path(__file__).parent.parent / "assets" / "demo"
 LITE0_MACS_PER_PIXEL = 4905  # of the local network: trunk to block 10 and attention, summed over its layers
-FIRST_ANSWER = """
-import sys
-from delf_edge import Recognizer
-with Recognizer.open(sys.argv[1], bundle=sys.argv[2], read_only=True) as places:
-    answer = places.identify(sys.argv[3])
-with open("/proc/self/status") as f:  # ru_maxrss would count the process this one was forked from
-    peak = next(int(line.split()[1]) for line in f if line.startswith("VmHWM"))
-print(peak / 1024)
-"""
 
 
 def photos(n: int) -> list[NDArray[np.uint8]]:
@@ -89,13 +79,6 @@ def rgb(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(photo[:, :, ::-1])
 
 
-def milliseconds(call: Callable[[], object]) -> float:
-    """Wall-clock milliseconds of one call."""
-    began = time.perf_counter()
-    call()
-    return 1e3 * (time.perf_counter() - began)
-
-
 def measure(n_photos: int, starts: int) -> dict[str, Any]:
     """All figures, JSON-ready."""
     cv2.setNumThreads(1)
@@ -118,7 +101,7 @@ def measure(n_photos: int, starts: int) -> dict[str, Any]:
         "extraction": rows,
         "stages_ms": stages(bundle, images),
         "network": network_rate(bundle),
-        "start": first_answer(starts),
+        "start": from_start(starts),
         "environment": environment(),
     }
 
@@ -144,24 +127,17 @@ def network_rate(bundle: Bundle) -> dict[str, float]:
     return {"ms_480x640": net, "gflops": rate, "matmul_gflops": peak, "share": rate / peak}
 
 
-def first_answer(runs: int) -> dict[str, float]:
+def from_start(runs: int) -> dict[str, float]:
     """Seconds and peak MB from process start to the first answer, fresh processes, the demo's database."""
     from delf_edge import Recognizer
 
-    query = str(DEMO / "queries" / "colosseum.webp")
     with tempfile.TemporaryDirectory() as folder:
-        database = str(Path(folder) / "demo.db")
+        database = Path(folder) / "demo.db"
         with Recognizer.open(database) as places:
             for path in sorted((DEMO / "references").rglob("*.webp")):
                 places.add(path, landmark=path.parent.name)
-        seconds, peak = [], []
-        for _ in range(runs):
-            began = time.perf_counter()
-            command = [sys.executable, "-c", FIRST_ANSWER, database, str(default_bundle_path()), query]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            seconds.append(time.perf_counter() - began)
-            peak.append(float(done.stdout))
-    return {"seconds": float(np.median(seconds)), "peak_mb": float(np.median(peak))}
+        found = first_answer(database, default_bundle_path(), DEMO / "queries" / "colosseum.webp", runs)
+    return {name: row["median"] for name, row in found.items()}
 
 
 def main() -> int:

@@ -539,6 +539,43 @@ def doctor(bundle: BundleOption = None, threads: ThreadsOption = 1, as_json: Jso
     return FOUND if report.passed else UNKNOWN
 
 
+@_command("bench")
+def bench(
+    database: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DB]", help="What to search; default: a database of the photos.", show_default=False),
+    ] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            "--photos",
+            metavar="FOLDER",
+            help="What to ask for; default: the demo's photos, or the picture that comes with the bundle.",
+            show_default=False,
+        ),
+    ] = None,
+    runs: Annotated[int, typer.Option("--runs", metavar="N", min=1, help="Times that each photo is asked for.")] = 3,
+    bundle: BundleOption = None,
+    threads: ThreadsOption = 1,
+    as_json: JsonOption = False,
+) -> int:
+    """Measure how fast this machine is.
+
+    Medians of extraction with each preset, of each stage of an answer, and of the first answer of a fresh process. The
+    owner of a board may contribute the JSON: benchmarks/boards.
+    """
+    from delf_edge.bench import BenchOptions, as_text, measure
+
+    options = BenchOptions(runs=runs, num_threads=threads)
+    result = measure(bundle, database=database, photos=photos, options=options)
+    if as_json:
+        _print_json(result)
+    else:
+        for line in as_text(result):
+            typer.echo(line)
+    return FOUND if result["self_test"] else UNKNOWN
+
+
 import delf_edge.batch_commands  # noqa: E402
 import delf_edge.shipping_commands  # noqa: E402, F401  (their commands come after these)
 

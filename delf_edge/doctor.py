@@ -91,8 +91,7 @@ def self_test(bundle: Bundle, *, num_threads: int = 1) -> list[Check]:
     Machines differ in the last bits of the network's output, so a few keypoints at the edge of being selected may
     differ; the bundle states the tolerance.
     """
-    with np.load(io.BytesIO(bundle.golden), allow_pickle=False) as archive:
-        golden = {name: archive[name] for name in archive.files}
+    golden = _golden(bundle)
     if "image" not in golden:
         return [Check("golden vectors", False, "the bundle has none; pack it again with `delf-edge-convert`")]
     pixels = golden["image"]
@@ -101,6 +100,23 @@ def self_test(bundle: Bundle, *, num_threads: int = 1) -> list[Check]:
     found = extractor.extract(Image(pixels, (pixels.shape[1], pixels.shape[0])), extract_options(bundle, None))
     elapsed = (time.perf_counter() - began) * 1000
     return _compare(found, golden, golden["tolerance"].item(), f"{elapsed:.0f} ms, first run")
+
+
+def golden_image(bundle: Bundle) -> NDArray[np.uint8]:
+    """The picture whose features a bundle states: uint8 (H, W, 3), RGB.
+
+    Raises:
+        BundleError: it has none.
+    """
+    pixels = _golden(bundle).get("image")
+    if pixels is None:
+        raise BundleError(f"bundle {bundle.id} has no golden vectors; pack it again with `delf-edge-convert`")
+    return np.asarray(pixels, np.uint8)
+
+
+def _golden(bundle: Bundle) -> dict[str, NDArray[Any]]:
+    with np.load(io.BytesIO(bundle.golden), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def _compare(found: Features, golden: Mapping[str, NDArray[Any]], tolerance: float, note: str) -> list[Check]:

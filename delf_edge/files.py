@@ -1,10 +1,12 @@
-"""Files that are replaced whole, hashed, and removed with what belongs to them."""
+"""Files that are replaced whole, hashed, parsed, and removed with what belongs to them."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 _READ = 1 << 20
 
@@ -16,6 +18,18 @@ def file_sha256(path: Path) -> str:
         for block in iter(lambda: file.read(_READ), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def parse_json(data: bytes | str) -> Any:
+    """What JSON from anywhere says.
+
+    Raises:
+        ValueError: it is no JSON, or nested deeper than Python's stack: strangers' brackets are no reason to crash.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError as e:
+        raise ValueError("brackets within brackets without end") from e
 
 
 def write_atomically(path: Path, data: bytes) -> None:

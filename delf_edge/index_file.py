@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge.codec import CodeLayout
+from delf_edge.files import parse_json
 from delf_edge.lists import FAR, Segment, State
 
 MAGIC = b"delf-edge list 2"
@@ -119,7 +120,7 @@ def _read(f: BinaryIO, uuid: str, layout: CodeLayout) -> State | None:
         return None
     text = f.read(head_size)
     digest.update(length + text)
-    head: dict[str, Any] = json.loads(text)
+    head: dict[str, Any] = parse_json(text)
     if head["uuid"] != uuid or head["layout"] != asdict(layout):
         return None
     n, M, G, K = int(head["n"]), layout.code_size, layout.global_dim, layout.n_words

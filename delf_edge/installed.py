@@ -21,7 +21,7 @@ from pathlib import Path
 
 from delf_edge.codec import CodeLayout
 from delf_edge.errors import PackError, StoreError
-from delf_edge.files import remove_database, sync_path, write_atomically
+from delf_edge.files import parse_json, remove_database, sync_path, write_atomically
 from delf_edge.packs import PackManifest, check_name, check_pack, manifest_path, open_pack
 from delf_edge.store import Store
 
@@ -108,7 +108,7 @@ def _age(path: Path) -> tuple[int, str]:
 
 def _pointer(home: Path) -> tuple[str | None, str | None]:
     try:
-        facts = json.loads((home / POINTER).read_bytes())
+        facts = parse_json((home / POINTER).read_bytes())
         files = [facts[key] for key in ("current", "previous")]
     except (OSError, ValueError, KeyError, TypeError):
         return None, None

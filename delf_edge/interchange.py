@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 from delf_edge.bundle import Bundle
 from delf_edge.codec import CodeLayout, decode
 from delf_edge.errors import BundleMismatchError, OptionError
-from delf_edge.files import write_atomically
+from delf_edge.files import parse_json, write_atomically
 from delf_edge.store import Landmark, NewImage, Store, StoredImage
 from delf_edge.types import Codes
 
@@ -193,7 +193,7 @@ def import_database(store: Store, folder: Path) -> dict[str, Any]:
 def _check(path: Path, schema: pa.Schema, store: Store) -> None:
     missing = {name for name, _ in _FIELDS} - set(schema.names)
     try:
-        facts = json.loads((schema.metadata or {})[_KEY])
+        facts = parse_json((schema.metadata or {})[_KEY])
         layout = CodeLayout(**facts["layout"])
     except (KeyError, ValueError, TypeError) as e:
         raise OptionError(f"{path}: no export of delf-edge: its schema does not say how it was made ({e})") from e
@@ -218,7 +218,7 @@ def _new_image(row: Mapping[str, Any], layout: CodeLayout, path: Path) -> NewIma
             global_code=np.frombuffer(row["global_code"], np.int8).copy(),
             image_size=(row["width"], row["height"]),
         )
-        return NewImage(row["name"], row["landmark"], row["content_hash"], codes, json.loads(row["metadata"]))
+        return NewImage(row["name"], row["landmark"], row["content_hash"], codes, parse_json(row["metadata"]))
     except (TypeError, ValueError) as e:
         raise OptionError(f"{path}: image {row['name']!r}: {e}") from e
 
@@ -228,7 +228,7 @@ def _properties(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        features = json.loads(path.read_bytes())["features"]
+        features = parse_json(path.read_bytes())["features"]
         properties = [dict(feature["properties"]) for feature in features]
         return {p["name"]: {k: v for k, v in p.items() if k not in ("name", "images")} for p in properties}
     except (ValueError, KeyError, TypeError) as e:

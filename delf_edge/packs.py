@@ -30,7 +30,7 @@ from typing import Any, Self
 
 from delf_edge.codec import CodeLayout
 from delf_edge.errors import DelfEdgeError, OptionError, PackError, PackIntegrityError
-from delf_edge.files import file_sha256, write_atomically
+from delf_edge.files import file_sha256, parse_json, write_atomically
 from delf_edge.store import Store
 
 FORMAT = 1
@@ -115,7 +115,7 @@ class PackManifest:
         except OSError as e:
             raise PackError(f"{path}: the manifest of the pack cannot be read ({e.strerror})") from e
         try:
-            facts = json.loads(data) if len(data) <= _MAX_MANIFEST else None
+            facts = parse_json(data) if len(data) <= _MAX_MANIFEST else None
         except ValueError as e:
             raise PackIntegrityError(f"{path}: damaged, no JSON ({e}); fetch the pack again") from e
         manifest = cls.from_json(facts, str(path))

@@ -30,7 +30,7 @@ from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import CodeLayout, encode, pack_codes
 from delf_edge.errors import BuildError, BundleMismatchError
 from delf_edge.features import Extractor, extract_options
-from delf_edge.files import file_sha256, sync_path, write_atomically
+from delf_edge.files import file_sha256, parse_json, sync_path, write_atomically
 from delf_edge.images import content_hash, load_image
 from delf_edge.store import Row, Store
 from delf_edge.types import Codes
@@ -79,7 +79,7 @@ class ShardManifest:
             BuildError: it is none.
         """
         try:
-            facts: dict[str, Any] = json.loads(data)
+            facts: dict[str, Any] = parse_json(data)
             if facts.pop("format") != SHARD_FORMAT:
                 raise ValueError("of another format")
             return cls(**(facts | {"bad": tuple(BadRow(**bad) for bad in facts["bad"])}))

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 from delf_edge.cutting import content_digest, copy_images, describe
 from delf_edge.errors import PackError, PackIntegrityError, StoreError
-from delf_edge.files import remove_database, sync_path
+from delf_edge.files import parse_json, remove_database, sync_path
 from delf_edge.packs import PackManifest, manifest_path
 from delf_edge.store import Row, Store
 
@@ -88,7 +88,8 @@ def _compare(a: Store, b: Store) -> tuple[list[int], list[int], list[int], list[
 
 
 def _number(key: object) -> int:
-    assert isinstance(key, int)  # of these tables
+    if not isinstance(key, int):
+        raise ValueError(f"{key!r} is no id")
     return key
 
 
@@ -138,7 +139,7 @@ def apply_delta(base: Path, delta: Path, target: Path, wanted: PackManifest, lim
         sync_path(target)
         made.write(manifest_path(target))
         return made
-    except (ValueError, KeyError, zlib.error) as e:
+    except (ValueError, KeyError, TypeError, zlib.error) as e:
         remove_database(target)
         raise PackIntegrityError(f"{delta}: damaged ({e}); the whole pack is needed") from e
     except (PackError, StoreError):
@@ -151,7 +152,7 @@ def apply_delta(base: Path, delta: Path, target: Path, wanted: PackManifest, lim
 def _merge(changes: Store, new: Store, facts: dict[str, str]) -> None:
     images = [_number(key) for key in changes.keys("images")]
     removed = [_number(key) for key in changes.keys("tombstones")]
-    landmarks = [_number(key) for key in json.loads(facts["delta_landmarks"])]
+    landmarks = [_number(key) for key in parse_json(facts["delta_landmarks"])]
     put: dict[str, list[Row]] = {table: list(changes.rows(table)) for table in ("landmarks", *_IMAGE_TABLES)}
     put["meta"] = [("revision", str(int(facts["delta_revision"]) - 1))]  # sealing is one more
     if changes.damaged:

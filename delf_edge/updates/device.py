@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from tuf.ngclient import TargetFile, Updater
 
 from delf_edge.bundle import Bundle
 from delf_edge.errors import DelfEdgeError, PackError, StoreError, UpdateError, UpdateRefusedError
-from delf_edge.files import remove_database, write_atomically
+from delf_edge.files import parse_json, remove_database, write_atomically
 from delf_edge.installed import Installed, go_back, in_use, names, open_installed, switch, tidy
 from delf_edge.packs import PackManifest, check_name, manifest_path
 from delf_edge.updates.channel import CATALOGUE, FORMAT
@@ -172,7 +171,7 @@ class _Visit:
 
     def _catalogue(self) -> dict[str, Any]:
         path = self._fetch(CATALOGUE)
-        facts = json.loads(path.read_bytes())
+        facts = parse_json(path.read_bytes())
         if facts["format"] != FORMAT:
             raise UpdateError(
                 f"{self.source}: a channel of format {facts['format']}; this delf-edge reads {FORMAT}, get a newer one"

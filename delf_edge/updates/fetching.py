@@ -15,6 +15,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.urllib3_fetcher import Urllib3Fetcher
 
 from delf_edge.errors import UpdateError
+from delf_edge.files import parse_json
 
 _BLOCK = 1 << 16
 
@@ -78,7 +79,7 @@ def _check_form(url: str, data: bytes) -> None:
         RepositoryError: it is not.
     """
     try:
-        facts = json.loads(data)
+        facts = parse_json(data)
         spelt = json.dumps(facts, separators=(",", ":"), sort_keys=True).encode()
         signatures = [str(signature["sig"]) for signature in facts["signatures"]]
     except (ValueError, KeyError, TypeError) as e:

@@ -22,6 +22,7 @@ from delf_edge.bundle import Bundle
 from delf_edge.database import row_crc32
 from delf_edge.errors import DelfEdgeError, ImageError, StoreError
 from delf_edge.features import Extractor, extract_options
+from delf_edge.files import remove_database
 from delf_edge.images import load_image
 from delf_edge.recognizer import IdentifyOptions, Recognizer
 from delf_edge.store import Store
@@ -178,6 +179,8 @@ HOSTILE = (
     "UPDATE codes SET n = {big} WHERE image_id = {i}",
     "UPDATE images SET width = 'wide', height = x'00' WHERE id = {i}",
     "UPDATE images SET metadata = '[[[[[[' WHERE id = {i}",
+    "UPDATE images SET metadata = '{{\"a\":' || replace(hex(zeroblob({deep})), '00', '[') || "
+    "replace(hex(zeroblob({deep})), '00', ']') || '}}' WHERE id = {i}",
     "UPDATE images SET landmark_id = NULL WHERE id = {i}",
     "UPDATE images SET landmark_id = {big} WHERE id = {i}",
     "UPDATE landmarks SET latitude = 9e999, longitude = 'east' WHERE id = {i}",
@@ -199,17 +202,21 @@ _TABLES = {
     "landmarks": 6,
     "codes": 3,
     "meta": 2,
+    "tombstones": 3,
+    "thumbnails": 2,
 }
 
 
-def _hostile(path: Path, rng: np.random.Generator) -> None:
-    """Change a database through SQL, and make the checksums of the rows right again."""
+def hostile_sql(path: Path, rng: np.random.Generator, more: tuple[str, ...] = ()) -> None:
+    """Change a database through SQL, and make the checksums of the rows right again; half of the time by `more`."""
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA foreign_keys=0")
     db.execute("PRAGMA writable_schema=1")
     for _ in range(int(rng.integers(1, 3))):
         big = int(rng.choice([0, 1, 255, 65536, 10**6, 2**31, 2**40]))
-        statement = HOSTILE[int(rng.integers(len(HOSTILE)))].format(i=int(rng.integers(1, PLACES + 1)), big=big)
+        deep = int(rng.integers(850, 1050))
+        pool = more if more and rng.random() < 0.5 else HOSTILE
+        statement = pool[int(rng.integers(len(pool)))].format(i=int(rng.integers(1, PLACES + 1)), big=big, deep=deep)
         if "zeroblob" in statement and big > 10**6:
             statement = statement.replace(str(big), "50000000")
         try:
@@ -227,48 +234,50 @@ def _hostile(path: Path, rng: np.random.Generator) -> None:
     db.close()
 
 
+def damaged_page(data: bytes, rng: np.random.Generator) -> bytes:
+    """A database with other bytes in one of its pages: a pointer (cycles, and pages that are none), or anything."""
+    page = int.from_bytes(data[16:18], "big")
+    if rng.random() < 0.5:
+        out = bytearray(data)
+        at = int(rng.integers(1, len(data) // page)) * page + int(rng.integers(0, 32))
+        out[at : at + 4] = int(rng.integers(0, len(data) // page + 3)).to_bytes(4, "big")
+        return bytes(out)
+    at = int(rng.integers(0, len(data) - page + 1)) if rng.random() < 0.6 else 0
+    return data[:at] + mutate(data[at : at + page], [data], rng) + data[at + page :]
+
+
 def database_door(place: Path) -> Attempt:
     """Databases: damaged bytes, and content that was made hostile with right checksums."""
     whole = place / "whole.db"
     places_file(whole)
     data, path = whole.read_bytes(), place / "mutant.db"
-    page = 4096
 
     def attempt(rng: np.random.Generator) -> str:
         hostile = rng.random() < 0.3
+        remove_database(path)
+        path.write_bytes(data if hostile else damaged_page(data, rng))
         if hostile:
-            path.write_bytes(data)
-            _hostile(path, rng)
-        elif rng.random() < 0.5:  # a pointer of a page: cycles, and pages that are none
-            out = bytearray(data)
-            at = int(rng.integers(1, len(data) // page)) * page + int(rng.integers(0, 32))
-            out[at : at + 4] = int(rng.integers(0, len(data) // page + 3)).to_bytes(4, "big")
-            path.write_bytes(out)
-        else:
-            at = int(rng.integers(0, len(data) - page + 1)) if rng.random() < 0.6 else 0
-            piece = mutate(data[at : at + page], [data], rng)
-            path.write_bytes(data[:at] + piece + data[at + page :])
-        for leftover in ("-wal", "-shm", "-journal"):
-            path.with_name(path.name + leftover).unlink(missing_ok=True)
+            hostile_sql(path, rng)
         try:
-            return _ask(path, rng, hostile=hostile)
+            with Store.open(path, mode="ro", bundle_id=world.bundle().id, layout=world.layout()) as store:
+                return asked(store, rng, hostile=hostile)
         except StoreError:
             return "refused"
 
     return attempt
 
 
-def _ask(path: Path, rng: np.random.Generator, *, hostile: bool) -> str:
+def asked(store: Store, rng: np.random.Generator, *, hostile: bool) -> str:
+    """Read everything that a database says and ask it for a place; `hostile`: anything is right but a crash."""
     number = int(rng.integers(PLACES))
-    with Store.open(path, mode="ro", bundle_id=world.bundle().id, layout=world.layout()) as store:
-        for image in store.images():
-            if not hostile and image.landmark != f"l{image.metadata['number']}":
-                return f"wrong answers: {image}"
-        list(store.code_batches())
-        store.landmarks()
-        if rng.random() < 0.3:
-            store.verify()
-        matches = Recognizer(store, world.bundle(), preset=world.PRESET).rank(world.features(number), 1, options=QUICK)
+    for image in store.images():
+        if not hostile and image.landmark != f"l{image.metadata['number']}":
+            return f"wrong answers: {image}"
+    list(store.code_batches())
+    store.landmarks()
+    if rng.random() < 0.3:
+        store.verify()
+    matches = Recognizer(store, world.bundle(), preset=world.PRESET).rank(world.features(number), 1, options=QUICK)
     if not hostile and matches and matches[0].n_inliers >= 6 and matches[0].landmark != f"l{number}":
         return f"wrong answers: {matches[0]} instead of l{number}"
     return "answered"

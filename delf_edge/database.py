@@ -153,7 +153,7 @@ def connect(path: Path, *, writable: bool, create: bool, busy_timeout: float) ->
         SchemaVersionError: a newer schema, or an older one that read-only opening cannot migrate.
         StoreBusyError, ReadOnlyError, StoreError: as their names say.
     """
-    if not create or (path.exists() and path.stat().st_size):
+    if not create or file_bytes(path):
         _check_file(path)
     with translate_errors(path):
         connection = _open(path, "rwc" if create else "rw" if writable else "ro", busy_timeout)
@@ -175,6 +175,20 @@ def connect(path: Path, *, writable: bool, create: bool, busy_timeout: float) ->
     return connection
 
 
+def file_bytes(path: Path) -> int | None:
+    """Size of a file; None where there is none.
+
+    Raises:
+        StoreError: the system does not tell.
+    """
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as e:
+        raise StoreError(f"{path}: cannot be reached ({e.strerror}); check the disk and who may read it") from e
+
+
 def _check_file(path: Path) -> None:
     """Refuse what SQLite would only notice later, or never."""
     try:
@@ -190,7 +204,7 @@ def _check_file(path: Path) -> None:
     (page_size,), (pages,) = struct.unpack(">H", head[16:18]), struct.unpack(">I", head[28:32])
     expected = pages * (65536 if page_size == 1 else page_size)
     wal = Path(f"{path}-wal")
-    if size < expected and not (wal.exists() and wal.stat().st_size):  # a log may still hold the missing pages
+    if size < expected and not file_bytes(wal):  # a log may still hold the missing pages
         raise NotADatabaseError(f"{path}: cut off, {size} of {expected} bytes are left; restore it from a copy")
 
 
@@ -198,14 +212,14 @@ def _open(path: Path, mode: str, busy_timeout: float) -> sqlite3.Connection:
     uri = f"file:{quote(str(path))}?mode={mode}"
     wal, journal = (Path(f"{path}{suffix}") for suffix in ("-wal", "-journal"))
     if mode == "ro" and not os.access(path.parent, os.W_OK):
-        if wal.exists() and wal.stat().st_size:
+        if file_bytes(wal):
             raise ReadOnlyError(f"{path}: its log {wal.name} is not merged and the medium is read-only; seal it first")
-        if journal.exists() and journal.stat().st_size:  # "immutable" would read the half that was written
+        if file_bytes(journal):  # "immutable" would read the half that was written
             raise ReadOnlyError(
                 f"{path}: sealing it was interrupted and the medium is read-only; open it once on writable media"
             )
         uri += "&immutable=1"  # nobody can write here: no locks, no log
-    elif mode == "ro" and journal.exists() and journal.stat().st_size:
+    elif mode == "ro" and file_bytes(journal):
         with closing(sqlite3.connect(uri.removesuffix("ro") + "rw", uri=True, timeout=busy_timeout)) as healer:
             healer.execute("SELECT 1 FROM sqlite_master").fetchone()  # a reader may not undo an interrupted `seal`
     connection = sqlite3.connect(uri, uri=True, timeout=busy_timeout, isolation_level=None, check_same_thread=False)

@@ -795,7 +795,7 @@ class Store:
             n_images=counts[0],
             n_landmarks=counts[1],
             n_features=n_features,
-            bytes=sum(f.stat().st_size for f in files if f.exists()),
+            bytes=sum(database.file_bytes(file) or 0 for file in files),
             sealed=meta["sealed"] == "1",
             read_only=not self.writable,
         )
@@ -898,7 +898,7 @@ class Store:
         """
         target = Path(target)
         wal = Path(f"{target}-wal")
-        if (target.exists() and not overwrite) or (wal.exists() and wal.stat().st_size):
+        if (database.file_bytes(target) is not None and not overwrite) or database.file_bytes(wal):
             raise StoreError(f"{target}: exists already or is in use; choose another name, or pass overwrite=True")
 
         def unseal(copy: sqlite3.Connection) -> None:

@@ -538,3 +538,23 @@ def test_read_only_opening_refuses_changes(path: Path, act: Callable[[Store], ob
         for change in (act, lambda s: s.compact(), lambda s: s.seal(), lambda s: s.add(new_image(99))):
             with pytest.raises(ReadOnlyError, match="mode='ro'"):
                 change(store)
+
+
+def test_a_file_that_cannot_be_looked_at_is_our_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Path.stat
+
+    def refuse(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if self.name.startswith(path.name):
+            raise PermissionError(13, "Permission denied")
+        return look(self, follow_symlinks=follow_symlinks)
+
+    with open_rw(path) as store:
+        monkeypatch.setattr(Path, "stat", refuse)
+        with pytest.raises(StoreError, match="cannot be reached"):
+            store.snapshot(path)
+        with pytest.raises(StoreError, match="cannot be reached"):
+            store.info()
+        with pytest.raises(StoreError, match="cannot be reached"):
+            open_rw(path)
+        monkeypatch.undo()
+        assert store.info().n_images == N

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Runs delf-edge in a Debian arm64 userland on an x86-64 machine: doctor (golden vectors), then the demo photographs.
 #
-# usage: scripts/arm64_check.sh FOLDER     (as root; FOLDER gets the userland, about 1 GB; a second run uses it again)
+# usage: scripts/arm64_check.sh FOLDER [MONUMENTS]
+#        (as root; FOLDER gets the userland, about 1 GB; a second run uses it again; with MONUMENTS, only so many of the
+#        demo's monuments are indexed and asked for, with as many strangers)
 #
 # Needs Debian's debootstrap, qemu-user-static, g++-aarch64-linux-gnu and dpkg, and pip. The packages are unpacked but not
 # configured: nothing of the userland runs but Python. hnswlib comes as source only, and is compiled on the device; the
@@ -14,6 +16,7 @@ set -eu
 root=$(mkdir -p "$1" && cd "$1" && pwd)
 here=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
+monuments=${2:-}
 
 if [ ! -e "$root/ready" ]; then
     packages=$root.packages
@@ -54,10 +57,11 @@ inside() {
 }
 
 inside -m delf_edge.cli doctor --json > "$root/opt/doctor.json"
-inside /opt/src/scripts/demo_answers.py /opt/demo.db > "$root/opt/answers.arm64"
+# shellcheck disable=SC2086
+inside /opt/src/scripts/demo_answers.py /opt/demo.db $monuments > "$root/opt/answers.arm64"
 export PYTHONPATH="$here"
 rm -f "$root/opt/here.db"
-"$python" "$here/scripts/demo_answers.py" "$root/opt/here.db" > "$root/opt/answers.here"
+"$python" "$here/scripts/demo_answers.py" "$root/opt/here.db" $monuments > "$root/opt/answers.here"
 rm "$root/opt/demo.db"
 "$python" "$here/scripts/demo_answers.py" --compare "$root/opt/answers.here" "$root/opt/answers.arm64" \
     "$root/opt/doctor.json" "$root/opt/arm64.json"

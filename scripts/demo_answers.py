@@ -1,6 +1,8 @@
 """The answers to the demo's queries, one JSON line each; or whether two machines agree.
 
-usage: demo_answers.py DB                        answers on this machine; DB is made, or taken up where it is
+usage: demo_answers.py DB [MONUMENTS]            answers on this machine; DB is made, or taken up where it is; all of
+                                                 the demo, or only so many of the monuments that are asked for, with
+                                                 as many strangers
        demo_answers.py --compare A B DOCTOR OUT  two files of answers, the JSON of `doctor` for B; OUT gets the figures
 
 They agree where every query has the same landmark (or none). Inliers and probabilities may differ a little: the last
@@ -20,13 +22,18 @@ from delf_edge.recognizer import Recognizer
 from examples.demo import PHOTOS, read_queries
 
 
-def answers(database: Path) -> None:
-    """Index the references, ask every query, print; the last line is the seconds of processor time."""
+def answers(database: Path, monuments: int | None) -> None:
+    """Index the references, ask the queries, print."""
+    references, queries = list_folder(PHOTOS / "references", None)[0], read_queries(PHOTOS)
+    if monuments is not None:
+        known = [query for query in queries if query.landmark is not None][:monuments]
+        queries = known + [query for query in queries if query.landmark is None][:monuments]
+        references = [photo for photo in references if photo.landmark in {query.landmark for query in known}]
     with Recognizer.open(database) as places:
-        for photo in list_folder(PHOTOS / "references", None)[0]:
+        for photo in references:
             added = places.add(photo.path, landmark=photo.landmark, name=photo.name)
             print(f"{added.status} {photo.name}, {time.process_time():.0f} s", file=sys.stderr, flush=True)
-        for query in read_queries(PHOTOS):
+        for query in queries:
             answer = places.identify(query.path)
             row = [query.path.name, answer.landmark, answer.n_inliers, round(answer.probability, 4)]
             print(json.dumps(row), flush=True)
@@ -59,7 +66,7 @@ def compare(here: Path, there: Path, doctor: Path) -> dict[str, Any]:
 def main(arguments: list[str]) -> int:
     """The command."""
     if arguments[:1] != ["--compare"]:
-        answers(Path(arguments[0]))
+        answers(Path(arguments[0]), int(arguments[1]) if arguments[1:] else None)
         return 0
     here, there, doctor, out = map(Path, arguments[1:])
     found = compare(here, there, doctor)

@@ -75,6 +75,11 @@ def batch(seed: int, n: int) -> dict[str, Any]:
     counts = dict.fromkeys((*world.OPERATIONS, "index"), n)
     found: list[str] = []
     finished = 0
+    if (
+        n > 5
+    ):  # described once, here: a child that describes photos would be killed while it does that, not while it writes
+        for number in range(world.PHOTOS):
+            world.codes(number)
     with tempfile.TemporaryDirectory() as place:
         for operation in world.OPERATIONS:
             folder = Path(place) / operation.replace(" ", "-")
@@ -161,7 +166,7 @@ def _kill_indexing(place: Path, victim: Victim, rng: np.random.Generator) -> lis
     """Kill an indexing run; what it reported is there, and the same run again completes it."""
     folder = place / "index"
     folder.mkdir()
-    numbers = [int(i) for i in rng.choice(400, INDEXED, replace=False)]
+    numbers = [int(i) for i in rng.choice(world.PHOTOS, INDEXED, replace=False)]
     path = folder / "places.db"
 
     def work(pipe: BinaryIO) -> None:

@@ -30,6 +30,7 @@ from delf_edge.types import Codes, Features
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "fixtures" / "tiny_bundle"
 PRESET = "fast"
+PHOTOS = 400  # that there are
 
 State = dict[str, tuple[str, str]]  # name of an image -> its landmark, its photo's SHA-256 in hexadecimal
 
@@ -138,7 +139,7 @@ class World:
         """Number of a photo that is not stored, and a name for it."""
         stored = {sha256 for _, sha256 in self.state.values()}
         while digest(self.number) in stored or f"p{self.number}" in self.state:
-            self.number = (self.number + 1) % 400
+            self.number = (self.number + 1) % PHOTOS
         return self.number, f"p{self.number}"
 
     def step(self, operation: str) -> Step:
@@ -250,7 +251,7 @@ def complaint(
 
 @cache
 def _numbers() -> dict[str, int]:
-    return {digest(i): i for i in range(400)}
+    return {digest(i): i for i in range(PHOTOS)}
 
 
 def number_of(sha256: str) -> int:

@@ -95,7 +95,7 @@ class Lab:
 
     def codebook(self, dim: int, n_words: int, code_size: int) -> Codebook:
         """A codebook over the bundle's descriptors, fitted on training photos."""
-        from converters.codebooks import CodebookOptions, fit
+        from delf_edge.fitting.codebooks import CodebookOptions, fit
 
         base = self.system()
         options = CodebookOptions(

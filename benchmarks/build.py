@@ -1,11 +1,13 @@
-"""Builds on a cluster: `python -m benchmarks.build [--photos N] [--long N] [--json]` (`make bench-build`).
+"""Builds on a cluster: `python -m benchmarks.build [--photos N] [--long N] [--only PART...]` (`make bench-build`).
 
 Photos are perturbed copies of the demo references, so that any number of them is at hand. Measured with the preset
 `fast` of the default bundle (photos a second), and with the tests' bundle, whose network is tiny (overhead, memory):
 
 * photos a second of a plain process pool and of Dask, with 1 and 2 workers, and what a shard costs beyond its photos;
 * the hash of the database for 1 worker, for 2, and for 2 of which one is killed; a build that is stopped and resumed;
-* the largest resident memory of client and workers at two sizes.
+* the largest resident memory of client and workers at two sizes;
+* the hash of a bundle whose codebook was fitted by 1 worker, by 2, and by 2 of which one is killed during the fit;
+* photos a second of the merge, which one process does, with codes of the default bundle's size.
 """
 
 from __future__ import annotations
@@ -23,25 +25,31 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
 
 from benchmarks.runner import environment
+from delf_edge.building import shards as shard_module
 from delf_edge.building.cluster import Progress, connect, make_shards
-from delf_edge.building.listing import Shard, cut, read_rows
+from delf_edge.building.codebook import FitOptions, fit_codebook
+from delf_edge.building.listing import ListedRow, Shard, cut, read_rows
 from delf_edge.building.merging import merge
 from delf_edge.building.shards import make_shard
 from delf_edge.bundle import Bundle, default_bundle_path
+from delf_edge.codec import CodeLayout
 from delf_edge.images import load_image
+from delf_edge.types import Codes
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "tests" / "fixtures" / "tiny_bundle"
 SHARD = 32
+PARTS = ("build", "codebook", "merge", "memory")
 
 
 def make_photos(folder: Path, n: int, side: int) -> Path:
@@ -194,6 +202,80 @@ def _long(table: Path, out: Path, n: int) -> dict[str, float]:
     return {"worker_mb": worker, "client_mb": peak_memory(), "photos_per_second": n / seconds}
 
 
+def codebooks(table: Path, folder: Path, bundle: Path, n: int) -> dict[str, Any]:
+    """The hash of a fitted bundle, all of its files, for every number of workers."""
+    found: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    killed: list[int] = []
+    for name, workers, kill in (("1", 1, False), ("2", 2, False), ("2, one killed", 2, True)):
+        with connect(None, workers) as client:
+            pids = list(client.run(os.getpid).values())
+
+            def watch(line: str, victim: int | None = pids[0] if kill else None) -> None:
+                if victim is not None and "words and codes" in line:  # the projection is made, the descriptors are out
+                    killed.append(victim)
+                    os.kill(victim, signal.SIGKILL)
+
+            out, began = folder / f"codebook {name}", time.perf_counter()
+            options = FitOptions(
+                bundle=str(bundle), photos=n, per_landmark=n, shard_size=SHARD, scheduler=client.scheduler.address
+            )
+            fitted = fit_codebook(str(table), out, options, report=watch)
+            seconds[name] = time.perf_counter() - began
+        Bundle.verify(out)
+        found[name] = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(out.iterdir()))).hexdigest()
+    return {
+        "photos": n,
+        "words": int(fitted.figures["words"]),
+        "seconds": seconds,
+        "sha256": found,
+        "identical": len(set(found.values())) == 1,
+        "killed_workers": len(killed),
+        "bundle_id": fitted.bundle,
+    }
+
+
+class _MadeUp:
+    """Instead of a network: codes of the default bundle's size, at random."""
+
+    layout = CodeLayout(code_size=16, global_dim=384, n_words=8192)
+
+    def codes(self, data: bytes) -> Codes:
+        """Codes of 300 features that depend on the bytes."""
+        rng = np.random.default_rng(np.frombuffer(data, np.uint8))
+        return Codes(
+            keypoints=(rng.random((300, 2)) * 480).astype(np.float32),
+            words=rng.integers(0, 8192, 300).astype(np.uint16),
+            codes=rng.integers(0, 256, (300, 16)).astype(np.uint8),
+            global_code=rng.integers(-127, 128, 384).astype(np.int8),
+            image_size=(640, 480),
+        )
+
+
+def merge_speed(folder: Path, n: int, size: int = 256) -> dict[str, Any]:
+    """Photos a second of a merge of n photos from shards of `size`."""
+    rows = (ListedRow(i, f"/{i}.jpg", f"{i}.jpg", f"place {i // 10}") for i in range(n))
+    names = []
+    with (
+        mock.patch.object(shard_module, "_describer", return_value=_MadeUp()),
+        mock.patch.object(shard_module, "fetch", str.encode),
+    ):
+        for shard in cut(rows, size, bundle="", bundle_id="0" * 12, preset="fast", out=f"{folder}/merge/shards"):
+            make_shard(shard)
+            names.append(shard.name)
+    began = time.perf_counter()
+    (made,), bad = merge(f"{folder}/merge", names)
+    seconds = time.perf_counter() - began
+    shutil.rmtree(folder / "merge")
+    return {
+        "photos": made.images,
+        "bad": len(bad),
+        "bytes": made.bytes,
+        "seconds": seconds,
+        "photos_per_second": made.images / seconds,
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.build", description="Builds on a cluster.")
@@ -202,6 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--long", type=int, nargs="*", default=[1000, 10000], help="photos for the memory")
     parser.add_argument("--side", type=int, default=640, help="longer side of the photos, pixels")
     parser.add_argument("--long-side", type=int, default=160, help="of those for the memory")
+    parser.add_argument("--merge", type=int, default=20000, help="photos of the merge")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure; default: all")
     parser.add_argument("--tiny", action="store_true", help="the tests' bundle for all of it: overhead, not speed")
     a = parser.parse_args(arguments)
     result: dict[str, Any] = {"command": " ".join(["python -m benchmarks.build", *(sys.argv[1:])]), **environment()}
@@ -210,11 +294,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table = make_photos(folder / "photos", a.photos, a.side)
         bundle = TINY if a.tiny else default_bundle_path()
         result["bundle"] = "tests/fixtures/tiny_bundle" if a.tiny else "assets/default"
-        result["build"] = hashes_and_speed(table, folder, bundle, a.photos, a.repeat)
-        print("build", json.dumps(result["build"]), file=sys.stderr)  # the rest takes longer
-        result["memory"] = memory(folder, a.long, a.long_side)
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "build": lambda: hashes_and_speed(table, folder, bundle, a.photos, a.repeat),
+            "codebook": lambda: codebooks(table, folder, bundle, a.photos),
+            "merge": lambda: merge_speed(folder, a.merge),
+            "memory": lambda: memory(folder, a.long, a.long_side),
+        }
+        for part in a.only:
+            result[part] = parts[part]()
+            print(part, json.dumps(result[part]), file=sys.stderr)  # the rest may take longer
     print(json.dumps(result, indent=1))
-    return 0 if result["build"]["identical"] else 1
+    return 0 if all(result[part]["identical"] for part in ("build", "codebook") if part in result) else 1
 
 
 if __name__ == "__main__":

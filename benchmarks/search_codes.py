@@ -27,10 +27,10 @@ from benchmarks.runner import Progress, environment, jsonable, rankings, silent,
 from benchmarks.search_data import projected, raw_features
 from benchmarks.systems.runtime import label
 from benchmarks.trainset import fitting_photos, training_dataset
-from converters.codebooks import CodebookOptions, fit
 from delf_edge.bundle import Bundle, default_bundle_path
 from delf_edge.candidates import SearchOptions
 from delf_edge.codec import tiny
+from delf_edge.fitting.codebooks import CodebookOptions, fit
 from delf_edge.recognizer import Recognizer
 from delf_edge.store import NewImage
 from delf_edge.types import Codebook, Features

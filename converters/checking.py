@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from delf_edge.errors import BundleError, EngineError
+from delf_edge.fitting.packing import read_manifest
 from delf_edge.types import Float32Array
 
-from . import bundles, pipeline, restore, tflite
+from . import pipeline, restore, tflite
 from .device import Benchmark, Runtime, Score
 from .network import BackboneSpec, DelfNetwork
 from .parity import local_parity
@@ -64,7 +65,7 @@ def restored(bundle: Path, spec: BackboneSpec) -> Reference:
     Raises:
         BundleError: it has none, or is of another backbone.
     """
-    variants = bundles.read_manifest(bundle)["network"]["variants"]
+    variants = read_manifest(bundle)["network"]["variants"]
     name = next((v for v in restore.PREFERRED if v in variants), None)
     if name is None:
         raise BundleError(
@@ -77,7 +78,7 @@ def restored(bundle: Path, spec: BackboneSpec) -> Reference:
 
 def inputs(bundle: Path, photos: Sequence[Photo], count: int) -> list[Float32Array]:
     """At most `count` photos at even steps through the list, as the local network sees them."""
-    normal = bundles.read_manifest(bundle)["network"]["input"]
+    normal = read_manifest(bundle)["network"]["input"]
     chosen = photos[:: max(1, len(photos) // count)][:count]
     return list(pipeline.inputs(chosen, [SCALE], normal["mean"], normal["scale"]))
 
@@ -102,7 +103,7 @@ def check(
         benchmark: what mAP is measured on; None leaves it out.
         report: called with a line per step.
     """
-    head = bundles.read_manifest(bundle)
+    head = read_manifest(bundle)
     float_score: Score | None = None
     if benchmark is not None:
         report(f"float ({reference.origin}): {benchmark.file}")

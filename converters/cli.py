@@ -140,12 +140,14 @@ def codebooks(
     work: options.Work = options.WORK,
 ) -> None:
     """Fit PCA, words and PQ for the networks of an existing bundle, and print what each step loses."""
+    from delf_edge.fitting import packing
+
     from . import bundles, pipeline
 
     settings = fit.settings()
     head, local, tail = bundles.read_networks(networks)
     found = pipeline.fit_codebook(local, tail, head, source.balanced(), settings, work, options.say, workers=workers)
-    out.write_bytes(bundles.npz(found.arrays))
+    out.write_bytes(packing.npz(found.arrays))
     options.print_json(found.report)
 
 
@@ -173,6 +175,8 @@ def bundle(
     work: options.Work = options.WORK,
 ) -> None:
     """Make a bundle: export, quantise, fit codebooks on photos, write golden vectors and the model card, pack."""
+    from delf_edge.fitting import packing
+
     from . import bundles, pipeline
     from .tflite import receptive_field
 
@@ -194,7 +198,7 @@ def bundle(
         level_scale=global_scale,
         presets=json.loads(presets.read_text(encoding="utf-8")) if presets else bundles.PRESETS,
         default_preset=default_preset,
-        calibration=bundles.read_calibration(probability) if probability else {},
+        calibration=packing.read_calibration(probability) if probability else {},
     )
     exported = pipeline.ExportOptions(
         variants=variants,

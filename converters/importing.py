@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from delf_edge.bundle import Bundle
+from delf_edge.fitting.codebooks import CodebookOptions
+from delf_edge.fitting.projections import Projection
 
 from . import official
-from .codebooks import CodebookOptions, Projection
 from .photos import Photo
 from .pipeline import ExportOptions, Report
 from .pipeline import build as build_bundle

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from .codebooks import CodebookOptions
+from delf_edge.fitting.codebooks import CodebookOptions
 
 if TYPE_CHECKING:  # torch takes seconds to import: only the commands that need it do
     from .network import DelfNetwork

@@ -16,11 +16,13 @@ from typing import Any
 from delf_edge.bundle import Bundle
 from delf_edge.engine import Engine
 from delf_edge.errors import ImageError
+from delf_edge.fitting import codebooks
+from delf_edge.fitting.projections import Projection
 from delf_edge.images import load_image
 from delf_edge.pyramid import build_pyramid
 from delf_edge.types import Float32Array
 
-from . import bundles, codebooks, collect, matches, tflite
+from . import bundles, collect, matches, tflite
 from .network import INPUT_MEAN, INPUT_SCALE, DelfNetwork
 from .parity import Parity, local_parity, tail_parity
 from .photos import Photo, balanced
@@ -188,7 +190,7 @@ def fit_codebook(
     report: Report,
     *,
     workers: int = 2,
-    projection: codebooks.Projection | None = None,
+    projection: Projection | None = None,
 ) -> codebooks.Fit:
     """Extract raw features at the default preset (or take them from `work`) and fit the codebook.
 
@@ -234,7 +236,7 @@ def build(
     *,
     per_place: int = 40,
     workers: int = 2,
-    projection: codebooks.Projection | None = None,
+    projection: Projection | None = None,
 ) -> Bundle:
     """The whole way: network and photos to a bundle at `out`.
 

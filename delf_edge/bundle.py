@@ -109,6 +109,7 @@ class Manifest:
         presets: preset name -> keyword arguments of `features.ExtractOptions`.
         default_preset: the preset that is used when none is named.
         calibration: read by the recogniser.
+        calibration_of: id of the bundle whose codebook the calibration was fitted with; None: of this one.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Manifest:
     presets: Mapping[str, Mapping[str, Any]]
     default_preset: str
     calibration: Mapping[str, Any]
+    calibration_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -393,6 +395,7 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
         presets=presets,
         default_preset=default_preset,
         calibration=MappingProxyType(_get(raw, "calibration", dict)),
+        calibration_of=_get({"calibration_of": None, **raw}, "calibration_of", (str, type(None))),
     )
 
 

@@ -78,6 +78,11 @@ def diagnose(bundle: str | os.PathLike[str] | None = None, *, num_threads: int =
             "network": f"{loaded.variant}, {len(loaded.network)} bytes",
             "licence": manifest.licence,
         }
+        if manifest.calibration_of is not None:
+            facts["probability"] = (
+                f"fitted for bundle {manifest.calibration_of}, whose codebook is another one; fit it again before you "
+                "rely on the threshold (`benchmarks.calibrate`, `fit-codebook --probability`)"
+            )
         checks.append(Check("bundle", True, "every file has the SHA-256 that the manifest names"))
         checks += self_test(loaded, num_threads=num_threads)
     except (BundleError, EngineError) as e:

@@ -88,7 +88,7 @@ def test_the_json_has_the_keys_that_are_printed(folder: Path, capsys: pytest.Cap
 
 def test_every_command_is_documented() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    listed = re.findall(r"^\| `delf-edge ([a-z]+)", README, re.MULTILINE)
+    listed = re.findall(r"^\| `delf-edge ([a-z-]+)", README, re.MULTILINE)
     assert sorted(listed) == sorted(commands)
     for name, command in commands.items():
         for option in (option for parameter in command.params for option in parameter.opts if option.startswith("--")):

@@ -182,7 +182,7 @@ class LocalSystem(System):
 
     def fit(self, training: Sequence[Arrays]) -> Arrays:
         """A codebook, with the same code that makes a bundle's."""
-        from converters.codebooks import CodebookOptions, fit
+        from delf_edge.fitting.codebooks import CodebookOptions, fit
 
         rows = [np.asarray(t["raw"], np.float32) for t in training if len(t["raw"])]
         dim = min(self.dim, rows[0].shape[1])

@@ -12,4 +12,7 @@ is put together in the order of the manifest: the result is the same to the bit 
     careful.py     the same in a process that may die of a photo
     cluster.py     the shards on a Dask cluster: retries, progress, resuming
     merging.py     shards -> databases
+    raw.py         raw features of a shard
+    fitting.py     those of a sample of photos -> a codebook
+    codebook.py    manifest -> a bundle with a codebook of its own
 """

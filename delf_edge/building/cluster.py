@@ -149,6 +149,29 @@ def make_shards(
     return names, progress
 
 
+def result_of(client: Client, future: Any) -> Any:
+    """The result of a task, waiting for it as long as there are workers; what the task raised is raised here.
+
+    Raises:
+        BuildError: all workers have been gone for a while.
+    """
+    return _first(client, [future]).result()
+
+
+def check(progress: Progress, n_shards: int) -> None:
+    """Nothing if every shard could be made.
+
+    Raises:
+        BuildError: which could not, and why.
+    """
+    if progress.failed:
+        number, why = min(progress.failed.items())
+        raise BuildError(
+            f"{len(progress.failed)} of {n_shards} shards could not be made, the first is {number}: {why}; the "
+            "others are kept, start the build again"
+        )
+
+
 def _first(client: Client, futures: list[Any]) -> Any:
     """A future that is done, waiting for one as long as there are workers.
 

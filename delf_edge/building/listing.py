@@ -8,13 +8,14 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 
 from delf_edge.errors import OptionError
 
 SHARD_FORMAT = 1
+What = Literal["codes", "features"]
 _COLUMNS = ("path", "landmark", "name", "latitude", "longitude")
 
 
@@ -51,6 +52,7 @@ class Shard:
         bundle_id: of the bundle that must be found there.
         preset: extraction preset.
         out: URL of the folder for shards.
+        what: "codes", a database; or "features", raw features that a codebook is fitted on.
     """
 
     number: int
@@ -59,11 +61,13 @@ class Shard:
     bundle_id: str
     preset: str
     out: str
+    what: What = "codes"
 
     @property
     def key(self) -> str:
         """SHA-256 of everything that the result depends on."""
         facts = [SHARD_FORMAT, self.number, self.bundle_id, self.preset, [asdict(row) for row in self.rows]]
+        facts += [] if self.what == "codes" else [self.what]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     @property
@@ -138,14 +142,23 @@ def _row(number: int, cells: Mapping[str, Any], base: str, where: str) -> Listed
     return ListedRow(number, url, name or path, landmark, at[0], at[1], rest)
 
 
-def cut(rows: Iterator[ListedRow], size: int, *, bundle: str, bundle_id: str, preset: str, out: str) -> Iterator[Shard]:
+def cut(
+    rows: Iterator[ListedRow],
+    size: int,
+    *,
+    bundle: str,
+    bundle_id: str,
+    preset: str,
+    out: str,
+    what: What = "codes",
+) -> Iterator[Shard]:
     """Shards of `size` photos each, the last one of what is left."""
     number = 0
     waiting: list[ListedRow] = []
     for row in rows:
         waiting.append(row)
         if len(waiting) == size:
-            yield Shard(number, tuple(waiting), bundle, bundle_id, preset, out)
+            yield Shard(number, tuple(waiting), bundle, bundle_id, preset, out, what)
             number, waiting = number + 1, []
     if waiting:
-        yield Shard(number, tuple(waiting), bundle, bundle_id, preset, out)
+        yield Shard(number, tuple(waiting), bundle, bundle_id, preset, out, what)

@@ -1,7 +1,8 @@
 """One shard: a list of photos becomes a sealed database and a manifest, both written whole or not at all.
 
 The file is a database (`database.py`) in which an image's id is its row in the manifest plus 1, and nothing depends on
-the clock. Beside it `NAME.json`, written last, so that a shard with a manifest is finished::
+the clock; or, for the fit of a codebook, arrays (`raw.py`). Beside it `NAME.json`, written last, so that a shard with a
+manifest is finished::
 
     format, number, key, bundle_id, preset
     file_bytes, sha256   of the file
@@ -15,20 +16,20 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from delf_edge.building.listing import SHARD_FORMAT, ListedRow, Shard
-from delf_edge.bundle import Bundle
+from delf_edge.building.raw import load_bundle, raw_describer, write_features
 from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import CodeLayout, encode, pack_codes
-from delf_edge.errors import BuildError, BundleMismatchError
+from delf_edge.errors import BuildError
 from delf_edge.features import Extractor, extract_options
 from delf_edge.files import file_sha256, parse_json, sync_path, write_atomically
 from delf_edge.images import content_hash, load_image
@@ -39,6 +40,7 @@ MAX_PHOTO = 256 << 20  # bytes of a file that are read at most
 _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)  # no use in trying again
 _TRIES = 3
 _BATCH = 64  # images a transaction
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +97,7 @@ class Describer:
     """
 
     def __init__(self, folder: str, bundle_id: str, preset: str) -> None:
-        self.bundle = Bundle.load(folder)
-        if self.bundle.id != bundle_id:
-            raise BundleMismatchError(
-                f"{folder}: bundle {self.bundle.id} on this worker, the build uses {bundle_id}; install that one"
-            )
+        self.bundle = load_bundle(folder, bundle_id)
         self._extractor = Extractor(self.bundle, num_threads=1)
         self._options = extract_options(self.bundle, preset)
         self._coarse = CoarseIndex(self.bundle.codebook.centroids)
@@ -134,15 +132,11 @@ def make_shard(shard: Shard, known_bad: Mapping[int, str] | None = None, at: Pat
         BuildError: photos could not be fetched for a reason that may pass; run it again.
         BundleError, StoreError: the worker cannot do its work.
     """
-    describer = _describer(shard.bundle, shard.bundle_id, shard.preset)
     bad: list[BadRow] = []
+    attempts = _Attempts(shard.rows, known_bad or {}, bad, at)
     with tempfile.TemporaryDirectory(prefix="delf-edge-shard-") as scratch:
         path = Path(scratch) / "shard"
-        with Store.open(path, bundle_id=shard.bundle_id, layout=describer.layout) as store:
-            facts = {"uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, shard.key)), "created_at": "0.000", "revision": "1"}
-            store.write_rows({"meta": list(facts.items())})
-            n_images, n_features = _fill(store, shard.rows, describer, known_bad or {}, bad, at)
-            store.seal()
+        n_images, n_features = (_database if shard.what == "codes" else _features)(path, shard, attempts)
         manifest = ShardManifest(
             number=shard.number,
             key=shard.key,
@@ -160,41 +154,66 @@ def make_shard(shard: Shard, known_bad: Mapping[int, str] | None = None, at: Pat
     return manifest
 
 
-def _fill(
-    store: Store,
-    rows: Collection[ListedRow],
-    describer: Describer,
-    known_bad: Mapping[int, str],
-    bad: list[BadRow],
-    at: Path | None,
-) -> tuple[int, int]:
-    """Store what can be described, note the rest; returns the numbers of images and features."""
+@dataclass(frozen=True, slots=True)
+class _Attempts:
+    """The rows of a shard; what is wrong with one goes into `bad`."""
+
+    rows: Collection[ListedRow]
+    known_bad: Mapping[int, str]
+    bad: list[BadRow]
+    at: Path | None
+
+    def described(self, describe: Callable[[bytes], T]) -> Iterator[tuple[ListedRow, bytes, T]]:
+        """Row, content hash and description of every photo that can be used, each photo and name once."""
+        contents: set[bytes] = set()
+        names: set[str] = set()
+        for row in self.rows:
+            if self.at is not None:
+                self.at.write_text(str(row.row))
+            try:
+                if row.row in self.known_bad:
+                    raise BuildError(self.known_bad[row.row])
+                data = fetch(row.url)
+                digest = content_hash(data)
+                if digest in contents or row.name in names:
+                    raise BuildError("the same photo, or its name, came before")
+                described = describe(data)
+            except OSError as e:
+                if not isinstance(e, _ABSENT):
+                    raise BuildError(f"{row.url}: cannot be fetched ({e}); start the build again") from e
+                self.bad.append(BadRow(row.row, row.url, type(e).__name__, e.strerror or str(e)))
+                continue
+            except Exception as e:  # whatever a photo does, it is one row of many
+                self.bad.append(BadRow(row.row, row.url, type(e).__name__, str(e)))
+                continue
+            contents.add(digest)
+            names.add(row.name)
+            yield row, digest, described
+
+
+def _database(path: Path, shard: Shard, attempts: _Attempts) -> tuple[int, int]:
+    """Codes as a sealed database; returns the numbers of images and features."""
+    describer = _describer(shard.bundle, shard.bundle_id, shard.preset)
+    with Store.open(path, bundle_id=shard.bundle_id, layout=describer.layout) as store:
+        facts = {"uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, shard.key)), "created_at": "0.000", "revision": "1"}
+        store.write_rows({"meta": list(facts.items())})
+        counts = _fill(store, attempts.described(describer.codes))
+        store.seal()
+    return counts
+
+
+def _features(path: Path, shard: Shard, attempts: _Attempts) -> tuple[int, int]:
+    """Raw features as arrays; returns the numbers of images and features."""
+    describe = raw_describer(shard.bundle, shard.bundle_id, shard.preset)
+    return write_features(path, (features for _, _, features in attempts.described(describe)))
+
+
+def _fill(store: Store, photos: Iterator[tuple[ListedRow, bytes, Codes]]) -> tuple[int, int]:
+    """Store described photos; returns the numbers of images and features."""
     landmarks: dict[str, int] = {}
-    contents: set[bytes] = set()
-    names: set[str] = set()
-    n_features = 0
+    n_images = n_features = 0
     put: dict[str, list[Row]] = {"landmarks": [], "images": [], "codes": []}
-    for row in rows:
-        if at is not None:
-            at.write_text(str(row.row))
-        try:
-            if row.row in known_bad:
-                raise BuildError(known_bad[row.row])
-            data = fetch(row.url)
-            digest = content_hash(data)
-            if digest in contents or row.name in names:
-                raise BuildError("the same photo, or its name, came before")
-            codes = describer.codes(data)
-        except OSError as e:
-            if not isinstance(e, _ABSENT):
-                raise BuildError(f"{row.url}: cannot be fetched ({e}); start the build again") from e
-            bad.append(BadRow(row.row, row.url, type(e).__name__, e.strerror or str(e)))
-            continue
-        except Exception as e:  # whatever a photo does, it is one row of many
-            bad.append(BadRow(row.row, row.url, type(e).__name__, str(e)))
-            continue
-        contents.add(digest)
-        names.add(row.name)
+    for row, digest, codes in photos:
         if row.landmark not in landmarks:
             landmarks[row.landmark] = len(landmarks) + 1
             put["landmarks"].append((landmarks[row.landmark], row.landmark, "{}", row.latitude, row.longitude, 1))
@@ -203,12 +222,12 @@ def _fill(
         size = codes.image_size
         put["images"].append((image_id, row.name, landmarks[row.landmark], metadata, size[0], size[1], digest, 0.0, 1))
         put["codes"].append((image_id, len(codes), pack_codes(codes)))
-        n_features += len(codes)
+        n_images, n_features = n_images + 1, n_features + len(codes)
         if len(put["images"]) >= _BATCH:
             store.write_rows(put)
             put = {table: [] for table in put}
     store.write_rows(put)
-    return len(contents), n_features
+    return n_images, n_features
 
 
 def fetch(url: str) -> bytes:

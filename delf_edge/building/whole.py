@@ -5,17 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from delf_edge.building.cluster import Progress, connect, make_shards
+from delf_edge.building.cluster import Progress, check, connect, make_shards
 from delf_edge.building.listing import cut, read_rows
 from delf_edge.building.merging import Merged, merge
-from delf_edge.building.shards import put_file
+from delf_edge.building.shards import BadRow, put_file
 from delf_edge.bundle import Bundle, default_bundle_path
-from delf_edge.errors import BuildError, OptionError
+from delf_edge.errors import OptionError
 from delf_edge.features import extract_options
 
 
@@ -94,7 +93,7 @@ def build(
         BundleError: the bundle cannot be used.
     """
     options = options or BuildOptions()
-    out = out.rstrip("/") if "://" in out else str(Path(out).resolve())
+    out = located(out)
     folder = str(Path(options.bundle).resolve()) if options.bundle else str(default_bundle_path())
     bundle = Bundle.load(folder)
     preset = options.preset or bundle.manifest.default_preset
@@ -115,29 +114,30 @@ def build(
         )
         names, progress = make_shards(client, shards, f"{out}/shards", on_progress)
     seconds = _elapsed(progress)
-    if progress.failed:
-        number, why = min(progress.failed.items())
-        raise BuildError(
-            f"{len(progress.failed)} of {len(names)} shards could not be made, the first is {number}: {why}; the "
-            "others are kept, start the build again"
-        )
+    check(progress, len(names))
     databases, bad = merge(out, names, split=options.split)
     report = BuildReport(
         tuple(databases), progress.shards, progress.skipped, progress.photos, len(bad), seconds, tuple(progress.careful)
     )
-    _write_report(out, report, [asdict(row) for row in bad], bundle.id, preset)
+    put_bad(out, bad)
+    facts = {"format": 1, "bundle_id": bundle.id, "preset": preset, **asdict(report)}
+    put_file((json.dumps(facts, indent=1, sort_keys=True) + "\n").encode(), f"{out}/build.json")
     return report
+
+
+def located(folder: str) -> str:
+    """A folder by its URL, or by its absolute path."""
+    return folder.rstrip("/") if "://" in folder else str(Path(folder).resolve())
+
+
+def put_bad(out: str, bad: Sequence[BadRow]) -> None:
+    """Write `bad.csv`, the rows that gave nothing."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, ["row", "url", "error", "message"])
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in bad)
+    put_file(table.getvalue().encode(), f"{out}/bad.csv")
 
 
 def _elapsed(progress: Progress) -> float:
     return round(progress.photos / progress.rate, 3) if progress.photos else 0.0
-
-
-def _write_report(out: str, report: BuildReport, bad: list[dict[str, Any]], bundle_id: str, preset: str) -> None:
-    facts = {"format": 1, "bundle_id": bundle_id, "preset": preset, **asdict(report)}
-    table = io.StringIO()
-    writer = csv.DictWriter(table, ["row", "url", "error", "message"])
-    writer.writeheader()
-    writer.writerows(bad)
-    put_file(table.getvalue().encode(), f"{out}/bad.csv")
-    put_file((json.dumps(facts, indent=1, sort_keys=True) + "\n").encode(), f"{out}/build.json")

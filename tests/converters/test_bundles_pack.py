@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
-from converters import bundles, codebooks, collect
+from converters import bundles, collect
 from converters.photos import Photo
 from delf_edge.bundle import Bundle
 from delf_edge.doctor import self_test
 from delf_edge.errors import BundleError
+from delf_edge.fitting import codebooks, packing
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny_bundle"
 LOCAL = (TINY / "local_float16.tflite").read_bytes()
@@ -126,7 +127,7 @@ def test_weights_of_the_probability_are_read_with_and_without_the_report(tmp_pat
     for name, content in (("bare", weights), ("printed", {"calibration": weights, "report": {"queries": 73}})):
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(content))
-        assert bundles.read_calibration(path) == weights
+        assert packing.read_calibration(path) == weights
 
 
 @pytest.mark.parametrize("content", ["not json", "[1, 2]", '{"calibrations": {"votes": 4}}', '{"votes": "four"}'])
@@ -134,7 +135,7 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, content: str) -
     path = tmp_path / "weights.json"
     path.write_text(content)
     with pytest.raises(BundleError):
-        bundles.read_calibration(path)
+        packing.read_calibration(path)
 
 
 def test_collecting_skips_what_is_no_photo_and_continues_where_it_stopped(
@@ -168,15 +169,15 @@ def test_the_name_of_kept_features_depends_on_network_and_preset(photos: list[Ph
 
 def test_npz_has_no_time_stamp_and_no_pickle() -> None:
     arrays = {"b": np.arange(6, dtype=np.int8).reshape(2, 3), "a": np.float32([1.5])}
-    data = bundles.npz(arrays)
-    assert data == bundles.npz(dict(reversed(arrays.items())))
+    data = packing.npz(arrays)
+    assert data == packing.npz(dict(reversed(arrays.items())))
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         for name, array in arrays.items():
             np.testing.assert_array_equal(archive[name], array)
 
 
 def test_the_golden_image_is_the_same_everywhere() -> None:
-    pixels = bundles.golden_image().pixels
+    pixels = packing.golden_image().pixels
     assert pixels.shape == (240, 320, 3)
     assert hashlib.sha256(pixels.tobytes()).hexdigest()[:16] == "23a13d602fb5382a"
 

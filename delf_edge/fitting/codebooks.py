@@ -2,32 +2,32 @@
 
 numpy only. Every fit is seeded, sums in a fixed order and gives the same bits when repeated on the same machine
 with the same number of BLAS threads. Data comes as a re-readable stream of chunks: the covariance is accumulated
-over all of it, k-means and PQ see a bounded, seeded sample.
+over all of it, k-means and PQ see a bounded, seeded sample. On a cluster (`building.fitting`) moments and sample come
+from its workers, and `quantise` does the rest with the statistics of their parts.
 
 ::
 
     raw (N, C) ── L2, - mean, basis, L2 ──> x (N, D) ── nearest centroid ──> residual ── rotation, PQ ──> codes (N, M)
-
-Sources: Jegou and Chum, ECCV 2012 (PCA-whitening); Radenovic et al., TPAMI 2018, section 3.3 (whitening learnt from
-matches, after Mikolajczyk and Matas, ICCV 2007).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from delf_edge.fitting.clustering import assign, fit_opq, fit_pq, pq_decode, pq_encode, tree_kmeans, unit
+from delf_edge.fitting.parts import Parts, Whole, every, head
+from delf_edge.fitting.projections import Moments, Projection, matched_projection, moments_of, pca, project
 from delf_edge.types import Codebook, Float32Array, Float64Array
 
-from .clustering import assign, fit_opq, fit_pq, pq_decode, pq_encode, tree_kmeans, unit
-
 Stream = Callable[[], Iterable[Float32Array]]  # each call starts over
-Projection = tuple[Float32Array, Float32Array]  # mean (C,), basis (D, C)
 PROJECTIONS = ("pca", "matched")
+_PQ_ROWS = 32768  # rows that PQ sees, up to twice as many
+_REPORT_ROWS = 4096  # rows whose loss the report gives
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,103 +83,6 @@ class CodebookOptions:
             raise ValueError(f"centroid_storage is {self.centroid_storage!r}, choose 'int8' or 'float16'")
 
 
-class Moments:
-    """Mean and covariance of a stream of rows, in float64."""
-
-    def __init__(self, dim: int) -> None:
-        self.n = 0
-        self._sum = np.zeros(dim)
-        self._outer = np.zeros((dim, dim))
-
-    def add(self, x: NDArray[Any]) -> None:
-        """Add rows (n, C)."""
-        rows = np.asarray(x, np.float64)
-        self.n += len(rows)
-        self._sum += rows.sum(axis=0)
-        self._outer += rows.T @ rows
-
-    @property
-    def mean(self) -> Float64Array:
-        """float64 (C,).
-
-        Raises:
-            ValueError: fewer than two rows were added.
-        """
-        if self.n < 2:
-            raise ValueError(f"PCA needs at least 2 rows, got {self.n}")
-        return np.asarray(self._sum / self.n)
-
-    @property
-    def covariance(self) -> Float64Array:
-        """float64 (C, C)."""
-        mean = self.mean
-        return np.asarray(self._outer / self.n - np.outer(mean, mean))
-
-
-def pca(moments: Moments, dim: int, whiten: float = 0.0) -> tuple[Float32Array, Float32Array]:
-    """Mean (C,) and basis (D, C), directions of largest variance first.
-
-    Args:
-        moments: moments of the L2-normalised data.
-        dim: D; more than C directions do not exist.
-        whiten: 0 keeps the variances, 1 makes them equal: row i is divided by its standard deviation to that power.
-
-    Raises:
-        ValueError: `dim` is larger than C.
-    """
-    mean, covariance = moments.mean, moments.covariance
-    if dim > len(mean):
-        raise ValueError(f"PCA to {dim} dimensions needs at least as many channels, the data has {len(mean)}")
-    values, vectors = np.linalg.eigh(covariance)
-    basis = vectors[:, ::-1][:, :dim].T
-    basis = basis * np.sign(basis[np.arange(dim), np.abs(basis).argmax(axis=1)])[:, None]  # eigenvectors have no sign
-    if whiten:
-        # Directions that the sample hardly covers would be blown up: bound them at 1/1000 of the largest variance.
-        floor = max(float(values[-1]) * 1e-3, 1e-12)
-        basis = basis / np.maximum(values[::-1][:dim], floor)[:, None] ** (0.5 * whiten)
-    return mean.astype(np.float32), np.ascontiguousarray(basis, np.float32)
-
-
-def matched_projection(
-    moments: Moments, matches: Iterable[tuple[Float32Array, Float32Array]], dim: int, whiten: float = 1.0
-) -> Projection:
-    """Mean (C,) and basis (D, C) that keep what tells points apart and drop what changes between two photos of one.
-
-    Raw descriptors are first divided by the standard deviations of the differences within matches (to the power
-    `whiten`), then the directions of largest variance are taken.
-
-    Args:
-        moments: moments of the L2-normalised data.
-        matches: raw descriptors (n, C) of the same n points in two photos, pair by pair.
-        dim: D.
-        whiten: 0 is PCA, 1 makes the variance within matches equal in all directions.
-
-    Raises:
-        ValueError: `dim` is larger than C, or there are fewer matches than channels.
-    """
-    mean, covariance = moments.mean, moments.covariance
-    if dim > len(mean):
-        raise ValueError(f"{dim} dimensions need at least as many channels, the data has {len(mean)}")
-    within, n = np.zeros_like(covariance), 0
-    for first, second in matches:
-        difference = (unit(first) - unit(second)).astype(np.float64)
-        within += difference.T @ difference
-        n += len(difference)
-    if n < len(mean):
-        raise ValueError(
-            f"a projection of {len(mean)} channels needs as many confirmed matches, there are {n}; "
-            "give more photos of the same places, or fit a PCA"
-        )
-    values, vectors = np.linalg.eigh(within / n)
-    values = np.maximum(values, float(values[-1]) * 1e-3)  # directions that hardly occur must not be blown up
-    scale = (vectors * values ** (-0.5 * whiten)) @ vectors.T
-    spread, directions = np.linalg.eigh(scale @ covariance @ scale)
-    chosen = directions[:, ::-1][:, :dim].T
-    chosen = chosen * np.sign(chosen[np.arange(dim), np.abs(chosen).argmax(axis=1)])[:, None]
-    basis = chosen @ scale / np.sqrt(spread[-1])  # descriptors are normalised afterwards: only ratios count
-    return mean.astype(np.float32), np.ascontiguousarray(basis, np.float32)
-
-
 def reservoir(stream: Iterable[Float32Array], size: int, seed: int) -> Float32Array:
     """A uniform sample of at most `size` rows of a stream, in stream order (Vitter's algorithm R, by chunk).
 
@@ -227,11 +130,6 @@ def expand_rows(stored: dict[str, NDArray[Any]]) -> Float32Array:
     return values * stored["scale"] if "scale" in stored else values
 
 
-def project(raw: Float32Array, mean: Float32Array, basis: Float32Array) -> Float32Array:
-    """Raw descriptors (N, C) to unit descriptors (N, D): L2, minus mean, basis, L2."""
-    return unit((unit(raw) - mean) @ basis.T)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
     """A fitted codebook as it is stored, and what the compression lost.
@@ -267,17 +165,43 @@ def fit(
     Raises:
         ValueError: too little data for the options; the message says what is missing.
     """
-    moments = _moments(unit(chunk) for chunk in local())
+    moments = moments_of(unit(chunk) for chunk in local())
     mean, basis = projection or _fit_projection(moments, options, matches)
+    sample = reservoir((project(c, mean, basis) for c in local()), options.sample, options.seed)
+    return quantise(Whole(sample), moments, (mean, basis), moments_of([unit(pooled)]), pooled, options)
+
+
+def quantise(
+    sample: Parts,
+    moments: Moments,
+    projection: Projection,
+    global_moments: Moments,
+    pooled: Float32Array,
+    options: CodebookOptions,
+) -> Fit:
+    """Fit words, codes and the projection of the global descriptor.
+
+    Args:
+        sample: projected descriptors (n, D), in parts.
+        moments: of all raw descriptors, each of unit length.
+        projection: mean and basis that the sample was projected with.
+        global_moments: of all pooled vectors, each of unit length.
+        pooled: some of the pooled vectors, for the report.
+        options: what to fit.
+
+    Raises:
+        ValueError: as `fit`.
+    """
+    mean, basis = projection
     if basis.shape != (options.dim, len(moments.mean)) or mean.shape != (len(moments.mean),):
         raise ValueError(
             f"the projection has mean {mean.shape} and basis {basis.shape}; "
             f"the options and the network want {(len(moments.mean),)} and {(options.dim, len(moments.mean))}"
         )
-    sample = reservoir((project(c, mean, basis) for c in local()), options.sample, options.seed)
+    n = sum(sample.sizes())
     words = tree_kmeans(
         sample,
-        options.n_words or automatic_words(len(sample)),
+        options.n_words or automatic_words(n),
         iterations=options.iterations,
         refine=options.refine,
         seed=options.seed,
@@ -285,16 +209,16 @@ def fit(
     words = unit(words) if options.spherical else words
     stored = compress_rows(words, options.centroid_storage)
     centroids = expand_rows(stored)  # PQ is fitted on residuals to what the device will load
-    few = sample[:: max(1, len(sample) // 32768)]
-    residual = few - centroids[assign(few, centroids)[0]]
+    few = every(sample, max(1, n // _PQ_ROWS))
+    residual = few.derive(_residuals, centroids)
     if options.opq:
         rotation, pq = fit_opq(residual, options.code_size, iterations=options.pq_iterations, seed=options.seed)
     else:
         rotation = np.eye(options.dim, dtype=np.float32)
         pq = fit_pq(residual, options.code_size, iterations=options.pq_iterations, seed=options.seed)
     pq16 = pq.astype(np.float16)
-    global_moments = _moments([unit(pooled)])
-    global_mean, global_basis = pca(global_moments, min(options.global_dim, pooled.shape[1]), options.global_whiten)
+    global_dim = min(options.global_dim, len(global_moments.mean))
+    global_mean, global_basis = pca(global_moments, global_dim, options.global_whiten)
     stored_basis = compress_rows(global_basis, "int8")
     codebook = Codebook(
         pca_mean=mean,
@@ -308,7 +232,13 @@ def fit(
     arrays: dict[str, NDArray[Any]] = {"pca_mean": mean, "pca_basis": basis, "pq": pq16, "rotation": rotation}
     arrays |= {"global_mean": global_mean}
     arrays |= _named("centroids", stored) | _named("global_basis", stored_basis)
-    return Fit(codebook, arrays, _report(codebook, moments, sample, few, words, pooled, global_basis))
+    seen = {"descriptors_seen": moments.n, "descriptors_sampled": n, "images": global_moments.n}
+    losses = _losses(codebook, moments, head(few, _REPORT_ROWS), words, pooled, global_basis)
+    return Fit(codebook, arrays, {name: float(value) for name, value in seen.items()} | losses)
+
+
+def _residuals(x: Float32Array, centroids: Float32Array) -> Float32Array:
+    return np.asarray(x - centroids[assign(x, centroids)[0]])
 
 
 def _fit_projection(
@@ -332,23 +262,10 @@ def _named(name: str, stored: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]
     return {name if key == "values" else f"{name}_{key}": value for key, value in stored.items()}
 
 
-def _moments(chunks: Iterable[Float32Array]) -> Moments:
-    iterator: Iterator[Float32Array] = iter(chunks)
-    first = next(iterator, None)
-    if first is None:
-        raise ValueError("the stream of descriptors is empty: no photo gave a feature")
-    moments = Moments(first.shape[1])
-    moments.add(first)
-    for chunk in iterator:
-        moments.add(chunk)
-    return moments
-
-
-def _report(
+def _losses(
     codebook: Codebook,
     moments: Moments,
-    sample: Float32Array,
-    few: Float32Array,
+    chosen: Float32Array,
     words: Float32Array,
     pooled: Float32Array,
     global_basis: Float32Array,
@@ -356,16 +273,12 @@ def _report(
     """What each lossy step costs, as cosines to the input of that step."""
     basis = codebook.pca_basis / np.linalg.norm(codebook.pca_basis, axis=1, keepdims=True)
     kept = np.einsum("dc,ce,de->", basis, moments.covariance, basis) / np.trace(moments.covariance)
-    chosen = few[:4096]
     nearest = assign(chosen, codebook.centroids)[0]
     coarse = codebook.centroids[nearest]
     rotated = np.asarray((chosen - coarse) @ codebook.rotation.T, np.float32)
     decoded = coarse + pq_decode(pq_encode(rotated, codebook.pq), codebook.pq) @ codebook.rotation
     whole, short = (unit((unit(pooled) - codebook.global_mean) @ b.T) for b in (global_basis, codebook.global_basis))
     return {
-        "descriptors_seen": float(moments.n),
-        "descriptors_sampled": float(len(sample)),
-        "images": float(len(pooled)),
         "words": float(len(words)),
         "pca_variance_kept": float(kept),
         "centroid_storage_cosine": _mean_cosine(words, codebook.centroids),

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converters import clustering as cl
-from converters import codebooks as cb
 from delf_edge.codec import encode
+from delf_edge.fitting import clustering as cl
+from delf_edge.fitting import codebooks as cb
+from delf_edge.fitting import projections as pj
 from delf_edge.types import Features, Float32Array
 
 
@@ -39,10 +40,10 @@ def chunks(size: int) -> cb.Stream:
 
 
 def test_pca_is_that_of_the_whole_stream() -> None:
-    moments = cb.Moments(24)
+    moments = pj.Moments(24)
     for chunk in chunks(700)():
         moments.add(chunk)
-    mean, basis = cb.pca(moments, 5)
+    mean, basis = pj.pca(moments, 5)
     np.testing.assert_allclose(mean, DATA.mean(axis=0), atol=1e-4)
     _, _, vt = np.linalg.svd(DATA.astype(np.float64) - DATA.mean(axis=0), full_matrices=False)
     np.testing.assert_allclose(np.abs(np.einsum("dc,dc->d", basis, vt[:5])), 1, atol=1e-4)
@@ -50,20 +51,20 @@ def test_pca_is_that_of_the_whole_stream() -> None:
 
 
 def test_whitening_makes_variances_equal() -> None:
-    moments = cb.Moments(24)
+    moments = pj.Moments(24)
     moments.add(DATA)
-    mean, basis = cb.pca(moments, 8, whiten=1.0)
+    mean, basis = pj.pca(moments, 8, whiten=1.0)
     np.testing.assert_allclose(((DATA - mean) @ basis.T).std(axis=0), 1, rtol=1e-3)
-    _, half = cb.pca(moments, 8, whiten=0.5)
+    _, half = pj.pca(moments, 8, whiten=0.5)
     spread = ((DATA - mean) @ half.T).std(axis=0)
     assert spread[0] / spread[-1] > 1.05
 
 
 def test_pca_refuses_more_dimensions_than_channels() -> None:
-    moments = cb.Moments(24)
+    moments = pj.Moments(24)
     moments.add(DATA)
     with pytest.raises(ValueError, match=r"25 dimensions .* has 24"):
-        cb.pca(moments, 25)
+        pj.pca(moments, 25)
 
 
 def test_a_projection_from_matches_drops_what_changes_between_two_photos() -> None:
@@ -71,26 +72,26 @@ def test_a_projection_from_matches_drops_what_changes_between_two_photos() -> No
     point = rng.normal(size=(4000, 12)) * ([1.0] * 4 + [0.1] * 8)  # what tells points apart: four directions
     light = [0.05] * 4 + [2.0] * 4 + [0.05] * 4  # what changes from photo to photo: four others, and stronger
     views = [(point + rng.normal(size=point.shape) * light + 3).astype(np.float32) for _ in range(2)]
-    moments = cb.Moments(12)
+    moments = pj.Moments(12)
     for view in views:
         moments.add(cl.unit(view))
 
-    def same_is_nearest(projection: cb.Projection) -> float:
-        first, second = (cb.project(v[:400], *projection) for v in views)
+    def same_is_nearest(projection: pj.Projection) -> float:
+        first, second = (pj.project(v[:400], *projection) for v in views)
         return float(((first @ second.T).argmax(axis=1) == np.arange(400)).mean())
 
-    learnt = cb.matched_projection(moments, [(views[0][i::4], views[1][i::4]) for i in range(4)], 4)
-    assert same_is_nearest(learnt) > 3 * same_is_nearest(cb.pca(moments, 4))
+    learnt = pj.matched_projection(moments, [(views[0][i::4], views[1][i::4]) for i in range(4)], 4)
+    assert same_is_nearest(learnt) > 3 * same_is_nearest(pj.pca(moments, 4))
     # Without whitening it is PCA, up to the common factor that the normalisation takes away.
-    plain = cb.project(views[0], *cb.matched_projection(moments, [(views[0], views[1])], 4, whiten=0.0))
-    np.testing.assert_allclose(plain, cb.project(views[0], *cb.pca(moments, 4)), atol=1e-3)
+    plain = pj.project(views[0], *pj.matched_projection(moments, [(views[0], views[1])], 4, whiten=0.0))
+    np.testing.assert_allclose(plain, pj.project(views[0], *pj.pca(moments, 4)), atol=1e-3)
 
 
 def test_a_projection_from_matches_says_when_there_are_too_few() -> None:
-    moments = cb.Moments(24)
+    moments = pj.Moments(24)
     moments.add(DATA)
     with pytest.raises(ValueError, match="24 channels needs as many confirmed matches, there are 10"):
-        cb.matched_projection(moments, [(DATA[:10], DATA[10:20])], 4)
+        pj.matched_projection(moments, [(DATA[:10], DATA[10:20])], 4)
     with pytest.raises(ValueError, match="several photos of each place"):
         cb.fit(chunks(700), POOLED, replace(OPTIONS, projection="matched"))
 
@@ -257,7 +258,7 @@ def test_a_fit_repeats_bit_for_bit_and_its_codes_are_close() -> None:
 def test_the_runtime_reads_and_uses_the_fit_as_it_was_made() -> None:
     fit = cb.fit(chunks(700), POOLED, OPTIONS)
     book = fit.codebook
-    x = cb.project(DATA[:50], book.pca_mean, book.pca_basis)
+    x = pj.project(DATA[:50], book.pca_mean, book.pca_basis)
     words = cl.assign(x, book.centroids)[0]
     features = Features(
         keypoints=np.zeros((50, 2), np.float32),

@@ -149,6 +149,13 @@ class CandidateIndex:
             index.save(file, own)
         return index
 
+    def moved_to(self, store: Source) -> CandidateIndex:
+        """An index of another store, made from this one; images that are the same there are not read again."""
+        index = CandidateIndex(self.layout)
+        index._adopt(self._state)
+        index._reconcile(store)
+        return index
+
     def save(self, file: Path, own: Store) -> bool:
         """Write the index to a file for the next start; returns whether that worked. Failing is no error."""
         return write_index(file, own.uuid, self.layout, self._state, like=own.path)

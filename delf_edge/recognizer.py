@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -30,6 +31,7 @@ from delf_edge.decision import Calibration
 from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
 from delf_edge.expansion import expand
 from delf_edge.features import Extractor, clock, extract_options
+from delf_edge.following import Following, marks
 from delf_edge.images import ChannelOrder, PhotoSource, content_hash, load_image, make_thumbnail, read_photo
 from delf_edge.index_file import index_path
 from delf_edge.installed import open_packs
@@ -138,7 +140,6 @@ class Recognizer:
     Attributes:
         bundle: the loaded model.
         store: the database file.
-        shelf: the database and the packs beside it, read as one.
     """
 
     def __init__(
@@ -149,14 +150,25 @@ class Recognizer:
         preset: str | None = None,
         num_threads: int = 1,
         packs: Sequence[Store] = (),
+        follow: Callable[[Shelf, CandidateIndex], Following] = Following,
     ) -> None:
         """Use `Recognizer.open`."""
-        self.store, self.bundle, self.shelf = store, bundle, Shelf(store, packs)
+        self.store, self.bundle = store, bundle
         self._extractor = Extractor(bundle, num_threads=num_threads)
         self._extract_options = extract_options(bundle, preset)
         self._calibration = Calibration.from_mapping(bundle.calibration)
         self._coarse, self._decoder = CoarseIndex(bundle.codebook.centroids), TurnedDecoder(bundle.codebook)
-        self._index = CandidateIndex.from_store(self.shelf, index_path(store.path), store)
+        shelf = Shelf(store, packs)
+        self._packs = follow(shelf, CandidateIndex.from_store(shelf, index_path(store.path), store))
+
+    @property
+    def shelf(self) -> Shelf:
+        """The database and the packs beside it, read as one; see `steady`."""
+        return self._packs.now.shelf
+
+    @property
+    def _index(self) -> CandidateIndex:
+        return self._packs.now.index
 
     @classmethod
     def open(
@@ -178,7 +190,8 @@ class Recognizer:
             read_only: never write to the database; the file must exist.
             num_threads: threads of the network.
             packs: read-only packs to search as well; a folder stands for the packs that `delf-edge update` installed
-                there. Their bytes are compared with their manifests.
+                there. Their bytes are compared with their manifests. A version that is put into use in a folder later
+                is taken up at a query, within seconds (`following`).
 
         Raises:
             BundleError: the bundle is damaged or unknown to this SDK.
@@ -188,6 +201,8 @@ class Recognizer:
         """
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle or default_bundle_path())
         layout = CodeLayout.of(loaded.codebook)
+        folders = [Path(place) for place in packs if Path(place).is_dir()]
+        mark = marks(folders)
         with ExitStack() as opened:  # closed again where something fails
             store = opened.enter_context(
                 Store.open(path, bundle_id=loaded.id, layout=layout, mode="ro" if read_only else "rw")
@@ -197,7 +212,8 @@ class Recognizer:
                 for place in packs
                 for pack in open_packs(place, bundle_id=loaded.id, layout=layout)
             ]
-            recognizer = cls(store, loaded, preset=preset, num_threads=num_threads, packs=beside)
+            follow = partial(Following, folders=folders, mark=mark)
+            recognizer = cls(store, loaded, preset=preset, num_threads=num_threads, packs=beside, follow=follow)
             opened.pop_all()
             return recognizer
 
@@ -209,7 +225,29 @@ class Recognizer:
 
     def close(self) -> None:
         """Close the database and its packs; closing twice is fine."""
-        self.shelf.close()
+        self._packs.close()
+
+    # ------------------------------------------------------------------ packs
+
+    @contextmanager
+    def steady(self) -> Iterator[Shelf]:
+        """Inside the block this thread sees the same packs at every call, whatever is switched meanwhile."""
+        with self._packs.use() as view:
+            yield view.shelf
+
+    def refresh_packs(self) -> None:
+        """Take up packs that were switched, before this returns; queries do so by themselves, in the background."""
+        self._packs.refresh()
+
+    @property
+    def pack_problems(self) -> tuple[str, ...]:
+        """Why versions that should be in use are not; queries are answered from the versions before."""
+        return self._packs.problems
+
+    @property
+    def pack_switches(self) -> int:
+        """How often other packs were taken up since the start."""
+        return self._packs.switches
 
     # ------------------------------------------------------------------ changing
 
@@ -380,7 +418,8 @@ class Recognizer:
             ImageError: the photo cannot be used.
             StoreError: the database cannot be read.
         """
-        return self._identify(photo, top, channel_order, deadline_ms, options or IdentifyOptions())[0]
+        with self._packs.use():
+            return self._identify(photo, top, channel_order, deadline_ms, options or IdentifyOptions())[0]
 
     def identify_many(self, photos: Iterable[PhotoSource], *, top: int = 5) -> Iterator[Answer]:
         """Answers to photos, in order."""
@@ -396,8 +435,9 @@ class Recognizer:
         options: IdentifyOptions | None = None,
     ) -> Explanation:
         """Identify a photo and return the matched points as proof; arguments and errors as `identify`."""
-        answer, image, features = self._identify(photo, 5, channel_order, deadline_ms, options or IdentifyOptions())
-        return self._explanation(answer, image, features)
+        with self._packs.use():
+            answer, image, features = self._identify(photo, 5, channel_order, deadline_ms, options or IdentifyOptions())
+            return self._explanation(answer, image, features)
 
     def explain_all(
         self,
@@ -420,7 +460,17 @@ class Recognizer:
         Returns:
             At least one; only the first may be unknown.
         """
-        options = options or IdentifyOptions()
+        with self._packs.use():
+            return self._explain_all(photo, limit, channel_order, deadline_ms, options or IdentifyOptions())
+
+    def _explain_all(
+        self,
+        photo: PhotoSource,
+        limit: int,
+        channel_order: ChannelOrder | None,
+        deadline_ms: float | None,
+        options: IdentifyOptions,
+    ) -> list[Explanation]:
         answer, image, features = self._identify(photo, 5, channel_order, deadline_ms, options)
         found = [self._explanation(answer, image, features)]
         while answer.landmark is not None and len(found) < limit:
@@ -466,10 +516,11 @@ class Recognizer:
     def rank(self, features: Features, top_k: int = 100, *, options: IdentifyOptions | None = None) -> list[Match]:
         """As `search`, for features that were extracted before."""
         options = options or RANKING
-        self._index.refresh(self.shelf)
-        candidates = self._candidates(features, options, top_k)
-        checked = {c.image_id: v for c, v in self._verify(features, candidates[: options.verify], options)}
-        return self._matches(features, candidates, checked, lift=self._lift(features, candidates, checked))[:top_k]
+        with self._packs.use():
+            self._index.refresh(self.shelf)
+            candidates = self._candidates(features, options, top_k)
+            checked = {c.image_id: v for c, v in self._verify(features, candidates[: options.verify], options)}
+            return self._matches(features, candidates, checked, lift=self._lift(features, candidates, checked))[:top_k]
 
     def _identify(
         self,

@@ -1,7 +1,8 @@
 """Several stores read as one: a device's own database and the packs beside it.
 
 An image of the own database keeps its id; one of pack k (1, 2, ...) has its id there plus k * 2^40. A photo that is
-in several of them counts once, in the first that has it when they are opened. Packs do not change while they are open.
+in several of them counts once, in the first that has it when they are opened. Packs do not change while they are open:
+another version is another shelf (`following.py`).
 """
 
 from __future__ import annotations
@@ -27,41 +28,43 @@ class Shelf:
     Args:
         own: the database that may be written to.
         packs: opened packs of the same layout.
+        numbers: of the packs, ascending, from 1; None: one after the other.
 
     Raises:
         OptionError: a pack's codes have another layout.
     """
 
-    def __init__(self, own: Store, packs: Sequence[Store] = ()) -> None:
+    def __init__(self, own: Store, packs: Sequence[Store] = (), numbers: Sequence[int] | None = None) -> None:
         self.own, self.packs, self.layout = own, tuple(packs), own.layout
         for pack in packs:
             if pack.layout != own.layout:
                 raise OptionError(f"{pack.path}: codes of {pack.layout}; {own.path} has {own.layout}")
-        self._stores = (own, *packs)
-        self._twins = self._find_twins() if packs else ()
+        given = range(1, len(packs) + 1) if numbers is None else numbers
+        self._stores: dict[int, Store] = {0: own, **dict(zip(given, packs, strict=True))}
+        self._twins = self._find_twins() if packs else {}
 
-    def _find_twins(self) -> tuple[frozenset[int], ...]:
+    def _find_twins(self) -> dict[int, frozenset[int]]:
         """For each store the local ids of photos that an earlier one has."""
         seen: set[bytes] = set()
-        twins = []
-        for store in self._stores:
+        twins = {}
+        for number, store in self._stores.items():
             contents = store.contents()
-            twins.append(frozenset(i for i, content in contents.items() if content in seen))
+            twins[number] = frozenset(i for i, content in contents.items() if content in seen)
             seen.update(contents.values())
-        return tuple(twins)
+        return twins
 
     def __len__(self) -> int:
-        return sum(map(len, self._stores)) - sum(map(len, self._twins))
+        return sum(map(len, self._stores.values())) - sum(map(len, self._twins.values()))
 
     def close(self) -> None:
         """Close all of them."""
-        for store in self._stores:
+        for store in self._stores.values():
             store.close()
 
     def place_of(self, image_id: int) -> tuple[Store, int] | None:
         """The store of an image and its id there; None where there is no such store."""
-        number = image_id >> _SHIFT
-        return (self._stores[number], image_id & ((1 << _SHIFT) - 1)) if 0 <= number < len(self._stores) else None
+        store = self._stores.get(image_id >> _SHIFT)
+        return None if store is None else (store, image_id & ((1 << _SHIFT) - 1))
 
     def _by_store(self, image_ids: Sequence[int]) -> Iterator[tuple[int, Store, list[int]]]:
         """(number, store, local ids) of those that are asked for."""
@@ -69,7 +72,7 @@ class Shelf:
         for image_id in image_ids:
             asked[image_id >> _SHIFT].append(image_id & ((1 << _SHIFT) - 1))
         for number in sorted(asked):
-            if 0 <= number < len(self._stores):
+            if number in self._stores:
                 yield number, self._stores[number], asked[number]
 
     def revision(self) -> int:
@@ -83,8 +86,8 @@ class Shelf:
     def code_batches(self, image_ids: Sequence[int] | None = None, *, size: int = 2048) -> Iterator[CodeBatch]:
         """As `Store.code_batches`, over all of them; of the same photo twice, the first."""
         if image_ids is None:
-            for number, store in enumerate(self._stores):
-                twins = self._twins[number] if self._twins else frozenset()
+            for number, store in self._stores.items():
+                twins = self._twins.get(number, frozenset())
                 ids = None if not twins else [i for i in store.contents() if i not in twins]
                 for batch in store.code_batches(ids, size=size):
                     yield _moved(batch, number)
@@ -95,10 +98,10 @@ class Shelf:
 
     def fingerprints(self) -> tuple[int, NDArray[np.int64], NDArray[np.uint32]]:
         """As `Store.fingerprints`: the revision of the own database, and every image that counts with its mark."""
-        found = [store.fingerprints() for store in self._stores]
+        found = {number: store.fingerprints() for number, store in self._stores.items()}
         ids, marks = [], []
-        for number, (_, own_ids, own_marks) in enumerate(found):
-            twins = self._twins[number] if self._twins else frozenset()
+        for number, (_, own_ids, own_marks) in found.items():
+            twins = self._twins.get(number, frozenset())
             keep = ~np.isin(own_ids, list(twins)) if twins else np.ones(len(own_ids), np.bool_)
             ids.append(own_ids[keep] + np.int64(number << _SHIFT))
             marks.append(own_marks[keep])
@@ -123,8 +126,8 @@ class Shelf:
 
     def images(self) -> Iterator[StoredImage]:
         """All images, the own ones first; of the same photo twice, the first."""
-        for number, store in enumerate(self._stores):
-            twins = self._twins[number] if self._twins else frozenset()
+        for number, store in self._stores.items():
+            twins = self._twins.get(number, frozenset())
             for image in store.images():
                 if image.image_id not in twins:
                     yield replace(image, image_id=image.image_id + (number << _SHIFT)) if number else image
@@ -139,7 +142,7 @@ class Shelf:
 
     def image_ids(self, landmark: str) -> list[int]:
         """Ids of the images that show a landmark, ascending."""
-        return [i + (number << _SHIFT) for number, s in enumerate(self._stores) for i in s.image_ids(landmark)]
+        return [i + (number << _SHIFT) for number, s in self._stores.items() for i in s.image_ids(landmark)]
 
     def thumbnail(self, image_id: int) -> bytes | None:
         """As `Store.thumbnail`."""
@@ -152,7 +155,7 @@ class Shelf:
         Its `landmark_id` is that of the first store that has it.
         """
         merged: dict[str, Landmark] = {}
-        for store in self._stores:
+        for store in self._stores.values():
             for place in store.landmarks():
                 known = merged.setdefault(place.name, place)
                 if known is not place:

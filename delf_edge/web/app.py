@@ -42,6 +42,7 @@ from delf_edge.images import content_hash, load_image, make_thumbnail, probe_siz
 from delf_edge.position import parse_position
 from delf_edge.quality import assess
 from delf_edge.recognizer import Explanation, Recognizer
+from delf_edge.shelf import Shelf
 from delf_edge.sources import Frame
 from delf_edge.web.guard import HEADERS, Policy
 from delf_edge.web.hub import Hub, Sessions
@@ -155,7 +156,10 @@ class Service:
         return JSONResponse(await self.jobs.run(self._landmarks))
 
     def _landmarks(self) -> dict[str, Any]:
-        store = self.places.shelf
+        with self.places.steady() as store:
+            return self._listed(store)
+
+    def _listed(self, store: Shelf) -> dict[str, Any]:
         images: dict[str, list[dict[str, Any]]] = {}
         for image in store.images():
             facts = {"id": image.image_id, "name": image.name, "width": image.size[0], "height": image.size[1]}
@@ -179,11 +183,11 @@ class Service:
 
     def _thumbnail(self, image_id: int) -> bytes:
         """The stored one, or one of the indexed file, if that is still the very same photo."""
-        store = self.places.shelf
-        jpeg = store.thumbnail(image_id)
-        if jpeg is not None:
-            return jpeg
-        image = store.image(image_id)
+        with self.places.steady() as store:
+            jpeg = store.thumbnail(image_id)
+            if jpeg is not None:
+                return jpeg
+            image = store.image(image_id)
         path = image.metadata.get("path")
         if isinstance(path, str):
             try:
@@ -253,6 +257,12 @@ class Service:
             for session, event in self.sessions.idle(self.options.camera.signal):
                 self.hub.publish(event.kind, {**_event(event), "session": session})
 
+    async def follow_packs(self) -> None:
+        """Switched packs are taken up while nobody asks, too."""
+        while True:
+            await asyncio.sleep(1.0)
+            await asyncio.to_thread(self.places.refresh_packs)
+
     async def events(self, request: Request) -> Response:
         """GET /v1/events."""
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -270,7 +280,9 @@ class Service:
         except DelfEdgeError as e:
             return JSONResponse({"status": "failing", "reason": str(e)}, 503)
         status = "ok" if self.healthy else "stuck"
-        body = {"status": status, "version": delf_edge.__version__, "revision": revision}
+        body: dict[str, Any] = {"status": status, "version": delf_edge.__version__, "revision": revision}
+        body["packs"] = [pack.path.name for pack in self.places.shelf.packs]
+        body["pack_problems"] = list(self.places.pack_problems)
         return JSONResponse(body, 200 if self.healthy else 503)
 
     async def prometheus(self, request: Request) -> Response:
@@ -281,6 +293,9 @@ class Service:
             "delf_edge_listeners": ("Open event streams.", len(self.hub)),
             "delf_edge_sessions": ("Browser cameras being watched.", len(self.sessions)),
             "delf_edge_images": ("Images in the database.", len(self.places.store)),
+            "delf_edge_packs": ("Packs that are searched.", len(self.places.shelf.packs)),
+            "delf_edge_pack_switches": ("Times that packs were taken up since the start.", self.places.pack_switches),
+            "delf_edge_pack_problems": ("Packs whose version in use cannot be used.", len(self.places.pack_problems)),
             "delf_edge_damaged_rows": ("Damaged rows met since the start.", len(self.places.store.damaged)),
             "process_resident_memory_bytes": ("RAM of this process.", resident_bytes()),
         }
@@ -334,7 +349,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.ensure_future(service.watch_idle())]
+        tasks = [asyncio.ensure_future(service.watch_idle()), asyncio.ensure_future(service.follow_packs())]
         if beside is not None:
             tasks.append(asyncio.ensure_future(beside(service)))
         yield

@@ -104,7 +104,7 @@ _LANDMARKS = _object(
 )
 _ADDED = _object(image_id=WHOLE, name=TEXT, landmark=TEXT, status=TEXT, n_features=WHOLE)
 _REMOVED = _object(removed=_list(WHOLE))
-_HEALTH = _object(status=TEXT, version=TEXT, revision=WHOLE)
+_HEALTH = _object(status=TEXT, version=TEXT, revision=WHOLE, packs=_list(TEXT), pack_problems=_list(TEXT))
 _ID = [{"name": "id", "in": "path", "required": True, "schema": WHOLE}]
 _TOKEN: list[dict[str, list[str]]] = [{"token": []}]
 

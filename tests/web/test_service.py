@@ -21,9 +21,13 @@ from starlette.testclient import TestClient
 
 from delf_edge import Bundle, ImageError, OptionError, Recognizer
 from delf_edge.camera import CameraOptions
+from delf_edge.cutting import cut_pack
 from delf_edge.decision import Calibration
+from delf_edge.files import write_atomically
 from delf_edge.images import load_image
+from delf_edge.installed import switch
 from delf_edge.recognizer import IdentifyOptions
+from delf_edge.store import Store
 from delf_edge.voting import VoteOptions
 from delf_edge.web.app import ServiceOptions, create_app
 from delf_edge.web.guard import Policy
@@ -31,6 +35,7 @@ from delf_edge.web.hub import Hub, Sessions
 from delf_edge.web.jobs import BusyError, Jobs
 from delf_edge.web.openapi import document
 from delf_edge.web.server import _tell_systemd, address_of, notify, read_token
+from tests.pack_tools import make_database
 
 BUNDLE = Path(__file__).parent.parent / "fixtures" / "tiny_bundle"
 STATIC = Path(__file__).parent.parent.parent / "delf_edge" / "web" / "static"
@@ -404,6 +409,45 @@ def test_openapi_lists_every_route_and_what_it_answers(client: TestClient) -> No
     assert set(answer) <= set(schema["properties"])
     assert set(answer["proof"]) == set(schema["properties"]["proof"]["properties"])
     assert set(answer["matches"][0]) == set(schema["properties"]["matches"]["items"]["properties"])
+
+
+def test_switched_packs_are_taken_up_and_reported(tmp_path: Path, bundle: Bundle) -> None:
+    folder = tmp_path / "packs"
+    (folder / "poland").mkdir(parents=True)
+    with Store.open(make_database(tmp_path / "all.db", bundle, n_images=12), mode="ro") as store:
+        for version in (1, 2, 3):
+            cut_pack(store, folder / "poland" / f"{version}.pack", name="poland", version=version)
+            if version == 1:
+                switch(folder, "poland", folder / "poland" / "1.pack")
+
+    def waited_for(client: TestClient, packs: list[str], n_problems: int) -> dict[str, Any]:
+        for _ in range(200):
+            health: dict[str, Any] = client.get("/healthz").json()
+            if health["packs"] == packs and len(health["pack_problems"]) == n_problems:
+                return health
+            time.sleep(0.1)
+        raise AssertionError(f"{health} in place of {packs} with {n_problems} problems")
+
+    with (
+        Recognizer.open(tmp_path / "own.db", bundle=bundle, preset="fast", packs=[folder]) as opened,
+        client_of(opened) as client,
+    ):
+        waited_for(client, ["1.pack"], 0)
+        (folder / "poland" / "3.pack").write_bytes(b"spoilt")
+        pointer = {"current": "3.pack", "previous": "1.pack"}
+        write_atomically(folder / "poland" / "current.json", json.dumps(pointer).encode())
+        health = waited_for(client, ["1.pack"], 1)
+        assert health["status"] == "ok"
+        assert "3.pack" in health["pack_problems"][0]
+        assert "delf_edge_pack_problems 1" in client.get("/metrics").text
+        assert client.get("/v1/landmarks").json()["landmarks"][0]["images"][0]["name"] == "0.jpg"
+        pointer = {"current": "2.pack", "previous": "1.pack"}
+        write_atomically(folder / "poland" / "current.json", json.dumps(pointer).encode())
+        waited_for(client, ["2.pack"], 0)
+        text = client.get("/metrics").text
+        assert "delf_edge_packs 1" in text
+        assert "delf_edge_pack_switches 1" in text
+        assert "delf_edge_pack_problems 0" in text
 
 
 def test_health_and_metrics(client: TestClient, places: Recognizer) -> None:

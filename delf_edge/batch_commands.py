@@ -127,7 +127,8 @@ def fit_codebook(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sample and of the fit.")] = 1,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the new bundle; default: the base's.", show_default=False)
+        str | None,
+        typer.Option("--name", help="Name of the new bundle; default: the base's, and a note.", show_default=False),
     ] = None,
     probability: Annotated[
         Path | None,

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,15 +48,13 @@ class View:
 
 
 def marks(folders: Sequence[Path]) -> Mark:
-    """What changes whenever a pack of the folders is switched."""
+    """What changes whenever a pack of the folders is switched; a folder that cannot be read says nothing."""
     found = []
     for folder in folders:
-        for path in sorted(folder.glob(f"*/{POINTER}")):
-            try:
+        with suppress(OSError):
+            for path in sorted(folder.glob(f"*/{POINTER}")):
                 facts = path.stat()
-            except OSError:
-                continue
-            found.append((str(path), facts.st_ino, facts.st_mtime_ns, facts.st_size))
+                found.append((str(path), facts.st_ino, facts.st_mtime_ns, facts.st_size))
     return tuple(found)
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import inspect
 import json
 import os
 import signal
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from delf_edge import Bundle, OptionError, Recognizer
+from delf_edge import Bundle, OptionError, Recognizer, batch_commands
 from delf_edge.doctor import diagnose
 from delf_edge.errors import BuildError, BundleError
 from delf_edge.fitting import clustering as cl
@@ -244,6 +245,13 @@ def test_too_little_is_said(source: Path, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="20000 centroids"):
         fit_codebook(str(source), tmp_path / "b", replace(OPTIONS, words=20_000, work=str(tmp_path / "w")))
     assert not (tmp_path / "b").exists()
+
+
+def test_the_command_and_the_library_have_the_same_defaults() -> None:
+    parameters = inspect.signature(batch_commands.fit_codebook).parameters
+    shared = {f.name: f.default for f in fields(FitOptions) if f.name in parameters}
+    assert {"photos", "per_landmark", "seed"} <= set(shared)
+    assert {name: parameters[name].default for name in shared} == shared
 
 
 def test_a_shard_of_features_is_a_pure_function(source: Path, tmp_path: Path) -> None:

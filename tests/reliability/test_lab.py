@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,9 @@ from tests.reliability import (
     growth,
     kill,
     longrun,
+    plots,
     powercut,
+    report,
     shim,
     world,
 )
@@ -219,3 +222,16 @@ def test_out_of_memory_stores_nothing_and_the_next_call_works(tmp_path: Path) ->
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() in ("MemoryError", "StoreError")
+
+
+def test_the_threat_model_has_the_figures_that_were_recorded() -> None:
+    results = json.loads(campaigns.RESULTS.read_text(encoding="utf-8"))
+    text = (world.ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    assert report.table(results) in text, "python -m tests.reliability.report prints the table"
+
+
+def test_the_long_run_is_drawn_from_its_record(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="draws")
+    longrun_record = json.loads(campaigns.RESULTS.read_text(encoding="utf-8"))["longrun"]
+    picture = plots.draw(longrun_record, tmp_path / "p.png").read_bytes()
+    assert load_image(picture).size[0] > 900

@@ -590,7 +590,8 @@ class Store:
             if len(batch.words) and int(batch.words.max()) >= self.layout.n_words:  # somebody wrote this on purpose
                 sound = self.codes([r[0] for r in rows])
                 batch = CodeBatch.of(list(sound.items()), self.layout)
-            yield replace(batch, marks=np.array([marks.get(k, 0) for k in batch.image_ids.tolist()], np.uint32))
+            found = [marks.get(k, 0) for k in batch.image_ids.tolist()]
+            yield replace(batch, marks=np.array(found, np.int64).astype(np.uint32))  # a damaged one may be of 64 bits
 
     def fingerprints(self) -> tuple[int, NDArray[np.int64], NDArray[np.uint32]]:
         """All images as they are now: the revision, ids int64 (I,) ascending, and the CRC-32 of their rows (I,).

@@ -558,3 +558,16 @@ def test_a_file_that_cannot_be_looked_at_is_our_error(path: Path, monkeypatch: p
             open_rw(path)
         monkeypatch.undo()
         assert store.info().n_images == N
+
+
+def test_a_checksum_of_64_bits_disturbs_no_other_image(path: Path) -> None:
+    other = sqlite3.connect(path)
+    with other:
+        other.execute("UPDATE images SET crc32 = ? WHERE id = 3", (422843805550,))  # as a damaged page had it
+    other.close()
+    with Store.open(path, mode="ro") as store:
+        (batch,) = store.code_batches(size=1000)
+        _, ids, marks = store.fingerprints()
+        assert len(batch.image_ids) == N
+        assert batch.marks[2] == marks[ids == 3][0]
+        assert [p.what for p in store.verify()] == [next(iter(store.damaged.values()))]

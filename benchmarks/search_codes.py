@@ -42,14 +42,15 @@ FITTED_ON = 1200  # training photos
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """D dimensions after PCA, M bytes of code, K words."""
+    """D dimensions after PCA, M bytes of code, K words, and the seed of the fit."""
 
     dim: int
     code_size: int
     n_words: int = 8192
+    seed: int = 1
 
     def __str__(self) -> str:
-        return f"D={self.dim} M={self.code_size} K={self.n_words}"
+        return f"D={self.dim} M={self.code_size} K={self.n_words}{f' seed {self.seed}' if self.seed > 1 else ''}"
 
 
 TINY = (Size(72, 12),)
@@ -60,7 +61,13 @@ def fitted(size: Size, bundle: Bundle, rows: Sequence[Features]) -> Codebook:
     """A codebook of a size over raw features; the global part stays the bundle's."""
     raw = [f.descriptors for f in rows if len(f)]
     options = CodebookOptions(
-        dim=size.dim, n_words=size.n_words, code_size=size.code_size, sample=150_000, refine=0, global_dim=1
+        dim=size.dim,
+        n_words=size.n_words,
+        code_size=size.code_size,
+        sample=150_000,
+        refine=0,
+        global_dim=1,
+        seed=size.seed,
     )
     book = fit(lambda: raw, np.stack([r.mean(axis=0) for r in raw]), options).codebook
     own = bundle.codebook
@@ -196,8 +203,10 @@ def main() -> int:
     p.add_argument("--sizes", type=_size, nargs="+", default=SIZES, help="as 72x12: dimensions and bytes of a code")
     p.add_argument("--out", type=Path, default=Path("out"), help="folder of the feature cache, default out/")
     p.add_argument("--json", type=Path, default=RESULT, help="file to write, default benchmarks/results/codes.json")
+    p.add_argument("--seeds", type=int, default=1, help="fits of every size, default 1")
     a = p.parse_args()
-    result = run(a.data, a.sizes, a.out, to_stderr)
+    sizes = [replace(size, seed=seed) for size in a.sizes for seed in range(1, a.seeds + 1)]
+    result = run(a.data, sizes, a.out, to_stderr)
     a.json.parent.mkdir(parents=True, exist_ok=True)
     a.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0

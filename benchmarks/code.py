@@ -8,7 +8,18 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LAB = ("backbones", "datasets", "evaluate", "protocols", "runner", "safe_pickle", "stats", "trainset", "tuning")
-ABOVE = ("camera", "cli", "doctor", "explain", "gate", "listing", "quality", "sources", "voting")  # not run by a row
+ABOVE = (
+    "bench",
+    "camera",
+    "cli",
+    "doctor",
+    "explain",
+    "gate",
+    "listing",
+    "quality",
+    "sources",
+    "voting",
+)  # not run by a row
 
 
 def row_code() -> list[Path]:

@@ -37,7 +37,7 @@ class Costs:
 
     extract_ms: float
     bytes_per_image: float
-    ram_per_feature: float = 18.0
+    ram_per_feature: float = 18.4
     photo_bytes: float = 120_000.0
     core_hour: float = 0.04
     gb_month: float = 0.023

@@ -63,13 +63,20 @@ def list_folder(folder: Path, landmark: str | None = None) -> tuple[list[ListedP
     return listed, homeless
 
 
-def _photos(folder: Path) -> Iterator[Path]:
-    """Files with a photo's suffix below `folder`, hidden ones excepted, in a stable order."""
+def _photos(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """Files with a photo's suffix below `folder`, hidden ones excepted, in a stable order.
+
+    A link to one of the folders that it lies in (`above`, by device and inode) is passed over: it would never end.
+    """
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from _photos(path)
+            yield from _photos(path, above | {here})
         elif path.suffix.lower() in PHOTO_SUFFIXES:
             yield path
 

@@ -520,7 +520,8 @@ class Recognizer:
             self._index.refresh(self.shelf)
             candidates = self._candidates(features, options, top_k)
             checked = {c.image_id: v for c, v in self._verify(features, candidates[: options.verify], options)}
-            return self._matches(features, candidates, checked, lift=self._lift(features, candidates, checked))[:top_k]
+            scores = self._scores(features, candidates, checked)
+            return self._matches(scores, candidates, checked, lift=self._lift(features, candidates, checked))[:top_k]
 
     def _identify(
         self,
@@ -549,14 +550,14 @@ class Recognizer:
         with clock(timings, "candidates"):
             candidates = self._candidates(features, options, options.search.top)
         checked: dict[int, Verification] = {}
-        scores = {c.image_id: self._score(features, c, checked) for c in candidates}
+        scores = self._scores(features, candidates, checked)
         landmarks: dict[int, str | None] = {}
         cut = False
         with clock(timings, "verify"):
             shortlist = candidates[: options.verify]
             for done, (candidate, verification) in enumerate(self._verify(features, shortlist, options), 1):
                 checked[candidate.image_id] = verification
-                scores[candidate.image_id] = self._score(features, candidate, checked)
+                scores |= self._scores(features, [candidate], checked)
                 if done == len(shortlist):
                     break
                 if deadline_ms is not None and (time.perf_counter() - began) * 1000 > deadline_ms:
@@ -564,7 +565,7 @@ class Recognizer:
                     break
                 if done % 3 == 0 and self._is_certain(scores, checked, options, landmarks):
                     break
-        matches = _one_per_landmark(self._matches(features, candidates, checked, top))
+        matches = _one_per_landmark(self._matches(scores, candidates, checked, top))
         timings["total"] = (time.perf_counter() - began) * 1000
         return self._answer(features, matches[:top], checked, cut, options, timings)
 
@@ -609,13 +610,18 @@ class Recognizer:
         gain = self._calibration.similarity * (expanded - similarity)
         return dict(zip((c.image_id for c in candidates), gain.tolist(), strict=True))
 
-    def _score(self, features: Features, candidate: Candidate, checked: Mapping[int, Verification]) -> float:
-        verification = checked.get(candidate.image_id)
-        return self._calibration.score(
-            candidate.votes / max(len(features), 1),
-            candidate.similarity,
-            0 if verification is None else verification.n_inliers,
-        )
+    def _scores(
+        self, features: Features, candidates: Iterable[Candidate], checked: Mapping[int, Verification]
+    ) -> dict[int, float]:
+        """Scores of candidates by image id; one that is not in `checked` counts as not verified."""
+        return {
+            c.image_id: self._calibration.score(
+                c.votes / max(len(features), 1),
+                c.similarity,
+                checked[c.image_id].n_inliers if c.image_id in checked else 0,
+            )
+            for c in candidates
+        }
 
     def _is_certain(
         self,
@@ -653,7 +659,7 @@ class Recognizer:
 
     def _matches(
         self,
-        features: Features,
+        scores: Mapping[int, float],
         candidates: Sequence[Candidate],
         checked: Mapping[int, Verification],
         n_landmarks: int | None = None,
@@ -661,11 +667,11 @@ class Recognizer:
     ) -> list[Match]:
         """Candidates as matches, best score first; those whose row is gone or damaged are left out.
 
-        With `n_landmarks`, the list may end once it holds images of that many landmarks: the rest need not be read.
+        `scores` are those of all candidates, by image id. With `n_landmarks`, the list may end once it holds images of
+        that many landmarks: the rest need not be read.
         `lift` changes the order, not the probabilities.
         """
-        own = {c.image_id: self._score(features, c, checked) for c in candidates}
-        scored = [(own[c.image_id] + (lift[c.image_id] if lift else 0.0), c) for c in candidates]
+        scored = [(scores[c.image_id] + (lift[c.image_id] if lift else 0.0), c) for c in candidates]
         scored.sort(key=lambda pair: (-pair[0], pair[1].image_id))
         enough = len(scored) if n_landmarks is None else max(2, n_landmarks)  # the second one is the first one's rival
         step = len(scored) if n_landmarks is None else 2 * _READ_AHEAD
@@ -676,7 +682,7 @@ class Recognizer:
             rows = {row.image_id: row for row in self.shelf.images_by_id([c.image_id for _, c in part])}
             found += [(score, c, rows[c.image_id]) for score, c in part if c.image_id in rows]
             for _, candidate, row in found[-len(part) :]:
-                best[row.landmark] = max(own[candidate.image_id], best.get(row.landmark, -np.inf))
+                best[row.landmark] = max(scores[candidate.image_id], best.get(row.landmark, -np.inf))
             if len(best) >= enough:
                 break
         first, second = (*sorted(best.items(), key=lambda item: -item[1])[:2], ("", 0.0), ("", 0.0))[:2]
@@ -690,7 +696,7 @@ class Recognizer:
                     row.name,
                     row.landmark,
                     score,
-                    self._calibration.probability(own[candidate.image_id], own[candidate.image_id] - rival),
+                    self._calibration.probability(scores[candidate.image_id], scores[candidate.image_id] - rival),
                     0 if verification is None else verification.n_inliers,
                     candidate.similarity,
                 )

@@ -209,8 +209,9 @@ def test_a_match_list_that_ends_early_is_the_beginning_of_the_whole(places: Reco
     features = places.extract(encoded(7))
     candidates = places._candidates(features, IdentifyOptions(), 40)
     checked = {c.image_id: v for c, v in places._verify(features, candidates[:5], IdentifyOptions())}
-    whole = places._matches(features, candidates, checked)
-    early = places._matches(features, candidates, checked, 1)
+    scores = places._scores(features, candidates, checked)
+    whole = places._matches(scores, candidates, checked)
+    early = places._matches(scores, candidates, checked, 1)
     assert len(early) < len(whole)
     assert [vars_of(m) for m in early] == [vars_of(m) for m in whole[: len(early)]]
 

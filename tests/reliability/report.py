@@ -46,8 +46,6 @@ def rows(results: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     yield "decompression bombs", f"{len(r['files'])}", what, commit("bombs")
     r = results["concurrency"]
     what = f"{r['inconsistent reads']} inconsistent; log at most {r['most bytes of the log'] / 1e6:.1f} MB"
-    if again := r.get("again"):  # with what was mended
-        what += f"; again at {again['commit']}, {again['n']:,} reads, {again['inconsistent reads']} inconsistent"
     yield "reads by 8 beside 2 writers and a compactor", of("concurrency"), what, commit("concurrency")
     if "growth" in results:
         r = results["growth"]

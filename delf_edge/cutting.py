@@ -14,7 +14,7 @@ from typing import Any
 
 from delf_edge.database import Value
 from delf_edge.errors import CorruptRowError, OptionError, PackError
-from delf_edge.files import file_sha256, remove_database, sync_path
+from delf_edge.files import file_sha256, partial_path, remove_database, sync_path
 from delf_edge.packs import PackManifest, check_name, manifest_path
 from delf_edge.position import Box
 from delf_edge.store import Row, Store, StoredImage
@@ -109,7 +109,7 @@ def cut_pack(
     if target.exists() and not overwrite:
         raise PackError(f"{target}: exists already; choose another name, or pass overwrite=True")
     images = selection.chosen(source)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = partial_path(target)
     try:
         with Store.open(partial, bundle_id=source.bundle_id, layout=source.layout) as pack:
             copy_images(source, pack, [image.image_id for image in images])

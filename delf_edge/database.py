@@ -40,7 +40,7 @@ from delf_edge.errors import (
     StoreError,
     StoreFullError,
 )
-from delf_edge.files import sync_path
+from delf_edge.files import partial_path, sync_path
 
 Value = int | float | str | bytes | None
 
@@ -316,7 +316,7 @@ def copy_database(source: sqlite3.Connection, target: Path, finish: Callable[[sq
         target: path of the copy; replaced where it exists.
         finish: called with a connection to the copy before it is put in place.
     """
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = partial_path(target)
     try:
         copy = sqlite3.connect(partial, isolation_level=None)
         try:

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from delf_edge.errors import OptionError
+
 _READ = 1 << 20
 
 
@@ -18,6 +20,18 @@ def file_sha256(path: Path) -> str:
         for block in iter(lambda: file.read(_READ), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def resolved(path: str | Path) -> Path:
+    """The absolute path, links followed.
+
+    Raises:
+        OptionError: no file can have this name: it holds a NUL, or half of a surrogate pair.
+    """
+    try:
+        return Path(path).resolve()
+    except ValueError as e:
+        raise OptionError(f"{str(path)!r}: no file can have this name ({e}); pass the path of one") from e
 
 
 def parse_json(data: bytes | str) -> Any:
@@ -32,9 +46,20 @@ def parse_json(data: bytes | str) -> Any:
         raise ValueError("brackets within brackets without end") from e
 
 
+def partial_path(target: Path, what: str = "") -> Path:
+    """Where a file is written before it takes its place: beside it, for this process alone.
+
+    Raises:
+        OptionError: `target` names no file ("", "." or "..").
+    """
+    if target.name in ("", ".."):
+        raise OptionError(f"{str(target)!r} names no file to write; pass the path of one")
+    return target.with_name(f".{target.name}.{os.getpid()}.{what}partial")
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file so that after a power cut there is the old one or the new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_path(path)
     try:
         with partial.open("wb") as file:
             file.write(data)

@@ -133,7 +133,7 @@ def _canonical(facts: Any) -> bytes:
 
 def manifest_path(pack: Path) -> Path:
     """Where the manifest of a pack lies."""
-    return pack.with_name(f"{pack.name}.json")
+    return pack.parent / f"{pack.name}.json"
 
 
 def check_name(name: str) -> str:

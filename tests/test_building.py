@@ -264,6 +264,10 @@ def test_bad_tables_are_refused(rows: list[dict[str, object]], message: str, tmp
         build(str(table), str(tmp_path / "out"), OPTIONS)
     with pytest.raises(OptionError, match="cannot be read"):
         build(str(tmp_path / "none.csv"), str(tmp_path / "out"), OPTIONS)
+    with pytest.raises(OptionError, match="no file can have this name"):
+        build("none\0.csv", str(tmp_path / "out"), OPTIONS)
+    with pytest.raises(OptionError, match="no file can have this name"):
+        build(str(table), "\ud800", OPTIONS)
 
 
 def test_the_cluster_must_be_there(source: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Small files: JSON from anywhere."""
+"""Small files: JSON from anywhere, and names that no file can have."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from delf_edge.errors import PackIntegrityError
-from delf_edge.files import parse_json
+from delf_edge.errors import OptionError, PackIntegrityError
+from delf_edge.files import parse_json, partial_path, resolved, write_atomically
 from delf_edge.packs import PackManifest
 
 
@@ -19,3 +19,17 @@ def test_json_from_strangers_is_read_or_refused(tmp_path: Path) -> None:
     (tmp_path / "deep.pack.json").write_bytes(b"[" * 200_000)
     with pytest.raises(PackIntegrityError, match="brackets"):
         PackManifest.read(tmp_path / "deep.pack.json")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_what_no_file_can_be_called_is_refused(name: str) -> None:
+    with pytest.raises(OptionError, match="no file can have this name"):
+        resolved(name)
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "a/.."])
+def test_a_target_has_a_name(name: str) -> None:
+    with pytest.raises(OptionError, match="names no file"):
+        partial_path(Path(name))
+    with pytest.raises(OptionError, match="names no file"):
+        write_atomically(Path(name), b"")

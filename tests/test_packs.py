@@ -113,6 +113,10 @@ def test_cutting_by_region_collection_and_list(merged: Path, tmp_path: Path) -> 
             cut_pack(store, tmp_path / "a.pack", name="a", version=2)
         with pytest.raises(OptionError, match="pack name"):
             cut_pack(store, tmp_path / "b.pack", name="../b", version=2)
+        with pytest.raises(OptionError, match="names no file"):
+            cut_pack(store, Path("."), name="b", version=2, overwrite=True)
+    with pytest.raises(PackError):
+        check_pack(Path("."))
 
 
 def test_the_same_content_gives_the_same_bytes(merged: Path, tmp_path: Path) -> None:

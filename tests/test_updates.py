@@ -127,6 +127,15 @@ def test_a_device_follows_by_deltas(channel: Channel, versions: list[Path], bund
     assert names == ["2", "3"]  # the one before is kept
 
 
+def test_a_channel_in_a_folder_of_any_name(channel: Channel, bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9 100%25 #1")  # Latin-1, as on an old card
+    channel.folder.rename(folder)
+    report = update(str(folder), tmp_path / "device", bundle, root=folder / "metadata" / "1.root.json")
+    assert [p.status for p in report.packs] == ["installed"]
+    with pytest.raises(OptionError, match="no file can have this name"):
+        update("\ud800", tmp_path / "device", bundle)
+
+
 def test_over_http(channel: Channel, bundle: Bundle, tmp_path: Path) -> None:
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:

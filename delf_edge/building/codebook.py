@@ -15,6 +15,7 @@ from delf_edge.building.whole import located, put_bad
 from delf_edge.bundle import Bundle, default_bundle_path
 from delf_edge.errors import OptionError
 from delf_edge.features import extract_options
+from delf_edge.files import resolved
 from delf_edge.fitting.codebooks import CodebookOptions
 from delf_edge.fitting.packing import NETWORK_CARD, read_calibration, with_codebook
 
@@ -137,8 +138,8 @@ def fit_codebook(
         BundleError: the base cannot be used.
     """
     options = options or FitOptions()
-    out = out.resolve()
-    folder = str(Path(options.bundle).resolve()) if options.bundle else str(default_bundle_path())
+    out = resolved(out)
+    folder = str(resolved(options.bundle)) if options.bundle else str(default_bundle_path())
     bundle = Bundle.load(folder)
     preset = bundle.manifest.default_preset
     extract_options(bundle, preset)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import fsspec
 
 from delf_edge.errors import OptionError
+from delf_edge.files import resolved
 
 SHARD_FORMAT = 1
 What = Literal["codes", "features"]
@@ -87,6 +88,8 @@ def read_rows(source: str, base: str | None = None) -> Iterator[ListedRow]:
     Raises:
         OptionError: the table cannot be read, or a row of it makes no sense; the message says which.
     """
+    if "://" not in source:
+        resolved(source)  # complains of what is no path
     base = (base if base is not None else source.rpartition("/")[0] or ".").rstrip("/")
     try:
         for number, cells in enumerate(_parquet(source) if source.endswith(".parquet") else _csv(source)):

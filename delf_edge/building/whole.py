@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from delf_edge.building.cluster import Progress, check, connect, make_shards
 from delf_edge.building.listing import cut, read_rows
@@ -16,6 +15,7 @@ from delf_edge.building.shards import BadRow, put_file
 from delf_edge.bundle import Bundle, default_bundle_path
 from delf_edge.errors import OptionError
 from delf_edge.features import extract_options
+from delf_edge.files import resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def build(
     """
     options = options or BuildOptions()
     out = located(out)
-    folder = str(Path(options.bundle).resolve()) if options.bundle else str(default_bundle_path())
+    folder = str(resolved(options.bundle)) if options.bundle else str(default_bundle_path())
     bundle = Bundle.load(folder)
     preset = options.preset or bundle.manifest.default_preset
     extract_options(bundle, preset)  # a wrong name is noticed here and not on the workers
@@ -127,7 +127,7 @@ def build(
 
 def located(folder: str) -> str:
     """A folder by its URL, or by its absolute path."""
-    return folder.rstrip("/") if "://" in folder else str(Path(folder).resolve())
+    return folder.rstrip("/") if "://" in folder else str(resolved(folder))
 
 
 def put_bad(out: str, bad: Sequence[BadRow]) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import BinaryIO
 
 from delf_edge.cutting import content_digest, copy_images, describe
 from delf_edge.errors import PackError, PackIntegrityError, StoreError
-from delf_edge.files import parse_json, remove_database, sync_path
+from delf_edge.files import parse_json, partial_path, remove_database, sync_path
 from delf_edge.packs import PackManifest, manifest_path
 from delf_edge.store import Row, Store
 
@@ -45,7 +44,7 @@ def make_delta(old: Path, new: Path, target: Path) -> int:
         PackError: the versions are of different bundles.
         CorruptRowError, StoreError: one of them is damaged, or the delta cannot be written.
     """
-    inside = target.with_name(f".{target.name}.{os.getpid()}.rows.partial")
+    inside = partial_path(target, "rows.")
     try:
         with Store.open(old, mode="ro") as a, Store.open(new, mode="ro") as b:
             if (a.bundle_id, a.layout) != (b.bundle_id, b.layout):
@@ -119,7 +118,7 @@ def apply_delta(base: Path, delta: Path, target: Path, wanted: PackManifest, lim
         PackIntegrityError: the delta is damaged, is for another version, or does not lead to what is wanted.
         StoreError: something cannot be read or written.
     """
-    inside = target.with_name(f".{target.name}.{os.getpid()}.rows.partial")
+    inside = partial_path(target, "rows.")
     try:
         _decompress(delta, inside, limit)
         with Store.open(base, mode="ro") as old, Store.open(inside, mode="ro") as changes:

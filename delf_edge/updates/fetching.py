@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, DownloadLengthMismatchError, RepositoryError
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.urllib3_fetcher import Urllib3Fetcher
 
 from delf_edge.errors import UpdateError
-from delf_edge.files import parse_json
+from delf_edge.files import parse_json, resolved
 
 _BLOCK = 1 << 16
 
@@ -24,7 +25,7 @@ def as_url(source: str) -> str:
     """The URL of a folder, or the URL that was given."""
     if "://" in source:
         return source.rstrip("/")
-    return "file://" + quote(str(Path(source).resolve()))
+    return "file://" + quote(os.fsencode(resolved(source)))
 
 
 class Fetcher(FetcherInterface):
@@ -48,7 +49,7 @@ class Fetcher(FetcherInterface):
         scheme = urlsplit(url).scheme
         if scheme in ("http", "https"):
             return self._web.fetch(url)
-        return _read(Path(unquote(urlsplit(url).path)) if scheme == "file" else url)
+        return _read(Path(os.fsdecode(unquote_to_bytes(urlsplit(url).path))) if scheme == "file" else url)
 
     @contextmanager
     def download_file(self, url: str, max_length: int) -> Iterator[IO[bytes]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
 import json
 import shutil
 import sqlite3
@@ -357,99 +356,9 @@ async def _request(app: Any, scope: dict[str, Any], body: bytes) -> int:
     return status
 
 
-def cli_door(place: Path) -> Attempt:
-    """Arguments of the command: an exit code of the documented ones, never a traceback."""
-    import contextlib
-
-    from delf_edge.cli import app
-
-    path = place / "places.db"
-    places_file(path)
-    (place / "photo.png").write_bytes(world.photo(1))
-    (place / "broken.png").write_bytes(world.photo(1)[:99])
-    (place / "photos" / "x").mkdir(parents=True)
-    (place / "photos" / "x" / "a.png").write_bytes(world.photo(7))
-    (place / "table.csv").write_text("path,landmark\nx/a.png,x\n")
-    files = [str(place / name) for name in ("photo.png", "broken.png", "photos", "table.csv", "none", "out.png")]
-    commands = [
-        "index",
-        "identify",
-        "explain",
-        "remove",
-        "relabel",
-        "info",
-        "verify",
-        "seal",
-        "snapshot",
-        "doctor",
-        "lint",
-    ]
-    odd = [
-        "",
-        "-",
-        "--",
-        "\0",
-        "\ud800",
-        "a" * 5000,
-        "-1",
-        "1e9",
-        "99999999999999999999",
-        "nan",
-        "l1",
-        "p1",
-        "../..",
-        "%s%n",
-    ]
-    options = [
-        "--json",
-        "--top",
-        "--threads",
-        "--landmark",
-        "--manifest",
-        "--out",
-        "--preset",
-        "--below",
-        "--overwrite",
-    ]
-    whole = path.read_bytes()
-
-    def attempt(rng: np.random.Generator) -> str:
-        arguments = [commands[int(rng.integers(len(commands)))]] if rng.random() < 0.97 else []
-        arguments += [str(path)] if rng.random() < 0.8 else []
-        arguments += (
-            ["--bundle", str(world.TINY)]
-            if arguments[:1] and arguments[0] in ("index", "identify", "explain", "doctor")
-            else []
-        )
-        for _ in range(int(rng.integers(0, 4))):
-            pool = (files, odd, options, ["--json"])[int(rng.integers(4))]
-            arguments.append(pool[int(rng.integers(len(pool)))])
-        if rng.random() < 0.2 and arguments:
-            at = int(rng.integers(len(arguments)))
-            text = arguments[at].encode("utf-8", "surrogatepass") or b"-"
-            arguments[at] = mutate(text, [o.encode() for o in options], rng).decode("utf-8", "surrogateescape")
-        if not path.exists() or path.stat().st_size != len(whole):
-            for leftover in place.glob("places.db*"):
-                leftover.unlink()
-            path.write_bytes(whole)
-        code: object = 0
-        sink = io.StringIO()
-        with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-            try:
-                app(args=arguments, prog_name="delf-edge")
-            except SystemExit as e:
-                code = e.code
-        if code not in (0, 1, 2, None):
-            return f"unexpected: exit code {code!r} for {arguments}"
-        return "refused" if code == 2 else "answered"
-
-    return attempt
-
-
 DOORS: dict[str, Maker] = {
     "image": image_door,
     "bundle": bundle_door,
     "database": database_door,
     "service": service_door,
-    "cli": cli_door,
 }

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from tests.reliability import doors
+from tests.reliability.cli_door import cli_door
 from tests.reliability.pack_door import pack_door
 
 MEMORY = 8 << 30  # bytes of address space: more than any input may need
 HANG = 60  # seconds of processor time for one mutant
-DOORS: dict[str, doors.Maker] = {**doors.DOORS, "pack": pack_door}
+DOORS: dict[str, doors.Maker] = {**doors.DOORS, "cli": cli_door, "pack": pack_door}
 
 
 def batch(seed: int, n: int, only: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -97,6 +97,8 @@ bench-build: $(VENV)/test.stamp
 
 bench-reliability: $(VENV)/test.stamp
 	$(BIN)/python -m tests.reliability --jobs 2
+	$(BIN)/python -m tests.reliability.longrun
+	$(BIN)/python -m tests.reliability.plots
 
 test-converters: $(CONVERTERS)/converters.stamp
 	$(CONVERTERS)/bin/python -m pytest -m torch

@@ -78,9 +78,14 @@ def run(name: str, n: int, seconds: float, *, jobs: int = 1, keep: Path | None =
 
 def write(name: str, n: int, sums: dict[str, Any]) -> None:
     """Put the sums of a campaign into the recorded results."""
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     command = f"python -m tests.reliability {name}" + (f" --n {n}" if n != CAMPAIGNS[name][1] else "")
-    results[name] = {"command": command, "environment": environment(), "target": CAMPAIGNS[name][1], **sums}
+    record(name, {"command": command, "environment": environment(), "target": CAMPAIGNS[name][1], **sums})
+
+
+def record(name: str, result: dict[str, Any]) -> None:
+    """Put one result among the recorded ones."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    results[name] = result
     RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -85,7 +85,8 @@ def export_database(store: Store, folder: Path, *, decode_with: Bundle | None = 
     n_images = n_features = 0
     partial = folder / f".{IMAGES}.partial"
     try:
-        with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        # Opened here: of a path pyarrow makes a URI, which no name that is not UTF-8 can be.
+        with partial.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for batch in _batches(store):
                 codes = store.codes([image.image_id for image in batch])
                 rows = [
@@ -174,7 +175,7 @@ def import_database(store: Store, folder: Path) -> dict[str, Any]:
     counts = {"added": 0, "updated": 0, "replaced": 0}
     places: dict[str, tuple[float | None, float | None]] = {}
     try:
-        with pq.ParquetFile(path) as table:
+        with path.open("rb") as file, pq.ParquetFile(file) as table:
             _check(path, table.schema_arrow, store)
             for batch in table.iter_batches(_BATCH, columns=[name for name, _ in _FIELDS]):
                 rows = batch.to_pylist()

@@ -68,7 +68,10 @@ def pack(
         box = Box(south, west, north, east)
     listed = None
     if landmarks is not None:
-        lines = landmarks.read_text(encoding="utf-8-sig").splitlines()
+        try:
+            lines = landmarks.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as e:
+            raise OptionError(f"--landmarks {landmarks}: no text in UTF-8 ({e}); write one name a line") from e
         listed = frozenset(line.strip() for line in lines if line.strip())
     with Store.open(database, mode="ro") as store:
         manifest = cut_pack(

@@ -270,6 +270,16 @@ def test_bad_tables_are_refused(rows: list[dict[str, object]], message: str, tmp
         build(str(table), "\ud800", OPTIONS)
 
 
+@pytest.mark.parametrize("url", ["nowhere://bucket/x", "needy://bucket/x"])
+def test_a_url_that_fsspec_cannot_open_is_refused(url: str, tmp_path: Path) -> None:
+    fsspec.register_implementation("needy", "package_that_is_absent.Files", clobber=True)
+    with pytest.raises(OptionError, match=url):
+        build(f"{url}.csv", str(tmp_path / "out"), OPTIONS)
+    table = write_table(tmp_path / "t.csv", [{"path": "a.jpg", "landmark": "x"}])
+    with pytest.raises(OptionError, match=url):
+        build(str(table), url, OPTIONS)
+
+
 def test_the_cluster_must_be_there(source: Path, tmp_path: Path) -> None:
     options = BuildOptions(bundle=str(BUNDLE), scheduler="tcp://127.0.0.1:1")
     with pytest.raises(BuildError, match="no Dask scheduler"):

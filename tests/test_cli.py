@@ -531,3 +531,10 @@ def test_stdout_is_json_in_a_real_process(indexed: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["answers"][0]["landmark"] == "Colosseum"
+
+
+def test_a_list_of_landmarks_that_is_no_text_is_refused(database: Path, truncated: Path, tmp_path: Path) -> None:
+    ran = run("pack", database, tmp_path / "a.pack", "--landmarks", truncated)
+    assert ran.code == 2
+    assert "no text in UTF-8" in ran.err
+    assert not (tmp_path / "a.pack").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -34,6 +35,14 @@ def exported(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         facts = export_database(store, folder / "out", decode_with=bundle)
     assert facts == {"images": 30, "features": 1200, "landmarks": 10, "located": 10, "damaged": 0}
     return database, folder / "out"
+
+
+def test_folders_of_any_name(exported: tuple[Path, Path], bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")  # Latin-1
+    with Store.open(exported[0], mode="ro") as store:
+        export_database(store, folder)
+    with Store.open(tmp_path / "b.db", bundle_id=bundle.id, layout=CodeLayout.of(bundle.codebook)) as new:
+        assert import_database(new, folder)["added"] == 30
 
 
 def test_what_comes_in_again_is_what_went_out(exported: tuple[Path, Path], bundle: Bundle, tmp_path: Path) -> None:

@@ -94,7 +94,9 @@ def read_rows(source: str, base: str | None = None) -> Iterator[ListedRow]:
     try:
         for number, cells in enumerate(_parquet(source) if source.endswith(".parquet") else _csv(source)):
             yield _row(number, cells, base, f"{source}, row {number + 1}")
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
+    except OptionError:
+        raise
+    except (OSError, ImportError, ValueError, csv.Error) as e:  # fsspec: an unknown scheme, or its package is absent
         raise OptionError(f"{source}: cannot be read as a table ({e})") from e
 
 

@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+import fsspec
+
 from delf_edge.building.cluster import Progress, check, connect, make_shards
 from delf_edge.building.listing import cut, read_rows
 from delf_edge.building.merging import Merged, merge
@@ -126,8 +128,18 @@ def build(
 
 
 def located(folder: str) -> str:
-    """A folder by its URL, or by its absolute path."""
-    return folder.rstrip("/") if "://" in folder else str(resolved(folder))
+    """A folder by its URL, or by its absolute path.
+
+    Raises:
+        OptionError: fsspec knows no such URL, or no file can have this name.
+    """
+    if "://" not in folder:
+        return str(resolved(folder))
+    try:
+        fsspec.core.url_to_fs(folder)
+    except (ImportError, ValueError) as e:
+        raise OptionError(f"{folder}: {e}; pass a folder, or a URL of a scheme that is installed") from e
+    return folder.rstrip("/")
 
 
 def put_bad(out: str, bad: Sequence[BadRow]) -> None:

@@ -18,7 +18,6 @@ import io
 import json
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from delf_edge.errors import BundleError, BundleIntegrityError, BundleVersionError, OptionError
 from delf_edge.types import Codebook, Float32Array
@@ -402,15 +402,30 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
 # -- codebook ------------------------------------------------------------------------------------------------------
 
 
-def _array(archive: Any, name: str) -> Float32Array:
+def read_arrays(data: bytes, what: str) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz file, by name.
+
+    Raises:
+        BundleError: it is none, or holds objects; `what` names it.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except MemoryError:
+        raise
+    except Exception as e:  # of damaged data NumPy, zipfile, zlib and tokenize raise what they like
+        raise BundleError(f"{what} is not an npz of plain arrays: {e}") from e
+
+
+def _array(arrays: Mapping[str, NDArray[Any]], name: str) -> Float32Array:
     """One array as float32. On disk it is float32, float16, or int8 with `<name>_scale`, one factor per row."""
-    if name not in archive.files:
-        raise BundleError(f"codebook: array {name} is missing; it has {', '.join(sorted(archive.files))}")
-    array = archive[name]
+    if name not in arrays:
+        raise BundleError(f"codebook: array {name} is missing; it has {', '.join(sorted(arrays))}")
+    array = arrays[name]
     if array.dtype == np.int8:
-        if f"{name}_scale" not in archive.files:
+        if f"{name}_scale" not in arrays:
             raise BundleError(f"codebook: {name} is int8 without {name}_scale; pack the bundle again")
-        scale = archive[f"{name}_scale"].astype(np.float32)
+        scale = arrays[f"{name}_scale"].astype(np.float32)
         rows = array.shape[:-1]
         if scale.size != int(np.prod(rows)):
             raise BundleError(f"codebook: {name}_scale has shape {scale.shape}, expected {rows}; pack the bundle again")
@@ -424,12 +439,8 @@ def _array(archive: Any, name: str) -> Float32Array:
 
 
 def _codebook(data: bytes, manifest: Manifest) -> Codebook:
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: _array(archive, name) for name in Codebook.__dataclass_fields__}
-    except (ValueError, EOFError, OSError, KeyError, TypeError, zipfile.BadZipFile) as e:
-        raise BundleError(f"codebook: {manifest.codebook} is not an npz of plain arrays: {e}") from e
-    codebook = Codebook(**arrays)
+    arrays = read_arrays(data, f"codebook: {manifest.codebook}")
+    codebook = Codebook(**{name: _array(arrays, name) for name in Codebook.__dataclass_fields__})
     _check_shapes(codebook, manifest)
     return codebook
 

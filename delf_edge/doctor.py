@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import os
 import platform
 import sqlite3
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge import native
-from delf_edge.bundle import Bundle, default_bundle_path
+from delf_edge.bundle import Bundle, default_bundle_path, read_arrays
 from delf_edge.engine import runtime_version
 from delf_edge.errors import BundleError, EngineError
 from delf_edge.features import Extractor, extract_options
@@ -120,8 +119,33 @@ def golden_image(bundle: Bundle) -> NDArray[np.uint8]:
 
 
 def _golden(bundle: Bundle) -> dict[str, NDArray[Any]]:
-    with np.load(io.BytesIO(bundle.golden), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    """What the bundle says its golden image looks like; without an image it says nothing.
+
+    Raises:
+        BundleError: it is not what `self_test` compares.
+    """
+    golden = read_arrays(bundle.golden, f"bundle {bundle.id}: its golden vectors")
+    if "image" not in golden:
+        return {}
+    n = golden["scales"].size if "scales" in golden else 0
+    shapes: dict[str, tuple[int, ...]] = {
+        "image": (*golden["image"].shape[:2], 3),
+        "keypoints": (n, 2),
+        "scales": (n,),
+        "descriptors": (n, len(bundle.codebook.pca_basis)),
+        "global_descriptor": (len(bundle.codebook.global_basis),),
+        "tolerance": (1,),
+    }
+    for name, shape in shapes.items():
+        found = np.atleast_1d(golden.get(name, np.zeros(0, bool)))
+        kind = np.dtype(np.uint8 if name == "image" else np.float32)
+        empty = name == "image" and found.size == 0
+        if found.shape != shape or found.dtype != kind or empty or not np.isfinite(found).all():
+            raise BundleError(
+                f"bundle {bundle.id}: golden {name}: {found.dtype} {found.shape}, expected {kind} {shape}, finite; "
+                "pack it again with `delf-edge-convert`"
+            )
+    return golden
 
 
 def _compare(found: Features, golden: Mapping[str, NDArray[Any]], tolerance: float, note: str) -> list[Check]:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,13 @@ def test_a_codebook_that_is_no_archive(folder: Path) -> None:
         Bundle.load(folder)
     out = io.BytesIO()
     np.save(out, np.zeros(3))
+    replace_file(folder, "codebook.npz", out.getvalue())
+    with pytest.raises(BundleError, match="not an npz"):
+        Bundle.load(folder)
+    header = b"{'descr': '<f4', (" + b" " * 60 + b"\n"  # NumPy hands such a header to Python's tokenizer
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("pca_mean.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     replace_file(folder, "codebook.npz", out.getvalue())
     with pytest.raises(BundleError, match="not an npz"):
         Bundle.load(folder)

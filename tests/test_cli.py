@@ -24,6 +24,7 @@ import typer.main
 from delf_edge.bundle import Bundle, bundle_id, default_bundle_path
 from delf_edge.cli import app, main
 from delf_edge.doctor import self_test
+from delf_edge.errors import BundleError
 from delf_edge.recognizer import Recognizer
 
 DEMO = Path(__file__).resolve().parent.parent / "assets" / "demo"
@@ -498,6 +499,26 @@ def test_doctor_finds_wrong_vectors(tmp_path: Path) -> None:
     np.savez(packed, **golden)
     checks = {check.name: check.passed for check in self_test(dataclasses.replace(bundle, golden=packed.getvalue()))}
     assert checks == {"keypoints": True, "local descriptors": False, "global descriptor": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("descriptors", np.zeros((3, 1), np.float32)),
+        ("scales", None),
+        ("tolerance", np.array(np.nan, np.float32)),
+        ("image", np.zeros((0, 4, 3), np.uint8)),
+        ("keypoints", np.array(1.0, np.float32)),
+    ],
+)
+def test_golden_vectors_that_cannot_be_compared(name: str, array: np.ndarray | None) -> None:
+    bundle = Bundle.load(default_bundle_path())
+    with np.load(io.BytesIO(bundle.golden)) as archive:
+        golden = {key: archive[key] for key in archive.files if key != name}
+    packed = io.BytesIO()
+    np.savez(packed, **golden, **({} if array is None else {name: array}))
+    with pytest.raises(BundleError, match="golden"):
+        self_test(dataclasses.replace(bundle, golden=packed.getvalue()))
 
 
 def test_an_interrupted_index_goes_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

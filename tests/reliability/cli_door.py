@@ -18,7 +18,7 @@ from tests.reliability import world
 from tests.reliability.doors import Attempt, places_file
 from tests.reliability.mutate import mutate
 
-B = ["--bundle", str(world.TINY)]
+B = ["--bundle", "bundle"]  # a copy: a changed line may write into it
 LINES = {
     "index": [["places.db", "photos", "--manifest", "table.csv", *B], ["new.db", "photos/x", "--landmark", "l", *B]],
     "identify": [["places.db", "photo.png", *B, "--top", "3"], ["places.db", "photo.png", *B, "--near", "1,2,30"]],
@@ -136,6 +136,7 @@ def cli_door(place: Path) -> Attempt:
     whole, here = place / "whole", place / "a" / "b" / "c"  # ".." in an argument stays inside of `place`
     (whole / "photos" / "x").mkdir(parents=True)
     places_file(whole / "places.db")
+    shutil.copytree(world.TINY, whole / "bundle")
     (whole / "photo.png").write_bytes(world.photo(1))
     (whole / "broken.png").write_bytes(world.photo(1)[:99])
     (whole / "photos" / "x" / "a.png").write_bytes(world.photo(7))

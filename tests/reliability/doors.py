@@ -19,6 +19,7 @@ import numpy as np
 
 from delf_edge.bundle import Bundle
 from delf_edge.database import row_crc32
+from delf_edge.doctor import self_test
 from delf_edge.errors import DelfEdgeError, ImageError, StoreError
 from delf_edge.features import Extractor, extract_options
 from delf_edge.files import remove_database
@@ -131,6 +132,7 @@ def bundle_door(place: Path) -> Attempt:
                 return f"wrong answers: {name} changed and went unnoticed"
             if rng.random() < 0.2:
                 Extractor(bundle).extract(image, extract_options(bundle, None))
+                self_test(bundle)
             return "accepted"
         except DelfEdgeError:
             return "refused"

@@ -41,7 +41,7 @@ inside() {
         for d in proc sys dev; do mount --rbind "/$d" "$root/$d"; done
         mount --bind "$root/opt/cpuinfo" "$root/proc/cpuinfo"
         cd "$root/opt/empty"
-        exec env -i PATH=/opt/venv/bin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 QEMU_CPU=cortex-a72 OMP_NUM_THREADS=1 \
+        exec env -i PATH=/opt/venv/bin:/usr/bin:/bin:/usr/sbin HOME=/root LANG=C.UTF-8 QEMU_CPU=cortex-a72 OMP_NUM_THREADS=1 \
             PIP_CERT=/opt/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 chroot "$root" sh -c "cd /opt/empty && $*"' sh "$root" "$@"
 }
 

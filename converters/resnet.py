@@ -149,7 +149,7 @@ def _slim(conv: nn.Conv2d, variables: Variables, scope: str) -> None:
     kernel = _take(variables, f"{scope}/weights")
     mean, variance = (_take(variables, f"{scope}/BatchNorm/moving_{n}") for n in ("mean", "variance"))
     gamma = variables.get(f"{scope}/BatchNorm/gamma", np.ones_like(mean))
-    scale = gamma / np.sqrt(variance + np.float32(1e-5))
+    scale = (gamma / np.sqrt(variance + np.float32(1e-5))).astype(np.float32, copy=False)
     _set(conv, kernel, scale, _take(variables, f"{scope}/BatchNorm/beta") - mean * scale, scope)
 
 
@@ -160,7 +160,7 @@ def _keras(conv: nn.Conv2d, variables: Variables, scope: str, norm: str | None) 
         gamma, beta, mean, variance = (
             _take(variables, f"{norm}/{n}{_KERAS}") for n in ("gamma", "beta", "moving_mean", "moving_variance")
         )
-        scale = gamma / np.sqrt(variance + np.float32(1e-3))
+        scale = (gamma / np.sqrt(variance + np.float32(1e-3))).astype(np.float32, copy=False)
         bias = beta + (bias - mean) * scale
     _set(conv, kernel, scale, bias, scope)
 

@@ -52,8 +52,13 @@ def rows(results: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         what = f"{r['MB per 10,000 queries by the line']} MB more per 10,000"
         yield "queries in one process", of("growth"), what, commit("growth")
     r = results["longrun"]
-    least, most = (round(v / 1e6) for v in r["first and last quarter after warming up"]["rss"])
-    what = f"RSS {least} to {most} MB, handles and threads the same, log at most {r['wal, most'] / 1e6:.1f} MB"
+    ends = r["first and last quarter after warming up"]
+    least, most = (round(v / 1e6) for v in ends["rss"])
+    p99 = "{:.0f} then {:.0f}".format(*ends["p99"])
+    what = (
+        f"RSS {least} to {most} MB, handles and threads the same, log at most {r['wal, most'] / 1e6:.1f} MB, "
+        f"p99 {p99} ms; {r['named wrong']} of {r['asked']:,} answers wrong, with a tiny network for tests"
+    )
     yield "frames of a camera in an hour, with faults", f"{r['frames']:,}", what, commit("longrun")
 
 

@@ -12,6 +12,7 @@ import collections
 import json
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,27 @@ import numpy as np
 from delf_edge.bundle import Bundle, bundle_id
 from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import pack_codes
-from delf_edge.errors import BundleError, StoreError
+from delf_edge.errors import BundleError, PackError, StoreError
+from delf_edge.files import remove_database
+from delf_edge.packs import manifest_path, open_pack
 from delf_edge.store import Store
+from delf_edge.updates.delta import apply_delta
 from tests.reliability import world
+from tests.reliability.pack_door import Source
 
-KINDS = ("sealed database", "database", "network", "tail", "codebook", "golden vectors", "manifest", "graph cache")
+KINDS = (
+    "sealed database",
+    "database",
+    "network",
+    "tail",
+    "codebook",
+    "golden vectors",
+    "manifest",
+    "graph cache",
+    "pack",
+    "pack manifest",
+    "delta",
+)
 IMAGES = 12
 
 
@@ -138,4 +155,34 @@ def files(place: Path) -> list[tuple[str, Path, Callable[[], str]]]:
         return "refused" if (words == expected).all() else "WRONG"
 
     found.append(("graph cache", cache, graph_outcome))
-    return found
+    return found + shipped(place)
+
+
+def shipped(place: Path) -> list[tuple[str, Path, Callable[[], str]]]:
+    """What goes out to devices: a pack, its manifest, and a delta to the next version."""
+    (place / "shipped").mkdir()
+    source = Source(place / "shipped")
+    old, wanted = source.packs[0], source.manifests[1]
+    limit, made = len(zlib.decompress(source.delta.read_bytes())), place / "made.pack"
+
+    def pack_outcome() -> str:
+        try:
+            open_pack(old).close()
+        except PackError:
+            return "refused"
+        return "WRONG"
+
+    def delta_outcome() -> str:
+        try:
+            apply_delta(old, source.delta, made, wanted, limit)
+        except (PackError, StoreError):
+            return "refused"
+        finally:
+            remove_database(made)
+        return "harmless"  # `apply_delta` has compared the content with what the manifest of the new version says
+
+    return [
+        ("pack", old, pack_outcome),
+        ("pack manifest", manifest_path(old), pack_outcome),
+        ("delta", source.delta, delta_outcome),
+    ]

@@ -39,7 +39,7 @@ from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import CodeBatch, CodeLayout, decode, encode, inner_product_tables
 from delf_edge.index_file import index_path
 from delf_edge.lists import State
-from delf_edge.recognizer import IdentifyOptions, Recognizer
+from delf_edge.recognizer import Recognizer
 from delf_edge.scan import neighbours
 from delf_edge.store import NewImage, Store
 from delf_edge.types import Codes, Features
@@ -212,7 +212,7 @@ def whole_path(lab: Lab, places: Recognizer, rounds: int) -> dict[str, Any]:
         for q in lab.queries:
             spent: dict[str, float] = {}
             began = time.thread_time()
-            places._ask(q, 5, None, IdentifyOptions(), spent)
+            places.asker.answer(q, timings=spent)
             cpu.append(1e3 * (time.thread_time() - began))
             wall.append(spent["total"])
             stages.append(spent)
@@ -268,7 +268,7 @@ def measure(lab: Lab, n: int, a: argparse.Namespace) -> dict[str, Any]:
     info: dict[str, Any] = {"images": n, "disk_bytes": path.stat().st_size} | made
     figures = info | {"start": search_life.starts(path, lab.query_photo, a.starts)}
     with Recognizer.open(path, bundle=lab.bundle) as places:
-        state = places._index.state
+        state = places.asker.index.state
         figures |= {"features": state.n_features, "disk_bytes_per_feature": path.stat().st_size / state.n_features}
         figures |= {"segments": len(state.segments), "index_bytes_per_feature": state.nbytes / state.n_features}
         figures["candidates"] = candidate_stage(lab, state, a.rounds, a.queries)

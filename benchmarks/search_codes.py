@@ -29,6 +29,7 @@ from benchmarks.systems.runtime import label
 from benchmarks.trainset import fitting_photos, training_dataset
 from delf_edge.bundle import Bundle, default_bundle_path
 from delf_edge.candidates import SearchOptions
+from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import tiny
 from delf_edge.fitting.codebooks import CodebookOptions, fit
 from delf_edge.recognizer import Recognizer
@@ -76,7 +77,7 @@ def fitted(size: Size, bundle: Bundle, rows: Sequence[Features]) -> Codebook:
 
 def asked(places: Recognizer, dataset: Dataset, queries: Sequence[Features]) -> dict[str, Any]:
     """mAP of `Recognizer.rank`, whole and before RANSAC."""
-    from delf_edge.recognizer import RANKING, IdentifyOptions
+    from delf_edge.asking import RANKING, IdentifyOptions
 
     index, n = {name: i for i, name in enumerate(dataset.database)}, len(dataset.database)
     figures: dict[str, Any] = {}
@@ -97,7 +98,8 @@ def local_alone(places: Recognizer, dataset: Dataset, queries: Sequence[Features
     """mAP of the candidates by local features alone, of each scoring."""
     index, n = {name: i for i, name in enumerate(dataset.database)}, len(dataset.database)
     rows = {image.image_id: index[image.name] for image in places.store.images()}
-    places._index.refresh(places.store)
+    coarse = CoarseIndex(places.bundle.codebook.centroids)
+    places.asker.index.refresh(places.store)
     found = {}
     choices = {"votes": SearchOptions(global_weight=0, top=n)}
     choices |= {
@@ -110,7 +112,7 @@ def local_alone(places: Recognizer, dataset: Dataset, queries: Sequence[Features
         scores = []
         for features in queries:
             row = np.full(n, -np.inf)
-            for c in places._index.search(features, places.bundle.codebook, places._coarse, options):
+            for c in places.asker.index.search(features, places.bundle.codebook, coarse, options):
                 row[rows[c.image_id]] = c.votes
             scores.append(row)
         scored = protocols.score_rankings(dataset, rankings(dataset, scores))[dataset.settings[0].name]
@@ -142,7 +144,7 @@ def measure(
             figures = asked(places, dataset, asking)
             if scorings:
                 figures["local_alone"] = local_alone(places, dataset, asking)
-            index = places._index
+            index = places.asker.index
             figures["ram_bytes_per_feature"] = index.nbytes / max(1, index.n_features)
             places.store.compact()
             stored = index.n_features

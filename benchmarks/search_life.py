@@ -77,7 +77,7 @@ def adding(database: Path, copies: Copies, first: int, n: int) -> dict[str, Any]
 
     prepared = [copies.make(first + i) for i in range(2 * n)]
     with Recognizer.open(database) as reader, Store.open(database) as writer:
-        reader._index.refresh(reader.store)
+        reader.asker.index.refresh(reader.store)
         seen, waits = 0, []
         began = time.perf_counter()
         for i in range(n):
@@ -87,13 +87,13 @@ def adding(database: Path, copies: Copies, first: int, n: int) -> dict[str, Any]
         images = [new_image(f"bulk {first + i}", "new", prepared[n + i], 2 * 10**9 + first + i) for i in range(n)]
         writer.add_many(images)
         bulk = n / (time.perf_counter() - began)
-        reader._index.refresh(reader.store)
+        reader.asker.index.refresh(reader.store)
         for i in range(20):
             added = writer.add(new_image(f"seen {first + i}", "new", prepared[i], 3 * 10**9 + first + i))
             began = time.perf_counter()
-            reader._index.refresh(reader.store)
+            reader.asker.index.refresh(reader.store)
             waits.append(1e3 * (time.perf_counter() - began))
-            seen += int(added.image_id in reader._index._slots)
+            seen += int(added.image_id in reader.asker.index._slots)
         names = [f"{kind} {first + i}" for kind, m in (("one", n), ("bulk", n), ("seen", 20)) for i in range(m)]
         writer.remove(*names)
     return {
@@ -138,8 +138,8 @@ def answer(database: str, photo: str) -> dict[str, Any]:
         places.identify(photo)
         return memory() | {
             "open": opened,
-            "features": places._index.n_features,
-            "index_bytes": places._index.nbytes,
+            "features": places.asker.index.n_features,
+            "index_bytes": places.asker.index.nbytes,
         }
 
 
@@ -208,13 +208,12 @@ def read(database: str, number: str, seconds: str) -> dict[str, Any]:
 def soak(database: str, features: str, n: str) -> dict[str, Any]:
     """Ask n times; resident megabytes every tenth of the way."""
     from delf_edge import Recognizer
-    from delf_edge.recognizer import IdentifyOptions
 
     with np.load(features, allow_pickle=False) as stored, Recognizer.open(database) as places:
         queries = list(unpacked(stored))
         sizes = []
         for i in range(int(n)):
-            places._ask(queries[i % len(queries)], 5, None, IdentifyOptions(), {})
+            places.asker.answer(queries[i % len(queries)])
             if i % max(1, int(n) // 10) == int(n) // 10 - 1:
                 sizes.append(memory()["rss_mb"])
     return {"queries": int(n), "rss_mb": sizes}

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # at run time they are imported when first asked for: `delf-edge --help` needs no numpy
+    from delf_edge.asking import Explanation, IdentifyOptions
     from delf_edge.bundle import Bundle, default_bundle_path
     from delf_edge.candidates import SearchOptions
     from delf_edge.errors import (
@@ -28,7 +29,7 @@ if TYPE_CHECKING:  # at run time they are imported when first asked for: `delf-e
         StoreError,
         StoreFullError,
     )
-    from delf_edge.recognizer import AddError, AddItem, AddResult, Explanation, IdentifyOptions, Recognizer
+    from delf_edge.recognizer import AddError, AddItem, AddResult, Recognizer
     from delf_edge.types import Answer, Features, Image, Match, Verification
     from delf_edge.verification import VerifyOptions
 
@@ -72,6 +73,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "asking": "Explanation IdentifyOptions",
     "bundle": "Bundle default_bundle_path",
     "candidates": "SearchOptions",
     "errors": (
@@ -80,7 +82,7 @@ _HOMES = {
         "NotFoundError OptionError ReadOnlyError SchemaVersionError StoreBusyError StoreError "
         "StoreFullError"
     ),
-    "recognizer": "AddError AddItem AddResult Explanation IdentifyOptions Recognizer",
+    "recognizer": "AddError AddItem AddResult Recognizer",
     "types": "Answer Features Image Match Verification",
     "verification": "VerifyOptions",
 }

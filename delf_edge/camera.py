@@ -28,9 +28,10 @@ from typing import Literal, Self
 
 import numpy as np
 
+from delf_edge.asking import Explanation, IdentifyOptions
 from delf_edge.errors import OptionError
 from delf_edge.gate import Gate, GateOptions, Verdict
-from delf_edge.recognizer import Explanation, IdentifyOptions, Recognizer
+from delf_edge.recognizer import Recognizer
 from delf_edge.sources import Frame, FrameSource
 from delf_edge.types import UInt8Array
 from delf_edge.voting import Decision, VoteOptions, Voter

@@ -36,7 +36,7 @@ from delf_edge.terminal import progress as _progress
 from delf_edge.terminal import say as _say
 
 if TYPE_CHECKING:
-    from delf_edge.recognizer import IdentifyOptions
+    from delf_edge.asking import IdentifyOptions
     from delf_edge.store import Store
     from delf_edge.types import Answer
 
@@ -320,8 +320,8 @@ def _near(text: str | None) -> IdentifyOptions | None:
     """The options that --near stands for."""
     if text is None:
         return None
+    from delf_edge.asking import IdentifyOptions
     from delf_edge.position import Near
-    from delf_edge.recognizer import IdentifyOptions
 
     return IdentifyOptions(near=Near(*_numbers(text, 3, f"--near {text}: give latitude,longitude,metres")))
 

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from delf_edge.asking import Explanation
 from delf_edge.errors import ImageError, OptionError
 from delf_edge.images import load_image
-from delf_edge.recognizer import Explanation
 from delf_edge.types import Float64Array, UInt8Array
 
 PANEL_HEIGHT = 480  # pixels; both photos are scaled to it

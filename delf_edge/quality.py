@@ -23,11 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from delf_edge.asking import IdentifyOptions
 from delf_edge.codec import decode, decode_global
 from delf_edge.errors import DelfEdgeError, ImageError
 from delf_edge.gate import measure
 from delf_edge.images import ChannelOrder, PhotoSource, content_hash, load_image, read_photo
-from delf_edge.recognizer import IdentifyOptions, Recognizer
+from delf_edge.recognizer import Recognizer
 from delf_edge.store import StoredImage
 from delf_edge.types import Codes, Features, UInt8Array
 from delf_edge.verification import verify

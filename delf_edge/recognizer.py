@@ -11,68 +11,29 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import numpy as np
-
+from delf_edge.asking import Asker, Explanation, IdentifyOptions
 from delf_edge.bundle import Bundle, default_bundle_path
-from delf_edge.candidates import CandidateIndex, SearchOptions
+from delf_edge.candidates import CandidateIndex
 from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import CodeLayout, TurnedDecoder, encode
+from delf_edge.codec import CodeLayout, encode
 from delf_edge.codec import tiny as shortened
-from delf_edge.decision import Calibration
 from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
-from delf_edge.expansion import expand
 from delf_edge.features import Extractor, clock, extract_options
 from delf_edge.following import Following, marks
 from delf_edge.images import ChannelOrder, PhotoSource, content_hash, load_image, make_thumbnail, read_photo
 from delf_edge.index_file import index_path
 from delf_edge.installed import open_packs
-from delf_edge.position import Near
 from delf_edge.shelf import Shelf
-from delf_edge.store import NewImage, Problem, Store, StoredImage, StoreInfo
-from delf_edge.types import Answer, BoolArray, Candidate, Codes, Features, Float32Array, Image, Match, Verification
-from delf_edge.verification import VerifyOptions, outside_hull, verify
-
-_READ_AHEAD = 8  # candidates whose codes, or rows, are read at a time
-
-
-@dataclass(frozen=True, slots=True)
-class IdentifyOptions:
-    """How a query is answered.
-
-    Attributes:
-        search: the candidate stage; its `global_weight` is replaced by the bundle's.
-        geometry: the check of one candidate.
-        verify: candidates checked at most, best first. What stands at the head of an answer is decided sooner than the
-            order of a whole ranking, so `search` and `rank` check 40 where they are given no options.
-        certain: stop checking once the best probability is this high and every image left scores lower unverified.
-        min_inliers: fewer prove nothing, whatever the probability.
-        near: where the photo was taken; landmarks with coordinates outside of it are not candidates.
-        without: landmarks that are not candidates.
-    """
-
-    search: SearchOptions = field(default_factory=SearchOptions)
-    geometry: VerifyOptions = field(default_factory=VerifyOptions)
-    verify: int = 20
-    certain: float = 0.95
-    min_inliers: int = 6
-    near: Near | None = None
-    without: frozenset[str] = frozenset()
-
-    def __post_init__(self) -> None:
-        if self.verify < 0 or self.min_inliers < 0 or not 0 < self.certain <= 1:
-            raise OptionError(f"verify and min_inliers must not be negative, certain must be in (0, 1]: {self}")
-
-
-RANKING = IdentifyOptions(verify=40)  # of `search` and `rank`
+from delf_edge.store import NewImage, Problem, Store, StoreInfo
+from delf_edge.types import Answer, Codes, Features, Image, Match
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,31 +76,13 @@ class AddError:
     error: DelfEdgeError
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Explanation:
-    """The proof of an answer.
-
-    Attributes:
-        answer: what `identify` returns.
-        image: the decoded query; keypoints of the query refer to it.
-        query_keypoints, stored_keypoints: float32 (P, 2), the inliers, (x, y) in pixels of the query and of the stored
-            image; empty where nothing was verified.
-        stored: the stored image's row, None where there is no candidate.
-    """
-
-    answer: Answer
-    image: Image
-    query_keypoints: Float32Array
-    stored_keypoints: Float32Array
-    stored: StoredImage | None
-
-
 class Recognizer:
     """A database of places, open for adding and asking. Use as a context manager; safe to share between threads.
 
     Attributes:
         bundle: the loaded model.
         store: the database file.
+        asker: answers where the features are there already.
     """
 
     def __init__(
@@ -156,19 +99,15 @@ class Recognizer:
         self.store, self.bundle = store, bundle
         self._extractor = Extractor(bundle, num_threads=num_threads)
         self._extract_options = extract_options(bundle, preset)
-        self._calibration = Calibration.from_mapping(bundle.calibration)
-        self._coarse, self._decoder = CoarseIndex(bundle.codebook.centroids), TurnedDecoder(bundle.codebook)
+        self._coarse = CoarseIndex(bundle.codebook.centroids)
         shelf = Shelf(store, packs)
         self._packs = follow(shelf, CandidateIndex.from_store(shelf, index_path(store.path), store))
+        self.asker = Asker(bundle, self._coarse, self._packs)
 
     @property
     def shelf(self) -> Shelf:
         """The database and the packs beside it, read as one; see `steady`."""
         return self._packs.now.shelf
-
-    @property
-    def _index(self) -> CandidateIndex:
-        return self._packs.now.index
 
     @classmethod
     def open(
@@ -418,8 +357,10 @@ class Recognizer:
             ImageError: the photo cannot be used.
             StoreError: the database cannot be read.
         """
+        timings: dict[str, float] = {}
         with self._packs.use():
-            return self._identify(photo, top, channel_order, deadline_ms, options or IdentifyOptions())[0]
+            features = self.extract(photo, channel_order=channel_order, timings=timings)
+            return self.asker.answer(features, options, top=top, deadline_ms=deadline_ms, timings=timings)
 
     def identify_many(self, photos: Iterable[PhotoSource], *, top: int = 5) -> Iterator[Answer]:
         """Answers to photos, in order."""
@@ -435,9 +376,8 @@ class Recognizer:
         options: IdentifyOptions | None = None,
     ) -> Explanation:
         """Identify a photo and return the matched points as proof; arguments and errors as `identify`."""
-        with self._packs.use():
-            answer, image, features = self._identify(photo, 5, channel_order, deadline_ms, options or IdentifyOptions())
-            return self._explanation(answer, image, features)
+        proofs = self.explain_all(photo, limit=1, channel_order=channel_order, deadline_ms=deadline_ms, options=options)
+        return proofs[0]
 
     def explain_all(
         self,
@@ -460,36 +400,10 @@ class Recognizer:
         Returns:
             At least one; only the first may be unknown.
         """
+        timings: dict[str, float] = {}
         with self._packs.use():
-            return self._explain_all(photo, limit, channel_order, deadline_ms, options or IdentifyOptions())
-
-    def _explain_all(
-        self,
-        photo: PhotoSource,
-        limit: int,
-        channel_order: ChannelOrder | None,
-        deadline_ms: float | None,
-        options: IdentifyOptions,
-    ) -> list[Explanation]:
-        answer, image, features = self._identify(photo, 5, channel_order, deadline_ms, options)
-        found = [self._explanation(answer, image, features)]
-        while answer.landmark is not None and len(found) < limit:
-            features = _subset(features, outside_hull(features.keypoints, found[-1].query_keypoints))
-            options = replace(options, without=options.without | {answer.landmark})
-            answer = self._ask(features, 5, deadline_ms, options, {})
-            if answer.found:
-                found.append(self._explanation(answer, image, features))
-        return found
-
-    def _explanation(self, answer: Answer, image: Image, features: Features) -> Explanation:
-        proof = answer.verification
-        codes = None if proof is None else self.shelf.codes([proof.image_id]).get(proof.image_id)
-        stored = None if proof is None else self.shelf.images_by_id([proof.image_id])
-        if proof is None or codes is None or not stored:
-            nowhere = np.zeros((0, 2), np.float32)
-            return Explanation(answer, image, nowhere, nowhere, None)
-        pairs = proof.matches[proof.inliers]
-        return Explanation(answer, image, features.keypoints[pairs[:, 0]], codes.keypoints[pairs[:, 1]], stored[0])
+            image, features = self._extract(photo, channel_order, timings)
+            return self.asker.explain_all(image, features, limit, options, deadline_ms, timings)
 
     def search(
         self,
@@ -515,228 +429,8 @@ class Recognizer:
 
     def rank(self, features: Features, top_k: int = 100, *, options: IdentifyOptions | None = None) -> list[Match]:
         """As `search`, for features that were extracted before."""
-        options = options or RANKING
         with self._packs.use():
-            self._index.refresh(self.shelf)
-            candidates = self._candidates(features, options, top_k)
-            checked = {c.image_id: v for c, v in self._verify(features, candidates[: options.verify], options)}
-            scores = self._scores(features, candidates, checked)
-            return self._matches(scores, candidates, checked, lift=self._lift(features, candidates, checked))[:top_k]
-
-    def _identify(
-        self,
-        photo: PhotoSource,
-        top: int,
-        channel_order: ChannelOrder | None,
-        deadline_ms: float | None,
-        options: IdentifyOptions,
-    ) -> tuple[Answer, Image, Features]:
-        timings: dict[str, float] = {}
-        image, features = self._extract(photo, channel_order, timings)
-        return self._ask(features, top, deadline_ms, options, timings), image, features
-
-    def _ask(
-        self,
-        features: Features,
-        top: int,
-        deadline_ms: float | None,
-        options: IdentifyOptions,
-        timings: dict[str, float],
-    ) -> Answer:
-        """Answer for features; `timings` holds what extracting them took."""
-        began = time.perf_counter() - sum(timings.values()) / 1000
-        with clock(timings, "refresh"):
-            self._index.refresh(self.shelf)
-        with clock(timings, "candidates"):
-            candidates = self._candidates(features, options, options.search.top)
-        checked: dict[int, Verification] = {}
-        scores = self._scores(features, candidates, checked)
-        landmarks: dict[int, str | None] = {}
-        cut = False
-        with clock(timings, "verify"):
-            shortlist = candidates[: options.verify]
-            for done, (candidate, verification) in enumerate(self._verify(features, shortlist, options), 1):
-                checked[candidate.image_id] = verification
-                scores |= self._scores(features, [candidate], checked)
-                if done == len(shortlist):
-                    break
-                if deadline_ms is not None and (time.perf_counter() - began) * 1000 > deadline_ms:
-                    cut = True
-                    break
-                if done % 3 == 0 and self._is_certain(scores, checked, options, landmarks):
-                    break
-        matches = _one_per_landmark(self._matches(scores, candidates, checked, top))
-        timings["total"] = (time.perf_counter() - began) * 1000
-        return self._answer(features, matches[:top], checked, cut, options, timings)
-
-    def _candidates(self, features: Features, options: IdentifyOptions, top: int) -> list[Candidate]:
-        weights = self._calibration  # candidates come in the order of their score before verification
-        balance = weights.similarity / weights.votes if weights.votes > 0 else options.search.global_weight
-        search = replace(options.search, top=max(top, options.verify, 1), global_weight=balance)
-        without = self._excluded(options)
-        return self._index.search(features, self.bundle.codebook, self._coarse, search, without=without)
-
-    def _excluded(self, options: IdentifyOptions) -> list[int]:
-        """Ids of the images that `near` and `without` rule out."""
-        landmarks = set(options.without)
-        if options.near is not None:
-            places = self.shelf.landmarks()
-            landmarks |= {p.name for p in places if not options.near.holds(p.latitude, p.longitude)}
-        return [image_id for landmark in sorted(landmarks) for image_id in self.shelf.image_ids(landmark)]
-
-    def _verify(
-        self, features: Features, candidates: Sequence[Candidate], options: IdentifyOptions
-    ) -> Iterator[tuple[Candidate, Verification]]:
-        """Check candidates in order; one that vanished or is damaged counts as not verified."""
-        codes: dict[int, Codes] = {}
-        turned = replace(features, descriptors=self._decoder.turn(features.descriptors))
-        for i, candidate in enumerate(candidates):
-            if i % _READ_AHEAD == 0:  # the answer is often certain after a few: do not read them all
-                codes = self.shelf.codes([c.image_id for c in candidates[i : i + _READ_AHEAD]])
-            stored = codes.get(candidate.image_id)
-            if stored is None:
-                continue
-            descriptors, size = self._decoder.decode(stored), stored.image_size
-            yield candidate, verify(candidate.image_id, turned, descriptors, stored.keypoints, size, options.geometry)
-
-    def _lift(
-        self, features: Features, candidates: Sequence[Candidate], checked: Mapping[int, Verification]
-    ) -> dict[int, float]:
-        """What query expansion and support add to the score of each candidate, by image id."""
-        known = self._index.global_descriptors([c.image_id for c in candidates])
-        similarity = np.array([c.similarity for c in candidates], np.float64)
-        inliers = [checked[c.image_id].n_inliers if c.image_id in checked else 0 for c in candidates]
-        expanded = expand(self._calibration, features.global_descriptor, known, similarity, np.array(inliers, np.int64))
-        gain = self._calibration.similarity * (expanded - similarity)
-        return dict(zip((c.image_id for c in candidates), gain.tolist(), strict=True))
-
-    def _scores(
-        self, features: Features, candidates: Iterable[Candidate], checked: Mapping[int, Verification]
-    ) -> dict[int, float]:
-        """Scores of candidates by image id; one that is not in `checked` counts as not verified."""
-        return {
-            c.image_id: self._calibration.score(
-                c.votes / max(len(features), 1),
-                c.similarity,
-                checked[c.image_id].n_inliers if c.image_id in checked else 0,
-            )
-            for c in candidates
-        }
-
-    def _is_certain(
-        self,
-        scores: Mapping[int, float],
-        checked: Mapping[int, Verification],
-        options: IdentifyOptions,
-        landmarks: dict[int, str | None],
-    ) -> bool:
-        """Whether the best verified image is beyond doubt against the rest as it stands.
-
-        `scores` are those of all candidates, by image id. `landmarks` remembers what was read of the store, from one
-        call for a query to the next.
-        """
-        scored = sorted(((score, image_id) for image_id, score in scores.items()), reverse=True)
-        (score, best), rest = scored[0], scored[1:]
-        if best not in checked or checked[best].n_inliers < 3 * options.min_inliers:
-            return False  # an image that is not verified yet scores higher, or the best one proves too little
-        if self._calibration.probability(score, score) < options.certain:
-            return False  # even without a rival
-        rival = 0.0
-        for i in range(0, len(rest), _READ_AHEAD):
-            part = rest[i : i + _READ_AHEAD]
-            self._read_landmarks([best, *(image_id for _, image_id in part)], landmarks)
-            others = [s for s, i in part if landmarks[i] not in (None, landmarks[best])]
-            if others:
-                rival = others[0]
-                break
-        return self._calibration.probability(score, score - rival) >= options.certain
-
-    def _read_landmarks(self, image_ids: Sequence[int], landmarks: dict[int, str | None]) -> None:
-        """Add the landmarks of images to what is known; None for an image that is gone or damaged."""
-        wanted = [i for i in image_ids if i not in landmarks]
-        landmarks.update(dict.fromkeys(wanted))
-        landmarks.update((row.image_id, row.landmark) for row in self.shelf.images_by_id(wanted))
-
-    def _matches(
-        self,
-        scores: Mapping[int, float],
-        candidates: Sequence[Candidate],
-        checked: Mapping[int, Verification],
-        n_landmarks: int | None = None,
-        lift: Mapping[int, float] | None = None,
-    ) -> list[Match]:
-        """Candidates as matches, best score first; those whose row is gone or damaged are left out.
-
-        `scores` are those of all candidates, by image id. With `n_landmarks`, the list may end once it holds images of
-        that many landmarks: the rest need not be read.
-        `lift` changes the order, not the probabilities.
-        """
-        scored = [(scores[c.image_id] + (lift[c.image_id] if lift else 0.0), c) for c in candidates]
-        scored.sort(key=lambda pair: (-pair[0], pair[1].image_id))
-        enough = len(scored) if n_landmarks is None else max(2, n_landmarks)  # the second one is the first one's rival
-        step = len(scored) if n_landmarks is None else 2 * _READ_AHEAD
-        found: list[tuple[float, Candidate, StoredImage]] = []
-        best: dict[str, float] = {}
-        for i in range(0, len(scored), max(1, step)):
-            part = scored[i : i + step]
-            rows = {row.image_id: row for row in self.shelf.images_by_id([c.image_id for _, c in part])}
-            found += [(score, c, rows[c.image_id]) for score, c in part if c.image_id in rows]
-            for _, candidate, row in found[-len(part) :]:
-                best[row.landmark] = max(scores[candidate.image_id], best.get(row.landmark, -np.inf))
-            if len(best) >= enough:
-                break
-        first, second = (*sorted(best.items(), key=lambda item: -item[1])[:2], ("", 0.0), ("", 0.0))[:2]
-        matches = []
-        for score, candidate, row in found:
-            rival = second[1] if row.landmark == first[0] else first[1]
-            verification = checked.get(candidate.image_id)
-            matches.append(
-                Match(
-                    candidate.image_id,
-                    row.name,
-                    row.landmark,
-                    score,
-                    self._calibration.probability(scores[candidate.image_id], scores[candidate.image_id] - rival),
-                    0 if verification is None else verification.n_inliers,
-                    candidate.similarity,
-                )
-            )
-        return matches
-
-    def _answer(
-        self,
-        features: Features,
-        matches: Sequence[Match],
-        checked: Mapping[int, Verification],
-        cut: bool,
-        options: IdentifyOptions,
-        timings: dict[str, float],
-    ) -> Answer:
-        threshold = self._calibration.threshold
-        suffix = "; checking was cut short by the deadline" if cut else ""
-        if not matches:
-            why = "the photo has no features" if not len(features) else "the database has no image like it"
-            return Answer(None, None, 0.0, 0, why + suffix, milliseconds=timings)
-        best = matches[0]
-        proof = checked.get(best.image_id)
-        evidence = f"{best.n_inliers} matched points, probability {best.probability:.2f}"
-        found = best.probability >= threshold and best.n_inliers >= options.min_inliers
-        if found:
-            why = f"{evidence}, threshold {threshold:.2f}"
-        elif best.n_inliers < options.min_inliers:
-            why = f"the best image, {best.name}, has {evidence}; {options.min_inliers} points are needed"
-        else:
-            why = f"the best image, {best.name}, has {evidence}, below the threshold {threshold:.2f}"
-        return Answer(
-            best.landmark if found else None,
-            best.name if found else None,
-            best.probability,
-            best.n_inliers,
-            why + suffix,
-            tuple(matches),
-            proof,
-            timings,
-        )
+            return self.asker.rank(features, top_k, options)
 
     # ------------------------------------------------------------------ the file
 
@@ -755,20 +449,3 @@ class Recognizer:
 
 def _name_of(photo: PhotoSource, digest: bytes) -> str:
     return os.fspath(photo) if isinstance(photo, str | os.PathLike) else f"photo-{digest.hex()[:12]}"
-
-
-def _subset(features: Features, keep: BoolArray) -> Features:
-    return replace(
-        features,
-        keypoints=features.keypoints[keep],
-        scales=features.scales[keep],
-        scores=features.scores[keep],
-        descriptors=features.descriptors[keep],
-    )
-
-
-def _one_per_landmark(matches: Iterable[Match]) -> list[Match]:
-    best: dict[str, Match] = {}
-    for match in matches:
-        best.setdefault(match.landmark, match)
-    return list(best.values())

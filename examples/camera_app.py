@@ -9,9 +9,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from delf_edge.asking import IdentifyOptions
 from delf_edge.camera import CameraOptions, watch
 from delf_edge.position import Near
-from delf_edge.recognizer import IdentifyOptions, Recognizer
+from delf_edge.recognizer import Recognizer
 from delf_edge.sources import CameraError, open_source
 from delf_edge.voting import VoteOptions
 

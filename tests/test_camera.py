@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from delf_edge import Bundle, OptionError, Recognizer
+from delf_edge.asking import IdentifyOptions
 from delf_edge.camera import CameraOptions, CameraWorker, Event, Watcher, crop, watch, watch_async
 from delf_edge.decision import Calibration
 from delf_edge.gate import Gate, GateOptions, measure
-from delf_edge.recognizer import IdentifyOptions
 from delf_edge.sources import (
     CameraError,
     FolderSource,
@@ -332,7 +332,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recognizer]:
     with Recognizer.open(path, bundle=Bundle.load(BUNDLE), preset="fast") as opened:
         for seed, name in enumerate("AB"):
             opened.add(scene(seed), landmark=name, name=f"{name}.png", channel_order="BGR")
-        opened._calibration = Calibration(threshold=0.5)
+        opened.asker.calibration = Calibration(threshold=0.5)
         yield opened
 
 

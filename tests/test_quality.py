@@ -25,7 +25,7 @@ def scene(seed: int) -> np.ndarray:
 @pytest.fixture
 def places(tmp_path: Path) -> Iterator[Recognizer]:
     with Recognizer.open(tmp_path / "places.db", bundle=Bundle.load(BUNDLE), preset="fast") as opened:
-        opened._calibration = Calibration()
+        opened.asker.calibration = Calibration()
         yield opened
 
 

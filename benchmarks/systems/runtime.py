@@ -28,9 +28,10 @@ from benchmarks.runner import (
     timed_photos,
 )
 from benchmarks.systems.base import Result
+from delf_edge.asking import IdentifyOptions
 from delf_edge.bundle import Bundle
 from delf_edge.decision import Calibration
-from delf_edge.recognizer import AddItem, IdentifyOptions, Recognizer
+from delf_edge.recognizer import AddItem, Recognizer
 from delf_edge.types import Features, Match
 
 UNPROVEN = 1e-3  # an answer that the SDK would not give for want of inliers ranks below every proven one

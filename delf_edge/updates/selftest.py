@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from delf_edge.asking import IdentifyOptions
 from delf_edge.bundle import Bundle
 from delf_edge.codec import CodeLayout, decode, decode_global
 from delf_edge.errors import PackError
 from delf_edge.packs import open_pack
-from delf_edge.recognizer import IdentifyOptions, Recognizer
+from delf_edge.recognizer import Recognizer
 from delf_edge.types import Codebook, Codes, Features
 
 PROBES = 8

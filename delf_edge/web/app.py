@@ -27,6 +27,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import delf_edge
+from delf_edge.asking import Explanation
 from delf_edge.camera import CameraOptions, Event
 from delf_edge.errors import (
     DelfEdgeError,
@@ -41,7 +42,7 @@ from delf_edge.errors import (
 from delf_edge.images import content_hash, load_image, make_thumbnail, probe_size, read_photo
 from delf_edge.position import parse_position
 from delf_edge.quality import assess
-from delf_edge.recognizer import Explanation, Recognizer
+from delf_edge.recognizer import Recognizer
 from delf_edge.shelf import Shelf
 from delf_edge.sources import Frame
 from delf_edge.web.guard import HEADERS, Policy

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from delf_edge.asking import IdentifyOptions
 from delf_edge.bundle import Bundle
 from delf_edge.database import row_crc32
 from delf_edge.doctor import self_test
@@ -24,7 +25,7 @@ from delf_edge.errors import DelfEdgeError, ImageError, StoreError
 from delf_edge.features import Extractor, extract_options
 from delf_edge.files import remove_database
 from delf_edge.images import load_image
-from delf_edge.recognizer import IdentifyOptions, Recognizer
+from delf_edge.recognizer import Recognizer
 from delf_edge.store import Store
 from delf_edge.types import Image
 from tests.reliability import world

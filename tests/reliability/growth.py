@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from delf_edge.recognizer import IdentifyOptions, Recognizer
+from delf_edge.asking import IdentifyOptions
+from delf_edge.recognizer import Recognizer
 from tests.reliability import world
 from tests.reliability.longrun import resident_bytes
 

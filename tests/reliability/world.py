@@ -21,9 +21,10 @@ import cv2
 import numpy as np
 
 from delf_edge import database
+from delf_edge.asking import IdentifyOptions
 from delf_edge.bundle import Bundle
 from delf_edge.codec import CodeLayout
-from delf_edge.recognizer import IdentifyOptions, Recognizer
+from delf_edge.recognizer import Recognizer
 from delf_edge.store import NewImage, Store
 from delf_edge.types import Codes, Features
 

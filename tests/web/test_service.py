@@ -20,13 +20,13 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from delf_edge import Bundle, ImageError, OptionError, Recognizer
+from delf_edge.asking import IdentifyOptions
 from delf_edge.camera import CameraOptions
 from delf_edge.cutting import cut_pack
 from delf_edge.decision import Calibration
 from delf_edge.files import write_atomically
 from delf_edge.images import load_image
 from delf_edge.installed import switch
-from delf_edge.recognizer import IdentifyOptions
 from delf_edge.store import Store
 from delf_edge.voting import VoteOptions
 from delf_edge.web.app import ServiceOptions, create_app
@@ -56,7 +56,7 @@ def bundle() -> Bundle:
 @pytest.fixture
 def places(tmp_path: Path, bundle: Bundle) -> Iterator[Recognizer]:
     with Recognizer.open(tmp_path / "places.db", bundle=bundle, preset="fast") as opened:
-        opened._calibration = Calibration(threshold=0.5)
+        opened.asker.calibration = Calibration(threshold=0.5)
         yield opened
 
 

@@ -40,8 +40,9 @@ from delf_edge.codec import CodeBatch, CodeLayout, decode, encode, inner_product
 from delf_edge.index_file import index_path
 from delf_edge.lists import State
 from delf_edge.recognizer import Recognizer
+from delf_edge.records import NewImage
 from delf_edge.scan import neighbours
-from delf_edge.store import NewImage, Store
+from delf_edge.store import Store
 from delf_edge.types import Codes, Features
 
 RESULTS = Path(__file__).parent / "results"

@@ -33,7 +33,7 @@ from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import tiny
 from delf_edge.fitting.codebooks import CodebookOptions, fit
 from delf_edge.recognizer import Recognizer
-from delf_edge.store import NewImage
+from delf_edge.records import NewImage
 from delf_edge.types import Codebook, Features
 
 RESULT = Path(__file__).parent / "results" / "codes.json"

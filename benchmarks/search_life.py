@@ -17,7 +17,8 @@ import numpy as np
 
 from benchmarks.search_data import Copies
 from delf_edge.index_file import index_path
-from delf_edge.store import NewImage, Store
+from delf_edge.records import NewImage
+from delf_edge.store import Store
 from delf_edge.types import Codes
 
 BASE_MB = 150  # what the target allows beside the features

@@ -42,7 +42,8 @@ from delf_edge.errors import DelfEdgeError, PackError, UpdateError
 from delf_edge.features import project
 from delf_edge.packs import check_pack, manifest_path
 from delf_edge.recognizer import Recognizer
-from delf_edge.store import NewImage, Store
+from delf_edge.records import NewImage
+from delf_edge.store import Store
 from delf_edge.types import Features
 from delf_edge.updates.channel import Channel
 from delf_edge.updates.device import update

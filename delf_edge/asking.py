@@ -26,8 +26,8 @@ from delf_edge.evidence import Evidence
 from delf_edge.features import clock
 from delf_edge.following import Following
 from delf_edge.position import Near
+from delf_edge.records import StoredImage
 from delf_edge.shelf import Shelf
-from delf_edge.store import StoredImage
 from delf_edge.types import Answer, BoolArray, Candidate, Codes, Features, Float32Array, Image, Match, Verification
 from delf_edge.verification import VerifyOptions, outside_hull, verify
 

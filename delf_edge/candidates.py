@@ -27,9 +27,10 @@ from delf_edge.errors import OptionError
 from delf_edge.features import l2_normalise
 from delf_edge.index_file import read_index, write_index
 from delf_edge.lists import MAX_SEGMENT, State
+from delf_edge.records import Changes
 from delf_edge.scan import asmk, count_votes, global_similarity, neighbours, weigh
 from delf_edge.slots import Slots
-from delf_edge.store import Changes, Store
+from delf_edge.store import Store
 from delf_edge.types import Candidate, Codebook, Features, Float32Array, Float64Array, Int32Array
 
 DEAD_SHARE = 0.25  # of dead features, from which on lists are rewritten

@@ -5,22 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import struct
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from delf_edge.database import Value
+from delf_edge.database import Value, row_bytes
 from delf_edge.errors import CorruptRowError, OptionError, PackError
 from delf_edge.files import file_sha256, partial_path, remove_database, sync_path
 from delf_edge.packs import PackManifest, check_name, manifest_path
 from delf_edge.position import Box
-from delf_edge.store import Row, Store, StoredImage
+from delf_edge.records import StoredImage
+from delf_edge.rows import Row, chunks
+from delf_edge.store import Store
 
 CONTENT = ("landmarks", "images", "codes", "thumbnails")  # the tables that a pack's content consists of
-_CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +132,7 @@ def copy_images(source: Store, target: Store, image_ids: Sequence[int]) -> None:
         CorruptRowError: one of their rows is damaged, or gone.
     """
     landmarks: set[Value] = set()
-    for i in range(0, len(image_ids), _CHUNK):
-        ids = list(image_ids[i : i + _CHUNK])
+    for ids in chunks(image_ids):
         rows: dict[str, list[Row]] = {
             table: list(source.rows(table, ids)) for table in ("images", "codes", "thumbnails")
         }
@@ -181,9 +180,7 @@ def describe(path: Path, *, name: str, version: int, selection: dict[str, Any]) 
 
 
 def content_digest(store: Store) -> str:
-    """SHA-256 over all rows of landmarks, images, codes and thumbnails, in this order, each by ascending key.
-
-    A row is the table's name in ASCII, then every value as `database.row_crc32` has them: a tag and its content.
+    """SHA-256 over all rows (`row_bytes`) of landmarks, images, codes and thumbnails, in this order, by ascending key.
 
     Raises:
         CorruptRowError: a row is damaged.
@@ -195,17 +192,3 @@ def content_digest(store: Store) -> str:
     if store.damaged:
         raise CorruptRowError(f"{store.path}: {next(iter(store.damaged.values()))}")
     return digest.hexdigest()
-
-
-def row_bytes(table: str, values: Iterable[Value]) -> bytes:
-    """A row as bytes: see `database.row_crc32`."""
-    parts = [table.encode()]
-    for value in values:
-        if isinstance(value, str | bytes):
-            data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
-            parts += [b"t" if isinstance(value, str) else b"b", struct.pack("<I", len(data)), data]
-        elif value is None:
-            parts.append(b"n")
-        else:
-            parts.append(b"i" + struct.pack("<q", value) if isinstance(value, int) else b"f" + struct.pack("<d", value))
-    return b"".join(parts)

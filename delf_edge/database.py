@@ -1,4 +1,6 @@
-"""The SQLite file beneath `store.py`: opening, schema, faults. These two modules are the only door to sqlite3.
+"""The SQLite file beneath `store.py`: opening, schema, faults.
+
+Only these two modules and those between them (`connection.py`, `rows.py`, `edits.py`, `upkeep.py`) speak to sqlite3.
 
 Schema, version 1 (`PRAGMA user_version`; `PRAGMA application_id` is "DELF")::
 
@@ -10,7 +12,7 @@ Schema, version 1 (`PRAGMA user_version`; `PRAGMA application_id` is "DELF")::
     tombstones  image_id, content_hash, revision    what was removed; ids are never used again
 
 Every row ends with `crc32`: zlib's CRC-32 of the table's name and the values before it, in order, each as a tag and its
-bytes (`row_crc32`). `revision` counts write transactions; a row carries the one that wrote it last, so "what changed
+bytes (`row_bytes`). `revision` counts write transactions; a row carries the one that wrote it last, so "what changed
 since" is an index lookup for an open reader as for a delta.
 
 Pages of a new file are 1024 bytes: packed codes of any size then leave little of their last pages empty. In pages of
@@ -40,7 +42,6 @@ from delf_edge.errors import (
     StoreError,
     StoreFullError,
 )
-from delf_edge.files import partial_path, sync_path
 
 Value = int | float | str | bytes | None
 
@@ -82,25 +83,28 @@ def _create_schema_1(connection: sqlite3.Connection) -> None:
 _MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _create_schema_1}
 
 
-def row_crc32(table: str, values: Sequence[Value]) -> int:
-    """CRC-32 of a row.
+def row_bytes(table: str, values: Sequence[Value]) -> bytes:
+    """A row as bytes, little-endian: the table's name in ASCII; then for every value a tag and its content.
 
-    The bytes: the table's name in ASCII; then for every value a tag and its content: `n` for NULL; `i` and int64;
-    `f` and float64; `t` (text, UTF-8) or `b` (blob), an uint32 length and the bytes. Little-endian.
+    `n` for NULL; `i` and int64; `f` and float64; `t` (text, UTF-8) or `b` (blob), an uint32 length and the bytes.
     """
-    crc = zlib.crc32(table.encode())
+    parts = [table.encode()]
     for value in values:
         if isinstance(value, str):
-            value = value.encode("utf-8", "surrogateescape")
-            crc = zlib.crc32(value, zlib.crc32(b"t" + struct.pack("<I", len(value)), crc))
+            text = value.encode("utf-8", "surrogateescape")
+            parts += (struct.pack("<cI", b"t", len(text)), text)
         elif isinstance(value, bytes):
-            crc = zlib.crc32(value, zlib.crc32(b"b" + struct.pack("<I", len(value)), crc))
+            parts += (struct.pack("<cI", b"b", len(value)), value)
         elif value is None:
-            crc = zlib.crc32(b"n", crc)
+            parts.append(b"n")
         else:
-            tag = b"i" + struct.pack("<q", value) if isinstance(value, int) else b"f" + struct.pack("<d", value)
-            crc = zlib.crc32(tag, crc)
-    return crc
+            parts.append(struct.pack("<cq", b"i", value) if isinstance(value, int) else struct.pack("<cd", b"f", value))
+    return b"".join(parts)
+
+
+def row_crc32(table: str, values: Sequence[Value]) -> int:
+    """CRC-32 of a row's bytes."""
+    return zlib.crc32(row_bytes(table, values))
 
 
 @contextmanager
@@ -306,28 +310,3 @@ def transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") 
 def pragma_value(connection: sqlite3.Connection, pragma: str) -> Any:
     """The single value that a pragma returns."""
     return connection.execute(f"PRAGMA {pragma}").fetchone()[0]
-
-
-def copy_database(source: sqlite3.Connection, target: Path, finish: Callable[[sqlite3.Connection], None]) -> None:
-    """A consistent copy of an open database as one file without a log, put in place atomically.
-
-    Args:
-        source: connection to copy; others may write meanwhile.
-        target: path of the copy; replaced where it exists.
-        finish: called with a connection to the copy before it is put in place.
-    """
-    partial = partial_path(target)
-    try:
-        copy = sqlite3.connect(partial, isolation_level=None)
-        try:
-            source.backup(copy)
-            copy.execute("PRAGMA journal_mode=DELETE")
-            finish(copy)
-        finally:
-            copy.close()
-        sync_path(partial)
-        partial.replace(target)
-        sync_path(target.parent)
-    finally:
-        for leftover in (partial, Path(f"{partial}-journal"), Path(f"{partial}-wal"), Path(f"{partial}-shm")):
-            leftover.unlink(missing_ok=True)

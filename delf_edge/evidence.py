@@ -12,8 +12,8 @@ import numpy as np
 
 from delf_edge.decision import Calibration
 from delf_edge.expansion import expand
+from delf_edge.records import StoredImage
 from delf_edge.shelf import Shelf
-from delf_edge.store import StoredImage
 from delf_edge.types import Candidate, Features, Float32Array, Match, Verification
 
 _READ_AHEAD = 8  # rows that are read at a time

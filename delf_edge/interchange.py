@@ -34,7 +34,8 @@ from delf_edge.bundle import Bundle
 from delf_edge.codec import CodeLayout, decode
 from delf_edge.errors import BundleMismatchError, OptionError
 from delf_edge.files import parse_json, write_atomically
-from delf_edge.store import Landmark, NewImage, Store, StoredImage
+from delf_edge.records import Landmark, NewImage, StoredImage
+from delf_edge.store import Store
 from delf_edge.types import Codes
 
 FORMAT = 1

@@ -29,7 +29,7 @@ from delf_edge.errors import DelfEdgeError, ImageError
 from delf_edge.gate import measure
 from delf_edge.images import ChannelOrder, PhotoSource, content_hash, load_image, read_photo
 from delf_edge.recognizer import Recognizer
-from delf_edge.store import StoredImage
+from delf_edge.records import StoredImage
 from delf_edge.types import Codes, Features, UInt8Array
 from delf_edge.verification import verify
 

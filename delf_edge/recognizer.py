@@ -31,8 +31,9 @@ from delf_edge.following import Following, marks
 from delf_edge.images import ChannelOrder, PhotoSource, content_hash, load_image, make_thumbnail, read_photo
 from delf_edge.index_file import index_path
 from delf_edge.installed import open_packs
+from delf_edge.records import NewImage, Problem, StoreInfo
 from delf_edge.shelf import Shelf
-from delf_edge.store import NewImage, Problem, Store, StoreInfo
+from delf_edge.store import Store
 from delf_edge.types import Answer, Codes, Features, Image, Match
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from delf_edge.codec import CodeBatch
 from delf_edge.errors import OptionError
-from delf_edge.store import Changes, Landmark, Store, StoredImage
+from delf_edge.records import Changes, Landmark, StoredImage
+from delf_edge.store import Store
 from delf_edge.types import Codes
 
 _SHIFT = 40

@@ -12,7 +12,8 @@ from delf_edge import Bundle, Recognizer
 from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import CodeLayout, encode
 from delf_edge.features import l2_normalise
-from delf_edge.store import NewImage, Store
+from delf_edge.records import NewImage
+from delf_edge.store import Store
 from delf_edge.types import Features
 
 BUNDLE = Path(__file__).parent / "fixtures" / "tiny_bundle"

@@ -15,7 +15,8 @@ from delf_edge.coarse import CoarseIndex
 from delf_edge.codec import CodeBatch, CodeLayout, decode, decode_global, encode
 from delf_edge.errors import OptionError
 from delf_edge.features import l2_normalise
-from delf_edge.store import NewImage, Store
+from delf_edge.records import NewImage
+from delf_edge.store import Store
 from delf_edge.types import Codebook, Codes, Features
 
 D, M, K, G = 12, 4, 32, 6

@@ -19,7 +19,8 @@ from delf_edge.candidates import CandidateIndex
 from delf_edge.codec import CodeBatch, CodeLayout
 from delf_edge.index_file import MAGIC, index_path, read_index, write_index
 from delf_edge.lists import State
-from delf_edge.store import NewImage, Store
+from delf_edge.records import NewImage
+from delf_edge.store import Store
 from delf_edge.types import Codes
 
 LAYOUT = CodeLayout(code_size=4, global_dim=6, n_words=50)

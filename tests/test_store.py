@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from delf_edge import store as store_module
+from delf_edge import connection, edits
 from delf_edge.codec import CodeLayout
 from delf_edge.errors import NotFoundError, OptionError, ReadOnlyError, StoreError
-from delf_edge.store import NewImage, Store
+from delf_edge.records import NewImage
+from delf_edge.store import Store
 from delf_edge.types import Codes
 
 LAYOUT = CodeLayout(code_size=4, global_dim=8, n_words=1000)
@@ -225,7 +226,7 @@ def test_an_open_reader_sees_changes_at_once(path: Path) -> None:
 
 
 def test_old_tombstones_are_forgotten_and_said_to_be(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_MAX_TOMBSTONES", 10)
+    monkeypatch.setattr(edits, "_MAX_TOMBSTONES", 10)
     with open_rw(path) as store:
         start = store.revision()
         for i in range(40):
@@ -411,7 +412,7 @@ def test_a_store_opened_before_fork_works_in_both(path: Path) -> None:
 
 
 def test_the_log_stays_small(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_WAL_HIGH", 200_000)
+    monkeypatch.setattr(connection, "_WAL_HIGH", 200_000)
     with open_rw(path) as store:
         largest = 0
         for i in range(100):
@@ -421,9 +422,7 @@ def test_the_log_stays_small(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_durability_settings(path: Path) -> None:
-    with open_rw(path) as store:
-        db = store._connection
-        assert db is not None
+    with open_rw(path) as store, store._file.read() as db:
         values = {p: db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "synchronous", "trusted_schema")}
         assert values == {"journal_mode": "wal", "synchronous": 2, "trusted_schema": 0}
         assert db.execute("PRAGMA cell_size_check").fetchone()[0] == 1
@@ -441,14 +440,14 @@ def test_closing_twice_and_using_after_closing(path: Path) -> None:
 
 def test_changes_are_looked_up_not_searched_for(path: Path) -> None:
     """What an open reader asks before every query must not read a row for each image."""
-    with open_rw(path) as store:
+    with open_rw(path) as store, store._file.read() as db:
         asked: list[str] = []
-        store._connection.set_trace_callback(asked.append)  # type: ignore[union-attr]
+        db.set_trace_callback(asked.append)
         store.changes(-1)
-        store._connection.set_trace_callback(None)  # type: ignore[union-attr]
+        db.set_trace_callback(None)
         queries = [sql for sql in asked if "revision >" in sql]
         assert len(queries) == 2
         for sql in queries:
-            (plan, *_) = store._connection.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()  # type: ignore[union-attr]
+            (plan, *_) = db.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()
             assert plan[3].startswith("SEARCH"), plan
             assert "INDEX" in plan[3], plan

@@ -28,7 +28,8 @@ from delf_edge.errors import (
     StoreError,
     StoreFullError,
 )
-from delf_edge.store import NewImage, Store
+from delf_edge.records import NewImage
+from delf_edge.store import Store
 from delf_edge.types import Codes
 
 LAYOUT = CodeLayout(code_size=4, global_dim=8, n_words=1000)
@@ -299,15 +300,15 @@ def test_rows_without_a_checksum_are_no_rows(path: Path) -> None:
 def test_an_image_and_its_landmark_are_read_from_one_state(path: Path) -> None:
     """Another process may take the last image from a landmark, and with it the landmark, between two reads."""
     with Store.open(path, mode="ro") as reader, open_rw(path) as writer:
-        rows = reader._rows
+        many = reader._rows.many
 
         def meddled(table: str, keys: object) -> object:
             if table == "landmarks":
                 for i in range(4):
                     writer.relabel(f"photo {i}.jpg", "elsewhere")
-            return rows(table, keys)  # type: ignore[arg-type]
+            return many(table, keys)  # type: ignore[arg-type]
 
-        reader._rows = meddled  # type: ignore[method-assign, assignment]
+        reader._rows.many = meddled  # type: ignore[method-assign, assignment]
         assert [image.landmark for image in reader.images_by_id([1, 2])] == ["place 0", "place 0"]
         assert reader.damaged == {}
 
@@ -374,9 +375,7 @@ def test_a_lock_is_waited_for_and_then_reported(path: Path) -> None:
 
 
 def test_a_full_disk_loses_nothing(path: Path) -> None:
-    with open_rw(path) as store:
-        db = store._connection
-        assert db is not None
+    with open_rw(path) as store, store._file.read() as db:
         (pages,) = db.execute("PRAGMA page_count").fetchone()
         db.execute(f"PRAGMA max_page_count={pages + 2}")
         with pytest.raises(StoreFullError, match="disk is full"):

@@ -20,7 +20,8 @@ import fsspec
 from delf_edge.building.shards import BadRow, ShardManifest, put_path, read_manifests
 from delf_edge.errors import BuildError, OptionError
 from delf_edge.files import file_sha256
-from delf_edge.store import Row, Store
+from delf_edge.rows import Row
+from delf_edge.store import Store
 
 _WHOLE = "places"
 

@@ -33,7 +33,8 @@ from delf_edge.errors import BuildError
 from delf_edge.features import Extractor, extract_options
 from delf_edge.files import file_sha256, parse_json, sync_path, write_atomically
 from delf_edge.images import content_hash, load_image
-from delf_edge.store import Row, Store
+from delf_edge.rows import Row
+from delf_edge.store import Store
 from delf_edge.types import Codes
 
 MAX_PHOTO = 256 << 20  # bytes of a file that are read at most

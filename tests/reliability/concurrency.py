@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from delf_edge.store import NewImage, Store
+from delf_edge.records import NewImage
+from delf_edge.store import Store
 from tests.reliability import world
 
 PAIRS = 40

@@ -146,7 +146,8 @@ def campaign(seconds: float, frames_per_second: float = 2.0, seed: int = 0, log:
         with Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET) as places:
             places.store.close()
         with Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET) as places:
-            places.store._connection.execute("PRAGMA busy_timeout=50")  # type: ignore[union-attr]
+            with places.store._file.read() as db:
+                db.execute("PRAGMA busy_timeout=50")
             for i in range(KNOWN):
                 places.add(world.photo(i), landmark=f"place {i}", name=f"view {i}")
             day, watcher = Day(places, seed), Watcher(places)

@@ -20,12 +20,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from delf_edge import database
 from delf_edge.asking import IdentifyOptions
 from delf_edge.bundle import Bundle
 from delf_edge.codec import CodeLayout
+from delf_edge.files import sync_path
 from delf_edge.recognizer import Recognizer
-from delf_edge.store import NewImage, Store
+from delf_edge.records import NewImage
+from delf_edge.store import Store
 from delf_edge.types import Codes, Features
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,7 +183,7 @@ class World:
             self.copies += 1
             kiosk = self.folder / f"sealed{self.copies}.db"
             store.snapshot(kiosk)
-            database.sync_path(self.folder)
+            sync_path(self.folder)
             return Step(operation, kiosk.name, state, state, lambda: seal(kiosk))
         return Step("close and open", "places.db", state, state, self._reopen)
 

@@ -368,8 +368,8 @@ def test_a_full_disk_is_507_and_nothing_is_lost(
     client: TestClient, places: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enrol(client, 0, "Town hall")
-    pages = places.store._connection.execute("PRAGMA page_count").fetchone()[0]  # type: ignore[union-attr]
-    places.store._connection.execute(f"PRAGMA max_page_count = {pages}")  # type: ignore[union-attr]
+    with places.store._file.read() as db:
+        db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
     for seed in range(1, 8):
         last = client.post("/v1/images", params={"landmark": "New"}, content=photo(seed), headers=AUTH)
     assert last.status_code == 507

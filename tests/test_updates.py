@@ -202,7 +202,9 @@ def test_a_foreign_channel_and_a_foreign_bundle_are_refused(
         update(str(foreign.folder), device, bundle)
     with pytest.raises(UpdateRefusedError, match="another root"):
         update(str(foreign.folder), device, bundle, root=foreign.metadata / "1.root.json")
-    with Store.open(tmp_path / "o.db", bundle_id="f" * 12, layout=Store.open(versions[0], mode="ro").layout) as store:
+    with Store.open(versions[0], mode="ro") as store:
+        layout = store.layout
+    with Store.open(tmp_path / "o.db", bundle_id="f" * 12, layout=layout) as store:
         add_images(store, bundle, range(3))
         cut_pack(store, tmp_path / "other.pack", name="other", version=1)
     channel.publish([tmp_path / "other.pack"])

@@ -28,7 +28,7 @@ from benchmarks.runner import (
     timed_photos,
 )
 from benchmarks.systems.base import Result
-from delf_edge.asking import IdentifyOptions
+from delf_edge.asking import RANKING
 from delf_edge.bundle import Bundle
 from delf_edge.decision import Calibration
 from delf_edge.recognizer import AddItem, Recognizer
@@ -73,7 +73,7 @@ def ranked(
     places: Recognizer, features: Features, index: dict[str, int], n: int, without: frozenset[str] = frozenset()
 ) -> Result:
     """All photos as `Recognizer.rank` orders them; those it leaves out, and those of `without`, have no score."""
-    options = IdentifyOptions(without=without)
+    options = replace(RANKING, without=without)
     matches: Sequence[Match] = places.rank(features, max(1, n), options=options)
     scores, similarity = np.full(n, -np.inf), np.full(n, -np.inf)
     inliers = np.zeros(n, np.int64)

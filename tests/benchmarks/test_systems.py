@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -26,8 +27,11 @@ from benchmarks.systems.global_descriptors import (
     rmac_regions,
 )
 from benchmarks.systems.local import LocalIndex, LocalOptions, LocalSystem, cut, inliers_first
+from benchmarks.systems.runtime import ranked
 from delf_edge.decision import Calibration
+from delf_edge.recognizer import Recognizer
 from delf_edge.types import Features
+from tests.reliability import world
 
 SIDE = 240
 
@@ -212,6 +216,19 @@ def test_fuse_is_the_runtime_score() -> None:
     plain = [c.score(float(v), float(s), int(i)) for v, s, i in zip(votes, similarity, inliers, strict=True)]
     assert fuse(c, votes, similarity, inliers) == pytest.approx(plain)
     assert np.isneginf(fuse(c, np.zeros(1), np.array([-np.inf]), np.zeros(1)))[0]
+
+
+def test_the_row_ranks_as_the_sdk_does_unasked(tmp_path: Path) -> None:
+    n = 45
+    with Recognizer.open(tmp_path / "a.db", bundle=world.bundle(), preset=world.PRESET) as places:
+        places.store.add_many(world.new_image(i, f"p{i}", f"l{i}") for i in range(n))
+        features = world.features(3)
+        row = ranked(places, features, {f"p{i}": i for i in range(n)}, n)
+        own = places.rank(features, n)
+    assert sum(m.n_inliers > 0 for m in own) > 20  # more than an answer alone would check
+    assert {int(m.name[1:]): (m.score, m.n_inliers) for m in own} == {
+        i: (row.scores[i], row.inliers[i]) for i in np.flatnonzero(np.isfinite(row.scores))
+    }
 
 
 def test_proven_photos_lift_what_looks_like_them() -> None:

@@ -154,7 +154,7 @@ def first_answers(dataset: Dataset, evidence: Sequence[Evidence], calibration: C
     for e in evidence:
         score = e.score(alone)
         first, second = best_two_places(score, dataset.places)
-        rows.append([first, first - (second if np.isfinite(second) else 0.0)])
+        rows.append([first, alone.margin(first, second)])
         inliers.append(e.inliers[int(np.argmax(score))])
     return np.array(rows), np.array(inliers, np.float64)
 

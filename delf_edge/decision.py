@@ -4,12 +4,14 @@
 
     score       = votes * sqrt(votes per query feature) + similarity * cosine
                   + inliers * max(0, log((1 + n) / (1 + floor)))
-    margin      = score - the best score of another landmark
+    margin      = score - the best score of another landmark, which counts as `rival` at least
     probability = sigmoid(bias + slope * score + margin_slope * margin)
 
 `floor` is the number of inliers that RANSAC finds between strangers, so that a verified stranger gains nothing over
-an image that was not verified. The weights are fitted on training photos of places that the network never saw
-(`python -m benchmarks.calibrate`), the threshold is set there for at most 1 % of strangers named.
+an image that was not verified. `rival` is what the best image of another landmark reaches for half of all strangers in
+a database of 30 places: where one or two are stored, a lead over nothing would prove nothing. The weights are fitted
+on training photos of places that the network never saw (`python -m benchmarks.calibrate`), the threshold is set there
+for at most 1 % of strangers named.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class Calibration:
         votes, similarity, inliers: weights of the three kinds of evidence.
         floor: inliers that say nothing.
         bias, slope, margin_slope: of the logistic function.
+        rival: score that the best image of another landmark counts as at least (`benchmarks.few_places`).
         threshold: probability from which on a landmark is named.
         expansion: images proven by RANSAC that enter query expansion when a database is ranked; 0 switches it off.
         alpha: exponent of their weight, similarity ** alpha.
@@ -43,6 +46,7 @@ class Calibration:
     bias: float = -4.0
     slope: float = 2.5
     margin_slope: float = 1.5
+    rival: float = 0.7
     threshold: float = 0.5
     expansion: int = 0
     alpha: float = 3.0
@@ -69,6 +73,10 @@ class Calibration:
         """Score of one stored image; higher is better."""
         found = max(0.0, math.log((1 + n_inliers) / (1 + self.floor)))
         return self.votes * math.sqrt(max(0.0, votes_per_feature)) + self.similarity * similarity + self.inliers * found
+
+    def margin(self, score: float, rival: float) -> float:
+        """Lead of a score over the best one of another landmark; 0 or -inf where there is no other."""
+        return score - max(rival, self.rival)
 
     def probability(self, score: float, margin: float) -> float:
         """Probability that an image with this score shows the query's place, 0..1."""

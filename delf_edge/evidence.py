@@ -68,13 +68,13 @@ class Evidence:
         score, best = scored[0]
         if best not in self.checked or self.checked[best].n_inliers < 3 * min_inliers:
             return False  # an image that is not verified yet scores higher, or the best one proves too little
-        if self._calibration.probability(score, score) < certain:
+        if self._calibration.probability(score, self._calibration.margin(score, 0.0)) < certain:
             return False  # even without a rival
         rows = zip(scored, self._read([image_id for _, image_id in scored]), strict=True)
         _, own = next(rows)
         landmark = None if own is None else own.landmark
         rival = next((s for (s, _), row in rows if row is not None and row.landmark != landmark), 0.0)
-        return self._calibration.probability(score, score - rival) >= certain
+        return self._calibration.probability(score, self._calibration.margin(score, rival)) >= certain
 
     def lift(self, known: Float32Array) -> dict[int, float]:
         """What query expansion and support add to the score of each candidate, by image id.
@@ -111,6 +111,7 @@ class Evidence:
         matches = []
         for score, c, row in found:
             own, rival = self._scores[c.image_id], second[1] if row.landmark == first[0] else first[1]
-            probability, n_inliers = self._calibration.probability(own, own - rival), self._n_inliers(c)
+            probability = self._calibration.probability(own, self._calibration.margin(own, rival))
+            n_inliers = self._n_inliers(c)
             matches.append(Match(c.image_id, row.name, row.landmark, score, probability, n_inliers, c.similarity))
         return matches

@@ -117,7 +117,7 @@ class DelfSystem(System):
             scores = fuse(self.calibration, per_feature, seen, found.inliers)
         best = int(np.argmax(scores))
         first, second = best_two_places(scores, self.places)
-        margin = first - (second if np.isfinite(second) else 0.0)  # as the runtime has it
+        margin = self.calibration.margin(first, second)
         evidence = {
             "inliers": float(found.inliers[best]),
             "votes": float(per_feature[best]),

@@ -4,14 +4,14 @@
 
     score       = votes * sqrt(votes per query feature) + similarity * cosine
                   + inliers * max(0, log((1 + n) / (1 + floor)))
-    margin      = score - the best score of another landmark, which counts as `rival` at least
+    margin      = score - the best score of another landmark
     probability = sigmoid(bias + slope * score + margin_slope * margin)
 
 `floor` is the number of inliers that RANSAC finds between strangers, so that a verified stranger gains nothing over
-an image that was not verified. `rival` is what the best image of another landmark reaches for half of all strangers in
-a database of 30 places: where one or two are stored, a lead over nothing would prove nothing. The weights are fitted
-on training photos of places that the network never saw (`python -m benchmarks.calibrate`), the threshold is set there
-for at most 1 % of strangers named.
+an image that was not verified. The best score of another landmark counts as that of an image with one vote in a
+hundred and a cosine of 0.25 at least, which is what it is for half of all strangers in a database of 30 places: where
+one or two are stored, a lead over nothing would prove nothing. The weights are fitted on training photos of places that
+the network never saw (`python -m benchmarks.calibrate`), the threshold is set there for at most 1 % of strangers named.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from dataclasses import dataclass, fields
 
 from delf_edge.errors import BundleError
 
+_OTHER_VOTES, _OTHER_COSINE = 0.01, 0.25  # of the best image of another landmark, at least (`benchmarks.few_places`)
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -31,7 +33,6 @@ class Calibration:
         votes, similarity, inliers: weights of the three kinds of evidence.
         floor: inliers that say nothing.
         bias, slope, margin_slope: of the logistic function.
-        rival: score that the best image of another landmark counts as at least (`benchmarks.few_places`).
         threshold: probability from which on a landmark is named.
         expansion: images proven by RANSAC that enter query expansion when a database is ranked; 0 switches it off.
         alpha: exponent of their weight, similarity ** alpha.
@@ -46,7 +47,6 @@ class Calibration:
     bias: float = -4.0
     slope: float = 2.5
     margin_slope: float = 1.5
-    rival: float = 0.7
     threshold: float = 0.5
     expansion: int = 0
     alpha: float = 3.0
@@ -76,7 +76,7 @@ class Calibration:
 
     def margin(self, score: float, rival: float) -> float:
         """Lead of a score over the best one of another landmark; 0 or -inf where there is no other."""
-        return score - max(rival, self.rival)
+        return score - max(rival, self.score(_OTHER_VOTES, _OTHER_COSINE, 0))
 
     def probability(self, score: float, margin: float) -> float:
         """Probability that an image with this score shows the query's place, 0..1."""

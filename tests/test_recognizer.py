@@ -306,7 +306,8 @@ def test_score_counts_only_inliers_above_the_floor_and_probability_is_monotonic(
     c = Calibration(votes=1.0, similarity=1.0, inliers=1.0, floor=8.0)
     assert c.score(0.25, 0.5, 0) == c.score(0.25, 0.5, 8) == 1.0
     assert c.score(0.25, 0.5, 17) == pytest.approx(1.0 + np.log(2.0))
-    assert [c.margin(2.0, r) for r in (-np.inf, 0.0, 0.75)] == [1.3, 1.3, 1.25]  # a lead over nothing is none
+    leads = [c.margin(2.0, r) for r in (-np.inf, 0.0, 0.35, 0.5)]
+    assert leads == [1.65, 1.65, 1.65, 1.5]  # a lead over nothing is none
     p = [c.probability(s, m) for s, m in [(-1e6, 0), (0, 0), (1, 0), (1, 1), (1e6, 0)]]
     assert p == sorted(p)
     assert (p[0], p[-1]) == (0.0, 1.0)

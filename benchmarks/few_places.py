@@ -36,11 +36,12 @@ KNOWN, UNKNOWN = 4, 10  # questions to one database
 
 
 class Views:
-    """Features of photos, extracted once."""
+    """Photos as they are asked for and as they are stored, each made once."""
 
     def __init__(self, dataset: Dataset, extractor: Recognizer) -> None:
         self._dataset, self._extractor = dataset, extractor
         self._features: dict[str, Features] = {}
+        self._images: dict[str, NewImage] = {}
 
     def __getitem__(self, name: str) -> Features:
         if name not in self._features:
@@ -48,9 +49,11 @@ class Views:
         return self._features[name]
 
     def image(self, name: str, place: str) -> NewImage:
-        """As it is stored."""
-        codes = self._extractor.encode(self[name])
-        return NewImage(name, place, content_hash(self._dataset.path(name).read_bytes()), codes)
+        """The photo of a place as it is stored."""
+        if name not in self._images:
+            codes, digest = self._extractor.encode(self[name]), content_hash(self._dataset.path(name).read_bytes())
+            self._images[name] = NewImage(name, place, digest, codes)
+        return self._images[name]
 
 
 def one_database(

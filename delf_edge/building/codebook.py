@@ -9,9 +9,9 @@ from pathlib import Path
 
 from delf_edge.building.cluster import Progress, check, connect, make_shards
 from delf_edge.building.fitting import choose, fit_shards
-from delf_edge.building.listing import ListedRow, cut, read_rows
+from delf_edge.building.listing import ListedRow, cut, located, read_rows
 from delf_edge.building.shards import BadRow, read_manifests
-from delf_edge.building.whole import located, put_bad
+from delf_edge.building.whole import put_bad
 from delf_edge.bundle import Bundle, default_bundle_path
 from delf_edge.errors import OptionError
 from delf_edge.features import extract_options

@@ -77,6 +77,21 @@ class Shard:
         return f"{self.number:07d}-{self.key[:16]}"
 
 
+def located(place: str) -> str:
+    """A file or folder by its URL, or by its absolute path.
+
+    Raises:
+        OptionError: fsspec knows no such URL, or no file can have this name.
+    """
+    if "://" not in place:
+        return str(resolved(place))
+    try:
+        fsspec.core.url_to_fs(place)
+    except (ImportError, ValueError) as e:
+        raise OptionError(f"{place}: {e}; pass a path, or a URL of a scheme that is installed") from e
+    return place.rstrip("/")
+
+
 def read_rows(source: str, base: str | None = None) -> Iterator[ListedRow]:
     """The rows of a manifest, as a stream.
 
@@ -88,15 +103,12 @@ def read_rows(source: str, base: str | None = None) -> Iterator[ListedRow]:
     Raises:
         OptionError: the table cannot be read, or a row of it makes no sense; the message says which.
     """
-    if "://" not in source:
-        resolved(source)  # complains of what is no path
+    located(source)  # complains of what can be neither
     base = (base if base is not None else source.rpartition("/")[0] or ".").rstrip("/")
     try:
         for number, cells in enumerate(_parquet(source) if source.endswith(".parquet") else _csv(source)):
             yield _row(number, cells, base, f"{source}, row {number + 1}")
-    except OptionError:
-        raise
-    except (OSError, ImportError, ValueError, csv.Error) as e:  # fsspec: an unknown scheme, or its package is absent
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise OptionError(f"{source}: cannot be read as a table ({e})") from e
 
 

@@ -8,10 +8,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-import fsspec
-
 from delf_edge.building.cluster import Progress, check, connect, make_shards
-from delf_edge.building.listing import cut, read_rows
+from delf_edge.building.listing import cut, located, read_rows
 from delf_edge.building.merging import Merged, merge
 from delf_edge.building.shards import BadRow, put_file
 from delf_edge.bundle import Bundle, default_bundle_path
@@ -125,21 +123,6 @@ def build(
     facts = {"format": 1, "bundle_id": bundle.id, "preset": preset, **asdict(report)}
     put_file((json.dumps(facts, indent=1, sort_keys=True) + "\n").encode(), f"{out}/build.json")
     return report
-
-
-def located(folder: str) -> str:
-    """A folder by its URL, or by its absolute path.
-
-    Raises:
-        OptionError: fsspec knows no such URL, or no file can have this name.
-    """
-    if "://" not in folder:
-        return str(resolved(folder))
-    try:
-        fsspec.core.url_to_fs(folder)
-    except (ImportError, ValueError) as e:
-        raise OptionError(f"{folder}: {e}; pass a folder, or a URL of a scheme that is installed") from e
-    return folder.rstrip("/")
 
 
 def put_bad(out: str, bad: Sequence[BadRow]) -> None:

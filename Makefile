@@ -87,7 +87,7 @@ SAME := --photos build/default/codebook.csv $(SIZES) --per-place 60 --selection 
 
 bundles: $(CONVERTERS)/converters.stamp
 	mkdir -p build/bundles
-	$(CONVERTERS)/bin/python -c "from pathlib import Path; from converters.default_recipe import write_codebook_list as w; \
+	$(CONVERTERS)/bin/python -c "from pathlib import Path; from delf_edge.converters.training.default_recipe import write_codebook_list as w; \
 		w(Path('$(dir $(DEV))'), Path('build/default'))"
 	test -e build/bundles/imagenet || $(BUNDLE) build/bundles/imagenet --name imagenet $(SAME)
 	test -z '$(CHECKPOINT)' || $(BUNDLE) build/bundles/finetuned --name finetuned $(SAME) --checkpoint '$(CHECKPOINT)'

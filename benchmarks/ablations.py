@@ -32,9 +32,9 @@ from benchmarks.systems.delf import DelfSystem, from_arrays
 from benchmarks.systems.local import LocalOptions
 from benchmarks.systems.registry import runtime_options
 from benchmarks.trainset import training_dataset
-from delf_edge.bundle import Bundle, default_bundle_path
+from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.errors import DelfEdgeError
-from delf_edge.features import ExtractOptions, extract_options
+from delf_edge.features.extractor import ExtractOptions, extract_options
 from delf_edge.types import Codebook
 from delf_edge.verification import VerifyOptions
 
@@ -95,7 +95,7 @@ class Lab:
 
     def codebook(self, dim: int, n_words: int, code_size: int) -> Codebook:
         """A codebook over the bundle's descriptors, fitted on training photos."""
-        from delf_edge.fitting.codebooks import CodebookOptions, fit
+        from delf_edge.codebooks.fit import CodebookOptions, fit
 
         base = self.system()
         options = CodebookOptions(

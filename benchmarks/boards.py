@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.runner import environment
-from delf_edge.bundle import Bundle, default_bundle_path
-from delf_edge.features import extract_options
-from delf_edge.pyramid import BASE_SIZE
+from delf_edge.bundle.bundle import Bundle, default_bundle_path
+from delf_edge.features.extractor import extract_options
+from delf_edge.features.pyramid import BASE_SIZE
 
 HERE = Path(__file__).parent
 SPEED = HERE / "results" / "speed.json"

@@ -35,15 +35,15 @@ import cv2
 import numpy as np
 
 from benchmarks.runner import environment
-from delf_edge.building import shards as shard_module
-from delf_edge.building.cluster import Progress, connect, make_shards
-from delf_edge.building.codebook import FitOptions, fit_codebook
-from delf_edge.building.listing import ListedRow, Shard, cut, read_rows
-from delf_edge.building.merging import merge
-from delf_edge.building.shards import make_shard
-from delf_edge.bundle import Bundle, default_bundle_path
-from delf_edge.codec import CodeLayout
-from delf_edge.images import load_image
+from delf_edge.bundle.bundle import Bundle, default_bundle_path
+from delf_edge.distributed import shards as shard_module
+from delf_edge.distributed.cluster import Progress, connect, make_shards
+from delf_edge.distributed.codebook import FitOptions, fit_codebook
+from delf_edge.distributed.merging import merge
+from delf_edge.distributed.shards import make_shard
+from delf_edge.images.decode import load_image
+from delf_edge.interchange.photo_tables import ListedRow, Shard, cut, read_rows
+from delf_edge.quantization.product_quantizer import CodeLayout
 from delf_edge.types import Codes
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -33,7 +33,7 @@ from benchmarks.runner import Progress, environment, extract_all, jsonable, run,
 from benchmarks.systems.base import Result, best_two_places
 from benchmarks.systems.delf import expand_proven, fuse
 from benchmarks.trainset import training_dataset
-from delf_edge.decision import Calibration
+from delf_edge.bundle.calibration import Calibration
 from delf_edge.types import Float32Array
 
 FALSE_ACCEPTS = 0.01
@@ -250,7 +250,7 @@ def run_bundle(
     """
     from benchmarks.systems.delf import DelfSystem
     from benchmarks.systems.registry import load_bundle, runtime_options
-    from delf_edge.features import extract_options
+    from delf_edge.features.extractor import extract_options
 
     loaded = load_bundle(bundle)
     dataset = training_dataset(data)

@@ -24,11 +24,11 @@ import cv2
 import numpy as np
 
 from benchmarks.runner import environment
-from delf_edge.camera import CameraOptions, Watcher
-from delf_edge.images import load_image
-from delf_edge.listing import list_folder
+from delf_edge.camera.sources import Frame
+from delf_edge.camera.watcher import CameraOptions, Watcher
+from delf_edge.images.decode import load_image
+from delf_edge.interchange.photo_lists import list_folder
 from delf_edge.recognizer import Recognizer
-from delf_edge.sources import Frame
 from delf_edge.types import UInt8Array
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,26 +8,25 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LAB = ("backbones", "datasets", "evaluate", "protocols", "runner", "safe_pickle", "stats", "trainset", "tuning")
-ABOVE = (
-    "bench",
-    "camera",
-    "cli",
-    "doctor",
-    "explain",
-    "gate",
-    "listing",
-    "quality",
-    "sources",
-    "voting",
-)  # not run by a row
+# What a query runs: folders and modules of `delf_edge` from the recognizer down.
+SDK = (
+    "bundle",
+    "features",
+    "images",
+    "index",
+    "packs",
+    "quantization",
+    "query",
+    "storage",
+)
 
 
 def row_code() -> list[Path]:
     """The source files that a row of the table runs: the SDK up to the recognizer, and the lab's way to figures."""
     folder = HERE.parent / "delf_edge"
-    sdk = [p for p in sorted(folder.glob("*.py")) if p.stem not in ABOVE]
     return [
-        *sdk,
+        *sorted(folder.glob("*.py")),
+        *(path for name in SDK for path in sorted((folder / name).glob("*.py"))),
         *sorted(folder.glob("*.cpp")),
         *(HERE / f"{name}.py" for name in LAB),
         *sorted((HERE / "systems").glob("*.py")),

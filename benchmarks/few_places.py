@@ -2,8 +2,8 @@
 
 The threshold is set on a database of hundreds of photos; on the first day a user has three. Databases of 1 to 30 places
 are drawn from the training photos, with 1 to 10 photos of each place. One place of each is among those that the network
-was not trained on (`converters/default_calibration.json`): its other views are asked for, and views of places that are
-not in the database, which should not be named. DEV is not touched.
+was not trained on (`converters/training/default_calibration.json`): its other views are asked for, and views of places
+that are not in the database, which should not be named. DEV is not touched.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from benchmarks.runner import Progress, environment, silent, to_stderr
 from benchmarks.trainset import training_dataset
 from delf_edge import Recognizer
 from delf_edge.errors import DelfEdgeError
-from delf_edge.images import content_hash
-from delf_edge.records import NewImage
+from delf_edge.images.decode import content_hash
+from delf_edge.storage.records import NewImage
 from delf_edge.types import Features
 
 RESULT = Path(__file__).parent / "results" / "few_places.json"
-HELD_OUT = Path(__file__).parent.parent / "converters" / "default_calibration.json"
+HELD_OUT = Path(__file__).parent.parent / "converters" / "training" / "default_calibration.json"
 SIZES = (1, 2, 3, 5, 10, 30)
 PHOTOS = (1, 2, 3, 5, 10)
 KNOWN, UNKNOWN = 4, 10  # questions to one database

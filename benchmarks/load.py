@@ -28,8 +28,8 @@ import cv2
 import numpy as np
 
 from benchmarks.runner import environment
-from delf_edge.images import load_image
-from delf_edge.listing import list_folder
+from delf_edge.images.decode import load_image
+from delf_edge.interchange.photo_lists import list_folder
 from delf_edge.recognizer import Recognizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +46,7 @@ class Service:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = int(s.getsockname()[1])
-        command = [sys.executable, "-m", "delf_edge.cli", "serve", str(database), "--port", str(self.port)]
+        command = [sys.executable, "-m", "delf_edge.cli.main", "serve", str(database), "--port", str(self.port)]
         command += [] if bundle is None else ["--bundle", str(bundle)]
         self.process = subprocess.Popen(command, env=os.environ | {"DELF_EDGE_TOKEN": TOKEN}, stdout=subprocess.DEVNULL)
         while self.request("GET", "/healthz")[0] != 200:

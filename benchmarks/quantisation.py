@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.runner import environment
-from delf_edge.bundle import default_bundle_path
+from delf_edge.bundle.bundle import default_bundle_path
 
 
 def main() -> int:
@@ -31,19 +31,19 @@ def main() -> int:
     p.add_argument("--out", type=Path, help="JSON file to write")
     a = p.parse_args()
 
-    from converters import checking, device
-    from converters.network import LITE0
-    from converters.photos import balanced, read_photos
+    from delf_edge.converters.export import check, device
+    from delf_edge.converters.networks.delf import LITE0
+    from delf_edge.converters.training.photos import balanced, read_photos
 
     photos = balanced(read_photos([a.photos or a.dataset.parent / "train.csv"]), 4)
     runtimes: list[device.Runtime] = [device.Here()]
     if a.tflite_runtime_python:
         runtimes.append(device.Elsewhere(a.tflite_runtime_python))
-    result = checking.check(
+    result = check.check(
         a.bundle,
-        checking.restored(a.bundle, LITE0),
-        checking.inputs(a.bundle, photos, a.count),
-        checking.Bounds(),
+        check.restored(a.bundle, LITE0),
+        check.inputs(a.bundle, photos, a.count),
+        check.Bounds(),
         runtimes,
         device.Benchmark(a.dataset, a.work, head=tuple(a.head) if a.head else None),
         lambda line: print(line, file=sys.stderr),

@@ -49,7 +49,7 @@ def to_stderr(what: str, done: int, total: int) -> None:
 
 def load(path: Path, box: Box | None = None) -> UInt8Array:
     """A photo's pixels uint8 (H, W, 3), RGB, upright, cropped to `box` where there is one."""
-    from delf_edge.images import load_image
+    from delf_edge.images.decode import load_image
 
     pixels = load_image(path).pixels
     if box is None:

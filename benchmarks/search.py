@@ -33,16 +33,16 @@ from benchmarks.search_data import Copies, all_photos, projected, raw_features
 from benchmarks.search_peer import Peer
 from benchmarks.systems.runtime import label
 from delf_edge import native
-from delf_edge.bundle import Bundle, default_bundle_path
-from delf_edge.candidates import SearchOptions
-from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import CodeBatch, CodeLayout, decode, encode, inner_product_tables
-from delf_edge.index_file import index_path
-from delf_edge.lists import State
+from delf_edge.bundle.bundle import Bundle, default_bundle_path
+from delf_edge.index.index_file import index_path
+from delf_edge.index.inverted_index import SearchOptions
+from delf_edge.index.inverted_lists import State
+from delf_edge.index.scoring import neighbours
+from delf_edge.quantization.coarse_quantizer import CoarseIndex
+from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout, decode, encode, inner_product_tables
 from delf_edge.recognizer import Recognizer
-from delf_edge.records import NewImage
-from delf_edge.scan import neighbours
-from delf_edge.store import Store
+from delf_edge.storage.records import NewImage
+from delf_edge.storage.store import Store
 from delf_edge.types import Codes, Features
 
 RESULTS = Path(__file__).parent / "results"
@@ -146,7 +146,7 @@ def candidate_stage(lab: Lab, state: State, rounds: int, asked: int | None = Non
         tables = inner_product_tables(q.descriptors, codebook)
         return neighbours(state, words, base, tables, o.k_neighbours, -1.0)
 
-    from delf_edge.candidates import search
+    from delf_edge.index.inverted_index import search
 
     full = [q for q in lab.queries if len(q) == 300][:asked]
     for q in full[:1] * 2 + full * rounds:

@@ -27,17 +27,19 @@ from benchmarks.runner import Progress, environment, jsonable, rankings, silent,
 from benchmarks.search_data import projected, raw_features
 from benchmarks.systems.runtime import label
 from benchmarks.trainset import fitting_photos, training_dataset
-from delf_edge.bundle import Bundle, default_bundle_path
-from delf_edge.candidates import SearchOptions
-from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import tiny
-from delf_edge.fitting.codebooks import CodebookOptions, fit
+from delf_edge.bundle.bundle import Bundle, default_bundle_path
+from delf_edge.codebooks.fit import CodebookOptions, fit
+from delf_edge.index.inverted_index import SearchOptions
+from delf_edge.quantization.coarse_quantizer import CoarseIndex
+from delf_edge.quantization.product_quantizer import tiny
 from delf_edge.recognizer import Recognizer
-from delf_edge.records import NewImage
+from delf_edge.storage.records import NewImage
 from delf_edge.types import Codebook, Features
 
 RESULT = Path(__file__).parent / "results" / "codes.json"
-CALIBRATION = Path(__file__).parent.parent / "converters" / "default_calibration.json"  # names the held-out places
+CALIBRATION = (
+    Path(__file__).parent.parent / "converters" / "training" / "default_calibration.json"
+)  # names the held-out places
 FITTED_ON = 1200  # training photos
 
 
@@ -77,7 +79,7 @@ def fitted(size: Size, bundle: Bundle, rows: Sequence[Features]) -> Codebook:
 
 def asked(places: Recognizer, dataset: Dataset, queries: Sequence[Features]) -> dict[str, Any]:
     """mAP of `Recognizer.rank`, whole and before RANSAC."""
-    from delf_edge.asking import RANKING, IdentifyOptions
+    from delf_edge.query.pipeline import RANKING, IdentifyOptions
 
     index, n = {name: i for i, name in enumerate(dataset.database)}, len(dataset.database)
     figures: dict[str, Any] = {}

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from benchmarks.cache import Arrays, FeatureCache, photo_hash
 from benchmarks.datasets import read_json
 from benchmarks.runner import Progress, silent
-from delf_edge.bundle import Bundle
-from delf_edge.features import Extractor, extract_options, project
-from delf_edge.images import load_image
+from delf_edge.bundle.bundle import Bundle
+from delf_edge.features.extractor import Extractor, extract_options, project
+from delf_edge.images.decode import load_image
 from delf_edge.types import Codebook, Codes, Features, Float32Array
 
 LEAST_FEATURES = 20
@@ -143,7 +143,7 @@ def main() -> int:
     import sys
 
     from benchmarks.runner import to_stderr
-    from delf_edge.bundle import default_bundle_path
+    from delf_edge.bundle.bundle import default_bundle_path
 
     data = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
     raw_features(Bundle.load(default_bundle_path()), all_photos(data), FeatureCache(Path("out/features")), to_stderr)

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.search_data import Copies
-from delf_edge.index_file import index_path
-from delf_edge.records import NewImage
-from delf_edge.store import Store
+from delf_edge.index.index_file import index_path
+from delf_edge.storage.records import NewImage
+from delf_edge.storage.store import Store
 from delf_edge.types import Codes
 
 BASE_MB = 150  # what the target allows beside the features
@@ -165,10 +165,10 @@ def write(database: str, number: str, seconds: str) -> dict[str, Any]:
 
 def read(database: str, number: str, seconds: str) -> dict[str, Any]:
     """Ask for all images that are being replaced; a score that is neither version's is inconsistent."""
-    from delf_edge.bundle import Bundle, default_bundle_path
-    from delf_edge.candidates import CandidateIndex, SearchOptions
-    from delf_edge.coarse import CoarseIndex
-    from delf_edge.codec import CodeBatch, decode
+    from delf_edge.bundle.bundle import Bundle, default_bundle_path
+    from delf_edge.index.inverted_index import CandidateIndex, SearchOptions
+    from delf_edge.quantization.coarse_quantizer import CoarseIndex
+    from delf_edge.quantization.product_quantizer import CodeBatch, decode
     from delf_edge.types import Features
 
     codebook = Bundle.load(default_bundle_path()).codebook

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.systems.base import NotInstalledError
-from delf_edge.lists import State
+from delf_edge.index.inverted_lists import State
 from delf_edge.types import Codebook, Float32Array
 
 

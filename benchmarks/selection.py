@@ -20,11 +20,11 @@ from benchmarks import plots
 from benchmarks.protocols import Floats
 from benchmarks.runner import load
 from benchmarks.systems.base import NotInstalledError
-from delf_edge.bundle import Bundle, default_bundle_path
-from delf_edge.engine import Engine
+from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.errors import DelfEdgeError
-from delf_edge.features import softplus
-from delf_edge.pyramid import build_pyramid
+from delf_edge.features.extractor import softplus
+from delf_edge.features.network import Engine
+from delf_edge.features.pyramid import build_pyramid
 from delf_edge.types import Float32Array, Image, UInt8Array
 
 SCALE = 1.0

@@ -36,17 +36,17 @@ from benchmarks.cache import FeatureCache
 from benchmarks.datasets import read_json
 from benchmarks.runner import environment
 from benchmarks.search_data import raw_features
-from delf_edge.bundle import Bundle, default_bundle_path
-from delf_edge.cutting import Selection, cut_pack
+from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.errors import DelfEdgeError, PackError, UpdateError
-from delf_edge.features import project
-from delf_edge.packs import check_pack, manifest_path
+from delf_edge.features.extractor import project
+from delf_edge.packs.create import Selection, cut_pack
+from delf_edge.packs.manifest import check_pack, manifest_path
 from delf_edge.recognizer import Recognizer
-from delf_edge.records import NewImage
-from delf_edge.store import Store
+from delf_edge.storage.records import NewImage
+from delf_edge.storage.store import Store
 from delf_edge.types import Features
-from delf_edge.updates.channel import Channel
-from delf_edge.updates.device import update
+from delf_edge.updates.client import update
+from delf_edge.updates.publisher import Channel
 from tests.cut_line import Cut
 from tests.pack_tools import add_images, made_up, make_database
 

@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from benchmarks.runner import environment
 from benchmarks.systems.base import NotInstalledError
 from benchmarks.systems.keypoints import xfeat
-from delf_edge.bench import first_answer, milliseconds
-from delf_edge.bundle import Bundle, default_bundle_path
-from delf_edge.engine import Engine
-from delf_edge.features import Extractor, extract_options
+from delf_edge.bundle.bundle import Bundle, default_bundle_path
+from delf_edge.diagnostics.speed import first_answer, milliseconds
+from delf_edge.features.extractor import Extractor, extract_options
+from delf_edge.features.network import Engine
 from delf_edge.types import Image
 
 DEMO = Path(__file__).parent.parent / "assets" / "demo"

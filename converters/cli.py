@@ -13,9 +13,8 @@ from typing import Annotated
 
 import typer
 
+from delf_edge.converters import cli_options
 from delf_edge.errors import DelfEdgeError
-
-from . import options
 
 app = typer.Typer(
     name="delf-edge-convert",
@@ -29,10 +28,10 @@ ALL = "float32,float16,dynamic_range,int8"
 
 
 @app.command()
-@options.grouped(per_place=1000)
+@cli_options.grouped(per_place=1000)
 def train(
     out: Annotated[Path, typer.Argument(help="Folder for network.pt, last.pt and log.jsonl. A second run resumes.")],
-    source: options.PhotoOptions,
+    source: cli_options.PhotoOptions,
     start: Annotated[
         Path | None, typer.Option(help="Folder of an earlier run to start from. Default: ImageNet.")
     ] = None,
@@ -69,9 +68,9 @@ def train(
     delf-edge-convert bundle my-bundle --photos photos --checkpoint run/network.pt
     ```
     """
-    from .pairs import load_pairs, mine_pairs, save_pairs
-    from .training import TrainOptions
-    from .training import train as run
+    from delf_edge.converters.training.pairs import load_pairs, mine_pairs, save_pairs
+    from delf_edge.converters.training.trainer import TrainOptions
+    from delf_edge.converters.training.trainer import train as run
 
     if more == ["help"]:
         typer.echo(inspect.getdoc(TrainOptions))
@@ -83,7 +82,7 @@ def train(
             batch=batch,
             train_trunk=not attention_only,
             seed=seed,
-            **options.assignments(more or []),
+            **cli_options.assignments(more or []),
         )
     except TypeError as e:
         known = ", ".join(f.name for f in dataclasses.fields(TrainOptions))
@@ -94,71 +93,72 @@ def train(
         if not kept.exists():
             out.mkdir(parents=True, exist_ok=True)
             checkpoint = start / "network.pt" if start else None
-            network = options.NetworkOptions(checkpoint, backbone).load()
-            save_pairs(mine_pairs(network, chosen, max_side=settings.max_side, report=options.say), kept)
+            network = cli_options.NetworkOptions(checkpoint, backbone).load()
+            save_pairs(mine_pairs(network, chosen, max_side=settings.max_side, report=cli_options.say), kept)
         found = load_pairs(kept)
-    path = run(chosen, out, settings, pairs=found, start=start, device=device, report=options.say)
-    options.print_json({"checkpoint": str(path), "steps": settings.steps})
+    path = run(chosen, out, settings, pairs=found, start=start, device=device, report=cli_options.say)
+    cli_options.print_json({"checkpoint": str(path), "steps": settings.steps})
 
 
 @app.command()
-@options.grouped(variants=ALL, tails=ALL)
+@cli_options.grouped(variants=ALL, tails=ALL)
 def export(
     out: Annotated[Path, typer.Argument(help="Folder for the .tflite files and parity.json.")],
-    source: options.PhotoOptions,
-    network: options.NetworkOptions,
-    form: options.ExportOptions,
-    work: options.Work = options.WORK,
+    source: cli_options.PhotoOptions,
+    network: cli_options.NetworkOptions,
+    form: cli_options.ExportOptions,
+    work: cli_options.Work = cli_options.WORK,
 ) -> None:
     """Export a network to TFLite, quantise it, and print how far each variant is from PyTorch."""
-    from . import pipeline
+    from delf_edge.converters.export import pipeline
 
     settings = pipeline.ExportOptions(
-        variants=options.names(form.variants),
-        tails=options.names(form.tails),
+        variants=cli_options.names(form.variants),
+        tails=cli_options.names(form.tails),
         calibration_photos=form.calibration,
         selection=form.chosen(network.checkpoint),
     )
-    models = pipeline.export(network.load(), source.balanced(), settings, work, options.say)
+    models = pipeline.export(network.load(), source.balanced(), settings, work, cli_options.say)
     out.mkdir(parents=True, exist_ok=True)
     for kind, made in (("local", models.local), ("tail", models.tail)):
         for variant, data in made.items():
             (out / f"{kind}_{variant}.tflite").write_bytes(data)
     parity = {"local": [p.as_dict() for p in models.parity], "tail": [p.as_dict() for p in models.tail_parity]}
     (out / "parity.json").write_text(json.dumps(parity, indent=2) + "\n", encoding="utf-8")
-    options.print_json(parity)
+    cli_options.print_json(parity)
 
 
 @app.command()
-@options.grouped()
+@cli_options.grouped()
 def codebooks(
     networks: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle whose networks are used.")],
     out: Annotated[Path, typer.Argument(help="codebook.npz to write.")],
-    source: options.PhotoOptions,
-    fit: options.FitOptions,
-    workers: options.Workers = 2,
-    work: options.Work = options.WORK,
+    source: cli_options.PhotoOptions,
+    fit: cli_options.FitOptions,
+    workers: cli_options.Workers = 2,
+    work: cli_options.Work = cli_options.WORK,
 ) -> None:
     """Fit PCA, words and PQ for the networks of an existing bundle, and print what each step loses."""
-    from delf_edge.fitting import packing
-
-    from . import bundles, pipeline
+    from delf_edge.codebooks import bundle_writer
+    from delf_edge.converters.export import bundles, pipeline
 
     settings = fit.settings()
     head, local, tail = bundles.read_networks(networks)
-    found = pipeline.fit_codebook(local, tail, head, source.balanced(), settings, work, options.say, workers=workers)
-    out.write_bytes(packing.npz(found.arrays))
-    options.print_json(found.report)
+    found = pipeline.fit_codebook(
+        local, tail, head, source.balanced(), settings, work, cli_options.say, workers=workers
+    )
+    out.write_bytes(bundle_writer.npz(found.arrays))
+    cli_options.print_json(found.report)
 
 
 @app.command()
-@options.grouped()
+@cli_options.grouped()
 def bundle(
     out: Annotated[Path, typer.Argument(help="The bundle's folder; replaced when the new one is complete.")],
-    source: options.PhotoOptions,
-    network: options.NetworkOptions,
-    form: options.ExportOptions,
-    fit: options.FitOptions,
+    source: cli_options.PhotoOptions,
+    network: cli_options.NetworkOptions,
+    form: cli_options.ExportOptions,
+    fit: cli_options.FitOptions,
     name: Annotated[str, typer.Option(help="Name of the bundle.")] = "delf-edge default",
     version: Annotated[str, typer.Option(help="Version of the bundle.")] = "0.1.0",
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "Apache-2.0",
@@ -171,17 +171,16 @@ def bundle(
         Path | None,
         typer.Option(help="JSON of the weights of probability and fusion; benchmarks.calibrate prints it."),
     ] = None,
-    workers: options.Workers = 2,
-    work: options.Work = options.WORK,
+    workers: cli_options.Workers = 2,
+    work: cli_options.Work = cli_options.WORK,
 ) -> None:
     """Make a bundle: export, quantise, fit codebooks on photos, write golden vectors and the model card, pack."""
-    from delf_edge.fitting import packing
-
-    from . import bundles, pipeline
-    from .tflite import receptive_field
+    from delf_edge.codebooks import bundle_writer
+    from delf_edge.converters.export import bundles, pipeline
+    from delf_edge.converters.export.tflite import receptive_field
 
     loaded = network.load()
-    variants, tails = options.names(form.variants), options.names(form.tails)
+    variants, tails = cli_options.names(form.variants), cli_options.names(form.tails)
     trained = f"trained: {network.checkpoint.name}" if network.checkpoint else "untrained"
     recipe = bundles.Recipe(
         name=name,
@@ -198,7 +197,7 @@ def bundle(
         level_scale=global_scale,
         presets=json.loads(presets.read_text(encoding="utf-8")) if presets else bundles.PRESETS,
         default_preset=default_preset,
-        calibration=packing.read_calibration(probability) if probability else {},
+        calibration=bundle_writer.read_calibration(probability) if probability else {},
     )
     exported = pipeline.ExportOptions(
         variants=variants,
@@ -215,20 +214,20 @@ def bundle(
         exported,
         fit.settings(),
         work,
-        options.command(),
-        options.say,
+        cli_options.command(),
+        cli_options.say,
         per_place=source.per_place,
         workers=workers,
     )
     size = sum(p.stat().st_size for p in out.iterdir())
-    options.print_json({"bundle": made.id, "folder": str(out), "bytes": size})
+    cli_options.print_json({"bundle": made.id, "folder": str(out), "bytes": size})
 
 
 @app.command()
-@options.grouped()
+@cli_options.grouped()
 def check(
     bundle: Annotated[Path, typer.Argument(help="Bundle to check.")],
-    source: options.PhotoOptions,
+    source: cli_options.PhotoOptions,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Checkpoint it was made of. Default: the weights of its own float variant.")
     ] = None,
@@ -250,37 +249,37 @@ def check(
     min_cosine: Annotated[float, typer.Option(help="Smallest mean cosine of descriptors that passes.")] = 0.95,
     min_agreement: Annotated[float, typer.Option(help="Smallest share of equal keypoints that passes.")] = 0.8,
     max_map_loss: Annotated[float, typer.Option(help="Most that mAP may lose against float.")] = 0.01,
-    work: options.Work = options.WORK,
+    work: cli_options.Work = cli_options.WORK,
 ) -> None:
     """Compare every TFLite network of a bundle with float PyTorch; exit 1 when one is further off than the bounds.
 
     Each variant gets a row: cosine of the descriptors, agreement of the selected keypoints, milliseconds, and with
     --benchmark mAP through the whole path and what it lost; with --tflite-runtime-python once for each runtime.
     """
-    from . import checking, device
+    from delf_edge.converters.export import check, device
 
     if checkpoint is None:
-        reference = checking.restored(bundle, options.backbone(backbone))
+        reference = check.restored(bundle, cli_options.backbone(backbone))
     else:
-        reference = checking.exported(options.NetworkOptions(checkpoint).load(), str(checkpoint))
+        reference = check.exported(cli_options.NetworkOptions(checkpoint).load(), str(checkpoint))
     runtimes: list[device.Runtime] = [device.Here()]
     if tflite_runtime_python is not None:
         runtimes.append(device.Elsewhere(tflite_runtime_python))
-    result = checking.check(
+    result = check.check(
         bundle,
         reference,
-        checking.inputs(bundle, source.balanced(), count),
-        checking.Bounds(min_cosine, min_agreement, max_map_loss),
+        check.inputs(bundle, source.balanced(), count),
+        check.Bounds(min_cosine, min_agreement, max_map_loss),
         runtimes,
         device.Benchmark(benchmark, work / "check", preset, head) if benchmark else None,
-        options.say,
+        cli_options.say,
     )
-    options.print_json(result)
+    cli_options.print_json(result)
     raise typer.Exit(0 if result["passed"] else 1)
 
 
 @app.command("import")
-@options.grouped(photos=[], dim=40, code_size=10)
+@cli_options.grouped(photos=[], dim=40, code_size=10)
 def import_model(
     source: Annotated[
         Path, typer.Argument(help="SavedModel of DELF v1 or DELG; or a .datum, .delf, .npy or .npz file.")
@@ -289,8 +288,8 @@ def import_model(
         Path,
         typer.Argument(help="Bundle to write; of a .datum an .npy file, of a .delf an .npz file, or the other way."),
     ],
-    photos: options.PhotoOptions,
-    fit: options.FitOptions,
+    photos: cli_options.PhotoOptions,
+    fit: cli_options.FitOptions,
     pca_mean: Annotated[Path | None, typer.Option(help="mean.datum of the release.")] = None,
     pca_matrix: Annotated[Path | None, typer.Option(help="pca_proj_mat.datum of the release.")] = None,
     stride: Annotated[int, typer.Option(help="Stride of a DELG model: 32, or 16 if exported without strides.")] = 32,
@@ -299,28 +298,28 @@ def import_model(
         str, typer.Option(help="Variants, the default one first, with commas: float32, float16, dynamic_range, int8.")
     ] = "float16,int8",
     calibration: Annotated[int, typer.Option(help="Photos that set the ranges of int8.")] = 200,
-    workers: options.Workers = 2,
-    work: options.Work = options.WORK,
+    workers: cli_options.Workers = 2,
+    work: cli_options.Work = cli_options.WORK,
 ) -> None:
     """Import official files: a SavedModel becomes a bundle, a .datum an array, a .delf arrays of features; and back.
 
     A SavedModel needs photos (--photos), which the words and codes are fitted on.
     """
-    from . import exchange
+    from delf_edge.converters.official import feature_files
 
-    if source.suffix in exchange.FILES:
-        options.print_json(exchange.convert_file(source, out))
+    if source.suffix in feature_files.FILES:
+        cli_options.print_json(feature_files.convert_file(source, out))
         return
-    from . import importing
+    from delf_edge.converters.official import import_model
 
-    projection = importing.read_projection(pca_mean, pca_matrix, fit.dim)
-    made = importing.build(
+    projection = import_model.read_projection(pca_mean, pca_matrix, fit.dim)
+    made = import_model.build(
         source,
         out,
         photos.read(),
-        importing.ImportOptions(
+        import_model.ImportOptions(
             stride=stride,
-            variants=options.names(variants),
+            variants=cli_options.names(variants),
             licence=licence,
             calibration_photos=calibration,
             per_place=photos.per_place,
@@ -329,10 +328,10 @@ def import_model(
         fit.settings(),
         projection,
         work,
-        options.command(),
-        options.say,
+        cli_options.command(),
+        cli_options.say,
     )
-    options.print_json({"bundle": made.id, "folder": str(out)})
+    cli_options.print_json({"bundle": made.id, "folder": str(out)})
 
 
 def main() -> None:
@@ -340,7 +339,7 @@ def main() -> None:
     try:
         app()
     except (DelfEdgeError, ModuleNotFoundError, OSError, ValueError) as e:
-        options.say(f"delf-edge-convert: {e}")
+        cli_options.say(f"delf-edge-convert: {e}")
         raise SystemExit(2) from e
 
 

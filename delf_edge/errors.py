@@ -22,6 +22,7 @@
     │   └── PackIntegrityError       its bytes, or those of its manifest, are not what they were made as
     ├── UpdateError                  an update could not be had; what is installed stays in use
     │   └── UpdateRefusedError       it is tampered with, older, expired, signed by somebody else, or failed its test
+    ├── CameraError                  a camera, video or folder of frames cannot be used
     ├── BuildError                   a distributed build cannot go on
     ├── NotFoundError                no such image or landmark (also KeyError)
     └── OptionError                  an option has a value outside its range (also ValueError)
@@ -110,6 +111,10 @@ class UpdateError(DelfEdgeError):
 
 class UpdateRefusedError(UpdateError):
     """An update is tampered with, older, expired, signed by somebody else, or failed its self-test."""
+
+
+class CameraError(DelfEdgeError):
+    """A camera or a video cannot be opened."""
 
 
 class BuildError(DelfEdgeError):

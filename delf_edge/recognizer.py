@@ -19,21 +19,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from delf_edge.asking import Asker, Explanation, IdentifyOptions
-from delf_edge.bundle import Bundle, default_bundle_path
-from delf_edge.candidates import CandidateIndex
-from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import CodeLayout, encode
-from delf_edge.codec import tiny as shortened
+from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
-from delf_edge.features import Extractor, clock, extract_options
-from delf_edge.following import Following, marks
-from delf_edge.images import ChannelOrder, PhotoSource, content_hash, load_image, make_thumbnail, read_photo
-from delf_edge.index_file import index_path
-from delf_edge.installed import open_packs
-from delf_edge.records import NewImage, Problem, StoreInfo
-from delf_edge.shelf import Shelf
-from delf_edge.store import Store
+from delf_edge.features.extractor import Extractor, clock, extract_options
+from delf_edge.images.decode import ChannelOrder, PhotoSource, content_hash, load_image, make_thumbnail, read_photo
+from delf_edge.index.inverted_index import CandidateIndex
+from delf_edge.packs.installed import open_packs
+from delf_edge.packs.live import Following, marks
+from delf_edge.quantization.coarse_quantizer import CoarseIndex
+from delf_edge.quantization.product_quantizer import CodeLayout, encode
+from delf_edge.quantization.product_quantizer import tiny as shortened
+from delf_edge.query.pipeline import Asker, Explanation, IdentifyOptions
+from delf_edge.storage.combined import Shelf
+from delf_edge.storage.records import NewImage, Problem, StoreInfo
+from delf_edge.storage.store import Store
 from delf_edge.types import Answer, Codes, Features, Image, Match
 
 
@@ -102,7 +101,7 @@ class Recognizer:
         self._extract_options = extract_options(bundle, preset)
         self._coarse = CoarseIndex(bundle.codebook.centroids)
         shelf = Shelf(store, packs)
-        self._packs = follow(shelf, CandidateIndex.from_store(shelf, index_path(store.path), store))
+        self._packs = follow(shelf, CandidateIndex.from_store(shelf, database=store.path, uuid=store.uuid))
         self.asker = Asker(bundle, self._coarse, self._packs)
 
     @property

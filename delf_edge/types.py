@@ -269,3 +269,20 @@ class Answer:
     def found(self) -> bool:
         """Whether a landmark was named."""
         return self.landmark is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened after a revision.
+
+    Attributes:
+        revision: the state this leads to.
+        complete: False where the removals are no longer all known; start again from all images.
+        updated: ids of images that were added or changed, ascending.
+        removed: ids that are gone.
+    """
+
+    revision: int
+    complete: bool
+    updated: tuple[int, ...]
+    removed: tuple[int, ...]

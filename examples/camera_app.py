@@ -9,12 +9,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from delf_edge.asking import IdentifyOptions
-from delf_edge.camera import CameraOptions, watch
-from delf_edge.position import Near
+from delf_edge import CameraError
+from delf_edge.camera.sources import open_source
+from delf_edge.camera.temporal_voting import VoteOptions
+from delf_edge.camera.watcher import CameraOptions, watch
+from delf_edge.geo import Near
+from delf_edge.query.pipeline import IdentifyOptions
 from delf_edge.recognizer import Recognizer
-from delf_edge.sources import CameraError, open_source
-from delf_edge.voting import VoteOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

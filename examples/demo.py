@@ -16,8 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from delf_edge.explain import draw, save_picture
-from delf_edge.listing import list_folder
+from delf_edge.diagnostics.match_drawing import draw, save_picture
+from delf_edge.interchange.photo_lists import list_folder
 from delf_edge.recognizer import AddItem, Recognizer
 from delf_edge.types import Answer, UInt8Array
 

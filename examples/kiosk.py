@@ -9,11 +9,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from delf_edge.camera import CameraOptions
+from delf_edge.camera.temporal_voting import VoteOptions
+from delf_edge.camera.watcher import CameraOptions
 from delf_edge.recognizer import Recognizer
-from delf_edge.voting import VoteOptions
 from delf_edge.web.app import Service, ServiceOptions, create_app
-from delf_edge.web.guard import Policy
+from delf_edge.web.security import Policy
 from delf_edge.web.server import address_of, read_token, serve
 
 

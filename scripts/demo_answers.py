@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from delf_edge.listing import list_folder
+from delf_edge.interchange.photo_lists import list_folder
 from delf_edge.recognizer import Recognizer
 from examples.demo import PHOTOS, read_queries
 

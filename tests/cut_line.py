@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from delf_edge.updates.fetching import Fetcher
+from delf_edge.updates.fetcher import Fetcher
 
 
 class Cut(Fetcher):

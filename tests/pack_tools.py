@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from delf_edge import Bundle, Recognizer
-from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import CodeLayout, encode
-from delf_edge.features import l2_normalise
-from delf_edge.records import NewImage
-from delf_edge.store import Store
+from delf_edge.features.extractor import l2_normalise
+from delf_edge.quantization.coarse_quantizer import CoarseIndex
+from delf_edge.quantization.product_quantizer import CodeLayout, encode
+from delf_edge.storage.records import NewImage
+from delf_edge.storage.store import Store
 from delf_edge.types import Features
 
 BUNDLE = Path(__file__).parent / "fixtures" / "tiny_bundle"

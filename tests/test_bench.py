@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from delf_edge import Bundle, OptionError, bench
-from delf_edge.cli import app
+from delf_edge import Bundle, OptionError
+from delf_edge.cli.main import app
+from delf_edge.diagnostics import speed
 from delf_edge.errors import DelfEdgeError
 from tests.pack_tools import BUNDLE, make_database
 
@@ -47,7 +48,7 @@ def test_the_figures_of_a_machine_follow_the_schema(photos: Path, tmp_path: Path
     for row in [*result["extract_ms"].values(), *result["identify_ms"].values()]:
         assert row["n"] == 4
         assert 0 <= row["least"] <= row["median"] <= row["most"]
-    assert result["start"]["seconds"]["n"] == bench.BenchOptions().starts
+    assert result["start"]["seconds"]["n"] == speed.BenchOptions().starts
     assert str(photos) not in done.stdout
 
 
@@ -65,8 +66,8 @@ def test_a_database_of_ones_own_and_a_table(photos: Path, tmp_path: Path) -> Non
 def test_without_the_demo_the_picture_of_the_bundle_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(bench, "DEMO", tmp_path / "none")
-    result = bench.measure(BUNDLE, options=bench.BenchOptions(runs=1, starts=1))
+    monkeypatch.setattr(speed, "DEMO", tmp_path / "none")
+    result = speed.measure(BUNDLE, options=speed.BenchOptions(runs=1, starts=1))
     check(result)
     assert result["photos"]["n"] == 1
     assert result["photos"]["source"].startswith("picture of the bundle")
@@ -74,11 +75,11 @@ def test_without_the_demo_the_picture_of_the_bundle_is_asked_for(
 
 def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="no photo"):
-        bench.measure(BUNDLE, photos=tmp_path)
+        speed.measure(BUNDLE, photos=tmp_path)
     with pytest.raises(OptionError, match="at least 1"):
-        bench.BenchOptions(runs=0)
+        speed.BenchOptions(runs=0)
     with pytest.raises(DelfEdgeError, match="gave no answer"):
-        bench.first_answer(tmp_path / "none.db", BUNDLE, tmp_path / "none.png", 1)
+        speed.first_answer(tmp_path / "none.db", BUNDLE, tmp_path / "none.png", 1)
 
 
 @pytest.mark.parametrize("path", sorted((BENCHMARKS / "boards").glob("*.json")), ids=lambda path: path.stem)

@@ -16,18 +16,18 @@ import pytest
 
 from delf_edge import Bundle, OptionError, Recognizer
 from delf_edge.errors import BuildError
-from delf_edge.store import Store
+from delf_edge.storage.store import Store
 from tests.pack_tools import BUNDLE
 
 pytest.importorskip("distributed", reason="the extra 'build' is not installed")
 import fsspec
 
-from delf_edge.building.careful import make_shard_carefully
-from delf_edge.building.cluster import Progress, make_shards
-from delf_edge.building.listing import Shard, cut, read_rows
-from delf_edge.building.merging import merge
-from delf_edge.building.shards import finished, make_shard
-from delf_edge.building.whole import BuildOptions, build
+from delf_edge.distributed.build import BuildOptions, build
+from delf_edge.distributed.cluster import Progress, make_shards
+from delf_edge.distributed.isolation import make_shard_carefully
+from delf_edge.distributed.merging import merge
+from delf_edge.distributed.shards import finished, make_shard
+from delf_edge.interchange.photo_tables import Shard, cut, read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Dask's own, and of sockets that a killed worker leaves
 
@@ -113,7 +113,7 @@ def test_two_workers_one_of_which_is_killed(plain: Path, source: Path, tmp_path:
             os.kill(pids[0], signal.SIGKILL)
 
     pids: list[int] = []
-    from delf_edge.building.cluster import connect
+    from delf_edge.distributed.cluster import connect
 
     with connect(None, 2) as client:
         pids += client.run(os.getpid).values()

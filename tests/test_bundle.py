@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from delf_edge.bundle import Bundle, default_bundle_path
+from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.errors import BundleError, BundleIntegrityError, BundleVersionError, OptionError
 
 TINY = Path(__file__).parent / "fixtures" / "tiny_bundle"
@@ -235,15 +235,14 @@ def test_a_bundle_without_tail(folder: Path) -> None:
     assert Bundle.load(folder).tail is None
 
 
-def test_the_default_bundle_of_a_wheel_comes_before_that_of_a_checkout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_default_bundle_lies_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "delf_edge"
-    monkeypatch.setattr("delf_edge.bundle.__file__", str(package / "bundle.py"))
+    monkeypatch.setattr("delf_edge.bundle.bundle.__file__", str(package / "bundle" / "bundle.py"))
     with pytest.raises(BundleError, match=r"no default bundle in .*--bundle"):
         default_bundle_path()
-    shutil.copytree(TINY, tmp_path / "assets" / "default")
-    assert default_bundle_path() == (tmp_path / "assets" / "default").resolve()
+    shutil.copytree(TINY, tmp_path / "assets" / "default")  # beside the package: somebody else's folder
+    with pytest.raises(BundleError, match=r"no default bundle in .*--bundle"):
+        default_bundle_path()
     shutil.copytree(TINY, package / "assets" / "default")
     assert Bundle.load(default_bundle_path()).manifest.name == "tiny (tests)"
     assert default_bundle_path() == (package / "assets" / "default").resolve()

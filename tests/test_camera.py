@@ -13,11 +13,9 @@ import numpy as np
 import pytest
 
 from delf_edge import Bundle, OptionError, Recognizer
-from delf_edge.asking import IdentifyOptions
-from delf_edge.camera import CameraOptions, CameraWorker, Event, Watcher, crop, watch, watch_async
-from delf_edge.decision import Calibration
-from delf_edge.gate import Gate, GateOptions, measure
-from delf_edge.sources import (
+from delf_edge.bundle.calibration import Calibration
+from delf_edge.camera.frame_gate import Gate, GateOptions, measure
+from delf_edge.camera.sources import (
     CameraError,
     FolderSource,
     Frame,
@@ -26,7 +24,9 @@ from delf_edge.sources import (
     VideoSource,
     open_source,
 )
-from delf_edge.voting import Decision, VoteOptions, Voter
+from delf_edge.camera.temporal_voting import Decision, VoteOptions, Voter
+from delf_edge.camera.watcher import CameraOptions, CameraWorker, Event, Watcher, crop, watch, watch_async
+from delf_edge.query.pipeline import IdentifyOptions
 from tests.rtsp_camera import RtspCamera
 
 BUNDLE = Path(__file__).parent / "fixtures" / "tiny_bundle"

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from delf_edge import Recognizer
-from delf_edge.cli import main
+from delf_edge.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "tests" / "fixtures" / "tiny_bundle"
@@ -86,7 +86,7 @@ def get(url: str) -> Any:
     raise AssertionError(f"{url} does not answer")
 
 
-@pytest.mark.parametrize("program", [["-m", "delf_edge.cli", "serve"], [str(ROOT / "examples" / "kiosk.py")]])
+@pytest.mark.parametrize("program", [["-m", "delf_edge.cli.main", "serve"], [str(ROOT / "examples" / "kiosk.py")]])
 def test_the_service_tells_systemd_and_ends_in_an_orderly_way(
     database: Path, tmp_path: Path, program: list[str]
 ) -> None:

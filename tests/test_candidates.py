@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from delf_edge import lists, native, scan
-from delf_edge.candidates import CandidateIndex, SearchOptions
-from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import CodeBatch, CodeLayout, decode, decode_global, encode
+from delf_edge import native
 from delf_edge.errors import OptionError
-from delf_edge.features import l2_normalise
-from delf_edge.records import NewImage
-from delf_edge.store import Store
+from delf_edge.features.extractor import l2_normalise
+from delf_edge.index import inverted_lists, scoring
+from delf_edge.index.inverted_index import CandidateIndex, SearchOptions
+from delf_edge.quantization.coarse_quantizer import CoarseIndex
+from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout, decode, decode_global, encode
+from delf_edge.storage.records import NewImage
+from delf_edge.storage.store import Store
 from delf_edge.types import Codebook, Codes, Features
 
 D, M, K, G = 12, 4, 32, 6
@@ -156,7 +157,7 @@ def test_search_is_the_formula(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for chunk in (1 << 15, 16):  # the second one cuts lists into many parts
-        monkeypatch.setattr(scan, "_CHUNK", chunk)
+        monkeypatch.setattr(scoring, "_CHUNK", chunk)
         for seed in (1000, 1001):
             query = make_features(seed)
             found = index.search(query, codebook, coarse, options)
@@ -168,7 +169,7 @@ def test_search_is_the_formula(
 def asmk_oracle(
     images: dict[int, Codes], query: Features, codebook: Codebook, coarse: CoarseIndex, o: SearchOptions
 ) -> dict[int, float]:
-    """The second formula at the head of scan.py, word by word."""
+    """The second formula at the head of scoring.py, word by word."""
     words, _ = coarse.assign(query.descriptors, o.n_probe)
     votes: dict[int, float] = {}
     for i, codes in images.items():
@@ -239,7 +240,7 @@ def test_probing_has_a_recall_floor(
 def test_any_history_of_changes_gives_the_same_answers(
     images: dict[int, Codes], codebook: Codebook, coarse: CoarseIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lists, "MAX_SEGMENT", 300)
+    monkeypatch.setattr(inverted_lists, "MAX_SEGMENT", 300)
     rng = np.random.default_rng(3)
     index = CandidateIndex(CodeLayout.of(codebook))
     present: dict[int, Codes] = {}

@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 import typer.main
 
-from delf_edge.bundle import Bundle, bundle_id, default_bundle_path
-from delf_edge.cli import app, main
-from delf_edge.doctor import self_test
+from delf_edge.bundle.bundle import Bundle, bundle_id, default_bundle_path
+from delf_edge.cli.main import app, main
+from delf_edge.diagnostics.doctor import self_test
 from delf_edge.errors import BundleError
 from delf_edge.recognizer import Recognizer
 
@@ -120,7 +120,8 @@ def test_the_commands_are_those_of_the_contract() -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import sys, delf_edge.cli; print(sorted({'numpy', 'cv2', 'ai_edge_litert', 'hnswlib'} & set(sys.modules)))"
+    heavy = "{'numpy', 'cv2', 'ai_edge_litert', 'hnswlib'}"
+    code = f"import sys, delf_edge.cli.main; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -543,7 +544,7 @@ def test_stdout_is_json_in_a_real_process(indexed: Path) -> None:
     """Nothing of LiteRT's or OpenCV's own chatter reaches stdout."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
     done = subprocess.run(
-        [sys.executable, "-m", "delf_edge.cli", "identify", str(indexed), str(COLOSSEUM), "--json"],
+        [sys.executable, "-m", "delf_edge.cli.main", "identify", str(indexed), str(COLOSSEUM), "--json"],
         capture_output=True,
         text=True,
         check=False,

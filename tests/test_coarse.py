@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from delf_edge.coarse import CoarseIndex
 from delf_edge.errors import OptionError
-from delf_edge.features import l2_normalise
+from delf_edge.features.extractor import l2_normalise
+from delf_edge.quantization.coarse_quantizer import CoarseIndex
 
 
 def clustered(n: int, dim: int, seed: int) -> np.ndarray:

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import (
+from delf_edge.errors import OptionError
+from delf_edge.features.extractor import l2_normalise, project
+from delf_edge.quantization.coarse_quantizer import CoarseIndex
+from delf_edge.quantization.product_quantizer import (
     CodeBatch,
     CodeLayout,
     decode,
@@ -20,8 +22,6 @@ from delf_edge.codec import (
     tiny,
     unpack_codes,
 )
-from delf_edge.errors import OptionError
-from delf_edge.features import l2_normalise, project
 from delf_edge.types import Codebook, Codes, Features
 
 D, M, K, C, G = 12, 3, 40, 20, 8

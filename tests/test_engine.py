@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delf_edge.engine import Engine, runtime_version
 from delf_edge.errors import EngineError, OptionError
+from delf_edge.features.network import Engine, runtime_version
 
 FIXTURES = Path(__file__).parent / "fixtures"
 LOCAL = (FIXTURES / "tiny_bundle" / "local_float16.tflite").read_bytes()
@@ -107,11 +107,11 @@ def test_the_runtime_has_a_name_and_a_version() -> None:
 def test_the_runtime_prints_nothing_and_real_messages_pass() -> None:
     code = (
         "import os, sys, numpy as np\n"
-        "from delf_edge import engine\n"
-        "e = engine.Engine(open(sys.argv[1], 'rb').read())\n"
+        "from delf_edge.features import network\n"
+        "e = network.Engine(open(sys.argv[1], 'rb').read())\n"
         "e.run(np.zeros((1, 32, 32, 3), np.float32))\n"
-        "engine._greeted = False\n"
-        "with engine._without_greeting(): os.write(2, b'INFO: hello\\nERROR: real\\n')\n"
+        "network._greeted = False\n"
+        "with network._without_greeting(): os.write(2, b'INFO: hello\\nERROR: real\\n')\n"
         "os.write(2, b'after\\n')\n"
     )
     model = FIXTURES / "tiny_bundle" / "local_float16.tflite"

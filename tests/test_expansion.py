@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from delf_edge.decision import Calibration
-from delf_edge.expansion import POOL, expand, proven
-from delf_edge.features import l2_normalise
+from delf_edge.bundle.calibration import Calibration
+from delf_edge.features.extractor import l2_normalise
+from delf_edge.query.query_expansion import POOL, expand, proven
 
 
 def unit(*rows: list[float]) -> np.ndarray:

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delf_edge.bundle import Bundle
-from delf_edge.engine import Engine
+from delf_edge.bundle.bundle import Bundle
 from delf_edge.errors import BundleError, OptionError
-from delf_edge.features import (
+from delf_edge.features.extractor import (
     ExtractOptions,
     Extractor,
     extract_options,
@@ -23,6 +22,7 @@ from delf_edge.features import (
     project,
     softplus,
 )
+from delf_edge.features.network import Engine
 from delf_edge.types import Features, Image
 
 TINY = Path(__file__).parent / "fixtures" / "tiny_bundle"

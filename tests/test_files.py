@@ -8,7 +8,7 @@ import pytest
 
 from delf_edge.errors import OptionError, PackIntegrityError
 from delf_edge.files import parse_json, partial_path, resolved, write_atomically
-from delf_edge.packs import PackManifest
+from delf_edge.packs.manifest import PackManifest
 
 
 def test_json_from_strangers_is_read_or_refused(tmp_path: Path) -> None:

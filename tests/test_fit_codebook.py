@@ -15,25 +15,26 @@ import cv2
 import numpy as np
 import pytest
 
-from delf_edge import Bundle, OptionError, Recognizer, batch_commands
-from delf_edge.doctor import diagnose
+from delf_edge import Bundle, OptionError, Recognizer
+from delf_edge.cli import distributed
+from delf_edge.codebooks import kmeans as cl
+from delf_edge.codebooks.partitions import every, head
+from delf_edge.codebooks.projections import Moments, moments_of
+from delf_edge.diagnostics.doctor import diagnose
 from delf_edge.errors import BuildError, BundleError
-from delf_edge.fitting import clustering as cl
-from delf_edge.fitting.parts import every, head
-from delf_edge.fitting.projections import Moments, moments_of
 from delf_edge.types import Float32Array
 from tests.pack_tools import BUNDLE
 
 pytest.importorskip("distributed", reason="the extra 'build' is not installed")
 
-from delf_edge.building import codebook as module
-from delf_edge.building import fitting
-from delf_edge.building.cluster import Progress
-from delf_edge.building.codebook import FitOptions, FitReport, fit_codebook
-from delf_edge.building.fitting import choose, fit_shards
-from delf_edge.building.listing import ListedRow, cut, read_rows
-from delf_edge.building.raw import read_features
-from delf_edge.building.shards import make_shard
+from delf_edge.distributed import codebook as module
+from delf_edge.distributed import partitioned_fit
+from delf_edge.distributed.cluster import Progress
+from delf_edge.distributed.codebook import FitOptions, FitReport, fit_codebook
+from delf_edge.distributed.partitioned_fit import choose, fit_shards
+from delf_edge.distributed.raw_features import read_features
+from delf_edge.distributed.shards import make_shard
+from delf_edge.interchange.photo_tables import ListedRow, cut, read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Dask's own, and of sockets that a killed worker leaves
 
@@ -248,7 +249,7 @@ def test_too_little_is_said(source: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_and_the_library_have_the_same_defaults() -> None:
-    parameters = inspect.signature(batch_commands.fit_codebook).parameters
+    parameters = inspect.signature(distributed.fit_codebook).parameters
     shared = {f.name: f.default for f in fields(FitOptions) if f.name in parameters}
     assert {"photos", "per_landmark", "seed"} <= set(shared)
     assert {name: parameters[name].default for name in shared} == shared
@@ -294,7 +295,7 @@ def test_the_fit_is_that_of_one_process(one_worker: tuple[Path, FitReport], monk
         def __init__(self, value: object) -> None:
             self.value = value
 
-    monkeypatch.setattr(fitting, "result_of", lambda client, future: future.value)
+    monkeypatch.setattr(partitioned_fit, "result_of", lambda client, future: future.value)
     settings = OPTIONS.codebook(Bundle.load(BUNDLE))
     fit = fit_shards(Here(), urls, Bundle.load(BUNDLE).codebook, settings, lambda line: None)
     with np.load(one_worker[0] / "codebook.npz") as stored:

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from delf_edge.codec import encode
-from delf_edge.fitting import clustering as cl
-from delf_edge.fitting import codebooks as cb
-from delf_edge.fitting import projections as pj
+from delf_edge.codebooks import fit as cb
+from delf_edge.codebooks import kmeans as cl
+from delf_edge.codebooks import projections as pj
+from delf_edge.quantization.product_quantizer import encode
 from delf_edge.types import Features, Float32Array
 
 

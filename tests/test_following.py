@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from delf_edge import Bundle, Recognizer
-from delf_edge import following as module
-from delf_edge.cutting import cut_pack
 from delf_edge.files import write_atomically
-from delf_edge.installed import go_back, switch
-from delf_edge.packs import manifest_path
-from delf_edge.store import Store
+from delf_edge.packs import live as module
+from delf_edge.packs.create import cut_pack
+from delf_edge.packs.installed import go_back, switch
+from delf_edge.packs.manifest import manifest_path
+from delf_edge.storage.store import Store
 from tests.pack_tools import BUNDLE, add_images, features_of, make_database
 
 KEPT, GONE, NEW = 11, 12, 200  # images that both versions have, that only the first one has, and only the second one

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from delf_edge.errors import ImageDecodeError, ImageError, ImageTooLargeError, OptionError
-from delf_edge.images import ImageLimits, content_hash, load_image, probe_size, read_photo
+from delf_edge.images.decode import ImageLimits, content_hash, load_image, probe_size, read_photo
 
 # 8 x 6 px, uniform C = M = Y = K = 100 of 255, saved by Pillow with an Adobe marker (inverted inks).
 CMYK = (Path(__file__).parent / "fixtures" / "cmyk.jpg").read_bytes()

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from delf_edge import candidates
-from delf_edge.candidates import CandidateIndex
-from delf_edge.codec import CodeBatch, CodeLayout
-from delf_edge.index_file import MAGIC, index_path, read_index, write_index
-from delf_edge.lists import State
-from delf_edge.records import NewImage
-from delf_edge.store import Store
+from delf_edge.index import inverted_index
+from delf_edge.index.index_file import MAGIC, index_path, read_index, write_index
+from delf_edge.index.inverted_index import CandidateIndex
+from delf_edge.index.inverted_lists import State
+from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout
+from delf_edge.storage.records import NewImage
+from delf_edge.storage.store import Store
 from delf_edge.types import Codes
 
 LAYOUT = CodeLayout(code_size=4, global_dim=6, n_words=50)
@@ -41,14 +41,14 @@ def new_image(i: int, n: int = 20, seed: int | None = None) -> NewImage:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr(candidates, "WORTH_SAVING", 1)
+    monkeypatch.setattr(inverted_index, "WORTH_SAVING", 1)
     with Store.open(tmp_path / "places.db", bundle_id="b", layout=LAYOUT) as store:
         store.add_many(new_image(i) for i in range(N))
         yield store
 
 
 def start(store: Store) -> CandidateIndex:
-    return CandidateIndex.from_store(store, index_path(store.path), store)
+    return CandidateIndex.from_store(store, database=store.path, uuid=store.uuid)
 
 
 def content(index: CandidateIndex) -> dict[int, tuple[object, ...]]:
@@ -224,7 +224,7 @@ def test_a_folder_that_cannot_be_written_is_done_without(store: Store, monkeypat
     def refuse(*args: object, **kwargs: object) -> None:
         raise PermissionError(13, "read-only")
 
-    monkeypatch.setattr("delf_edge.index_file.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("delf_edge.index.index_file.tempfile.mkstemp", refuse)
     assert len(content(start(store))) == N
     assert not index_path(store.path).exists()
 

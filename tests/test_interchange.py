@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from delf_edge import Bundle, BundleMismatchError, OptionError
-from delf_edge.codec import CodeLayout, decode
-from delf_edge.store import Store
+from delf_edge.quantization.product_quantizer import CodeLayout, decode
+from delf_edge.storage.store import Store
 from tests.pack_tools import BUNDLE, make_database
 
 pytest.importorskip("pyarrow", reason="the extra 'interchange' is not installed")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from delf_edge.interchange import export_database, import_database
+from delf_edge.interchange.parquet import export_database, import_database
 
 
 @pytest.fixture(scope="module")

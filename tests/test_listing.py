@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from delf_edge.listing import list_folder
+from delf_edge.interchange.photo_lists import list_folder
 
 
 def test_a_folder_that_links_to_itself_is_walked_once(tmp_path: Path) -> None:

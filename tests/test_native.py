@@ -11,12 +11,20 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from delf_edge import native
-from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import CodeBatch, CodeLayout, TurnedDecoder, decode, pack_codes, quantise_keypoints, unpack_codes
 from delf_edge.errors import OptionError
-from delf_edge.features import l2_normalise
-from delf_edge.lists import State
-from delf_edge.scan import global_similarity, neighbours, voters
+from delf_edge.features.extractor import l2_normalise
+from delf_edge.index.inverted_lists import State
+from delf_edge.index.scoring import global_similarity, neighbours, voters
+from delf_edge.quantization.coarse_quantizer import CoarseIndex
+from delf_edge.quantization.product_quantizer import (
+    CodeBatch,
+    CodeLayout,
+    TurnedDecoder,
+    decode,
+    pack_codes,
+    quantise_keypoints,
+    unpack_codes,
+)
 from delf_edge.types import Codebook, Codes
 
 K, G = 40, 21

@@ -64,11 +64,11 @@ def test_only_one_name_at_top_level(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"delf_edge", info}
     for needed in (
         "py.typed",
-        "cli.py",
+        "cli/main.py",
         "web/static/index.html",
         "web/static/app.js",
         "web/static/app.css",
-        "converters/network.py",
+        "converters/networks/delf.py",
         "assets/default/manifest.json",
     ):
         assert f"delf_edge/{needed}" in names

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from delf_edge import Bundle, BundleMismatchError, NotFoundError, OptionError, Recognizer, StoreError
-from delf_edge.cutting import Selection, content_digest, cut_pack
 from delf_edge.errors import CorruptRowError, PackError, PackIntegrityError
 from delf_edge.files import file_sha256
-from delf_edge.installed import go_back, open_installed, switch, versions
-from delf_edge.packs import PackManifest, check_pack, manifest_path, open_pack
-from delf_edge.position import Box
-from delf_edge.store import Store
+from delf_edge.geo import Box
+from delf_edge.packs.create import Selection, content_digest, cut_pack
+from delf_edge.packs.installed import go_back, open_installed, switch, versions
+from delf_edge.packs.manifest import PackManifest, check_pack, manifest_path, open_pack
+from delf_edge.storage.store import Store
 from delf_edge.types import Features
 from tests.pack_tools import BUNDLE, PLACES, add_images, features_of, make_database
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from delf_edge.errors import OptionError
-from delf_edge.position import EARTH_RADIUS, Near, distance
+from delf_edge.geo import EARTH_RADIUS, Near, distance
 
 
 def test_distance_along_great_circles() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from delf_edge.pyramid import build_pyramid, working_size
+from delf_edge.features.pyramid import build_pyramid, working_size
 from delf_edge.types import Image
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from delf_edge import Bundle, ImageError, Recognizer
-from delf_edge.decision import Calibration
-from delf_edge.quality import WEIGHTS, assess, lint
+from delf_edge.bundle.calibration import Calibration
+from delf_edge.diagnostics.reference_quality import WEIGHTS, assess, lint
 
 BUNDLE = Path(__file__).parent / "fixtures" / "tiny_bundle"
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import typer.main
 
-import converters.cli
-from delf_edge.cli import app, main
+import delf_edge.converters.cli
+from delf_edge.cli.main import app, main
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -96,7 +96,7 @@ def test_every_command_is_documented() -> None:
 
 
 def test_every_converter_is_documented() -> None:
-    commands = typer.main.get_command(converters.cli.app).commands  # type: ignore[attr-defined]
+    commands = typer.main.get_command(delf_edge.converters.cli.app).commands  # type: ignore[attr-defined]
     assert sorted(re.findall(r"^\| `delf-edge-convert ([a-z]+)", README, re.MULTILINE)) == sorted(commands)
     for name, command in commands.items():
         assert len(command.help.split()) >= 4
@@ -105,7 +105,7 @@ def test_every_converter_is_documented() -> None:
 
 
 def test_commands_that_need_pytorch_are_spelt_right() -> None:
-    programs = {"delf-edge": app, "delf-edge-convert": converters.cli.app}
+    programs = {"delf-edge": app, "delf-edge-convert": delf_edge.converters.cli.app}
     for line in "".join(text for language, text in BLOCKS if language == "text").splitlines():
         program, name, *arguments = shlex.split(line)
         if program == "python":

@@ -22,11 +22,11 @@ from delf_edge import (
     ReadOnlyError,
     Recognizer,
 )
-from delf_edge.decision import Calibration
+from delf_edge.bundle.calibration import Calibration
 from delf_edge.errors import BundleError
-from delf_edge.evidence import Evidence
-from delf_edge.images import load_image
-from delf_edge.position import Near
+from delf_edge.geo import Near
+from delf_edge.images.decode import load_image
+from delf_edge.query.ranking import Evidence
 from delf_edge.types import Candidate, Features, Match, Verification
 
 BUNDLE = Path(__file__).parent / "fixtures" / "tiny_bundle"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from delf_edge import slots as module
-from delf_edge.slots import Slots
+from delf_edge.index import slots as module
+from delf_edge.index.slots import Slots
 
 
 @pytest.mark.parametrize("recent", [0, 5, 1000])

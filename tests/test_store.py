@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from delf_edge import connection, edits
-from delf_edge.codec import CodeLayout
 from delf_edge.errors import NotFoundError, OptionError, ReadOnlyError, StoreError
-from delf_edge.records import NewImage
-from delf_edge.store import Store
+from delf_edge.quantization.product_quantizer import CodeLayout
+from delf_edge.storage import connection, edits
+from delf_edge.storage.records import NewImage
+from delf_edge.storage.store import Store
 from delf_edge.types import Codes
 
 LAYOUT = CodeLayout(code_size=4, global_dim=8, n_words=1000)

@@ -15,8 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delf_edge.codec import CodeLayout, pack_codes
-from delf_edge.database import row_crc32
 from delf_edge.errors import (
     BundleMismatchError,
     CorruptRowError,
@@ -28,8 +26,10 @@ from delf_edge.errors import (
     StoreError,
     StoreFullError,
 )
-from delf_edge.records import NewImage
-from delf_edge.store import Store
+from delf_edge.quantization.product_quantizer import CodeLayout, pack_codes
+from delf_edge.storage.records import NewImage
+from delf_edge.storage.sqlite import row_crc32
+from delf_edge.storage.store import Store
 from delf_edge.types import Codes
 
 LAYOUT = CodeLayout(code_size=4, global_dim=8, n_words=1000)

@@ -18,19 +18,19 @@ import numpy as np
 import pytest
 
 from delf_edge import Bundle, Recognizer
-from delf_edge.cutting import Selection, cut_pack
 from delf_edge.errors import OptionError, PackError, UpdateError, UpdateRefusedError
-from delf_edge.installed import in_use
-from delf_edge.packs import check_pack, manifest_path
-from delf_edge.store import Store
+from delf_edge.packs.create import Selection, cut_pack
+from delf_edge.packs.installed import in_use
+from delf_edge.packs.manifest import check_pack, manifest_path
+from delf_edge.storage.store import Store
 from tests.pack_tools import BUNDLE, add_images, features_of, make_database
 
 pytest.importorskip("tuf", reason="the extra 'update' is not installed")
-from delf_edge.updates.channel import Channel, PublishOptions
+from delf_edge.updates.client import Report, update
 from delf_edge.updates.delta import apply_delta, make_delta
-from delf_edge.updates.device import Report, update
-from delf_edge.updates.fetching import Fetcher
-from delf_edge.updates.selftest import self_test
+from delf_edge.updates.fetcher import Fetcher
+from delf_edge.updates.publisher import Channel, PublishOptions
+from delf_edge.updates.self_test import self_test
 from tests.cut_line import Cut
 
 
@@ -240,7 +240,7 @@ def test_a_version_that_fails_its_self_test_is_not_used(
     device = tmp_path / "device"
     follow(channel, device, bundle)
     assert self_test(versions[1], bundle) == 8
-    monkeypatch.setattr("delf_edge.updates.selftest.Recognizer.rank", lambda *_: [])
+    monkeypatch.setattr("delf_edge.updates.self_test.Recognizer.rank", lambda *_: [])
     channel.publish(versions[1:2])
     report = follow(channel, device, bundle)
     assert (report.packs[0].status, report.packs[0].version) == ("refused", 1)
@@ -263,7 +263,7 @@ def test_a_version_that_spoils_once_in_use_goes_back(
             file.write(b"spoilt")
         return 0
 
-    monkeypatch.setattr("delf_edge.updates.device.self_test", failing_medium)
+    monkeypatch.setattr("delf_edge.updates.client.self_test", failing_medium)
     report = follow(channel, device, bundle)
     assert (report.packs[0].status, report.packs[0].version) == ("refused", 1)
     assert answers(device, bundle) == 1
@@ -294,7 +294,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from delf_edge import Bundle
-from delf_edge.updates.device import update
+from delf_edge.updates.client import update
 bundle = Bundle.load(sys.argv[3])
 print("ready", flush=True)
 update(sys.argv[1], Path(sys.argv[2]), bundle)

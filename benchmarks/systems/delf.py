@@ -18,15 +18,15 @@ from benchmarks.cache import Arrays
 from benchmarks.systems.base import Result, System, best_two_places
 from benchmarks.systems.global_descriptors import Expansion, expand
 from benchmarks.systems.local import LocalIndex, LocalOptions, Verifier
-from delf_edge import expansion
-from delf_edge.decision import Calibration
-from delf_edge.features import Extractor, project
+from delf_edge.bundle.calibration import Calibration
+from delf_edge.features.extractor import Extractor, project
+from delf_edge.query import query_expansion
 from delf_edge.types import Codebook, Features, Float32Array, Image, UInt8Array
 from delf_edge.verification import verify
 
 if TYPE_CHECKING:
-    from delf_edge.bundle import Bundle
-    from delf_edge.features import ExtractOptions
+    from delf_edge.bundle.bundle import Bundle
+    from delf_edge.features.extractor import ExtractOptions
 
 Ranking = Literal["inliers", "fused"]
 
@@ -200,7 +200,7 @@ def expand_proven(
     order = np.argsort(-before, kind="stable")
     order = order[np.isfinite(similarity[order])]
     out = np.array(similarity, np.float64)
-    out[order] = expansion.expand(calibration, query, vectors[order], out[order], inliers[order])
+    out[order] = query_expansion.expand(calibration, query, vectors[order], out[order], inliers[order])
     return out
 
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from benchmarks.cache import Arrays
 from benchmarks.systems.base import Result, System
 from benchmarks.systems.keypoints import Detector, at_base_size
-from delf_edge.candidates import CandidateIndex, SearchOptions
-from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import CodeBatch, CodeLayout, decode, encode, pack_codes
-from delf_edge.features import project
+from delf_edge.features.extractor import project
+from delf_edge.index.inverted_index import CandidateIndex, SearchOptions
+from delf_edge.quantization.coarse_quantizer import CoarseIndex
+from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout, decode, encode, pack_codes
 from delf_edge.types import Codebook, Codes, Features, Float32Array, UInt8Array, Verification
 from delf_edge.verification import VerifyOptions, verify
 
@@ -182,7 +182,7 @@ class LocalSystem(System):
 
     def fit(self, training: Sequence[Arrays]) -> Arrays:
         """A codebook, with the same code that makes a bundle's."""
-        from delf_edge.fitting.codebooks import CodebookOptions, fit
+        from delf_edge.codebooks.fit import CodebookOptions, fit
 
         rows = [np.asarray(t["raw"], np.float32) for t in training if len(t["raw"])]
         dim = min(self.dim, rows[0].shape[1])

@@ -13,7 +13,7 @@ from benchmarks.systems.global_descriptors import EXPANSIONS, EmbeddingSystem, E
 from benchmarks.systems.local import LocalOptions, LocalSystem
 
 if TYPE_CHECKING:
-    from delf_edge.bundle import Bundle
+    from delf_edge.bundle.bundle import Bundle
 
 RUNTIME = "delf-edge"  # measured by `systems.runtime`, not by an adapter
 PEERS = ("RootSIFT", "ORB", "XFeat", "mobile embedding")
@@ -47,7 +47,7 @@ def sharing(rows: Sequence[str]) -> list[list[str]]:
 @cache
 def load_bundle(folder: Path | None) -> Bundle:
     """The bundle at `folder`, or the default one."""
-    from delf_edge.bundle import Bundle, default_bundle_path
+    from delf_edge.bundle.bundle import Bundle, default_bundle_path
 
     return Bundle.load(folder or default_bundle_path())
 
@@ -83,7 +83,7 @@ def build(name: str, bundle: Path | None = None, preset: str | None = None) -> S
 
 def runtime_options() -> LocalOptions:
     """Search and verification exactly as the SDK ranks."""
-    from delf_edge.asking import RANKING
+    from delf_edge.query.pipeline import RANKING
 
     o = RANKING
     return LocalOptions(search=o.search, verify=o.geometry, verified=o.verify, min_inliers=o.min_inliers)
@@ -123,7 +123,7 @@ def _delf(
     name: str, bundle: Path | None, preset: str | None, *, fused: bool, expansion: Expansion | None = None
 ) -> System:
     from benchmarks.systems.delf import DelfSystem
-    from delf_edge.features import extract_options
+    from delf_edge.features.extractor import extract_options
 
     loaded = load_bundle(bundle)
     options = runtime_options()

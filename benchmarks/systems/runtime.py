@@ -28,9 +28,9 @@ from benchmarks.runner import (
     timed_photos,
 )
 from benchmarks.systems.base import Result
-from delf_edge.asking import RANKING
-from delf_edge.bundle import Bundle
-from delf_edge.decision import Calibration
+from delf_edge.bundle.bundle import Bundle
+from delf_edge.bundle.calibration import Calibration
+from delf_edge.query.pipeline import RANKING
 from delf_edge.recognizer import AddItem, Recognizer
 from delf_edge.types import Features, Match
 

@@ -19,12 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from delf_edge.cutting import content_digest, copy_images, describe
 from delf_edge.errors import PackError, PackIntegrityError, StoreError
 from delf_edge.files import parse_json, partial_path, remove_database, sync_path
-from delf_edge.packs import PackManifest, manifest_path
-from delf_edge.rows import Row
-from delf_edge.store import Store
+from delf_edge.packs.create import content_digest, copy_images, describe
+from delf_edge.packs.manifest import PackManifest, manifest_path
+from delf_edge.storage.rows import Row
+from delf_edge.storage.store import Store
 
 _IMAGE_TABLES = ("images", "codes", "thumbnails")
 _CHUNK = 500

@@ -27,8 +27,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import delf_edge
-from delf_edge.asking import Explanation
-from delf_edge.camera import CameraOptions, Event
+from delf_edge.camera.sources import Frame
+from delf_edge.camera.watcher import CameraOptions, Event
+from delf_edge.diagnostics.reference_quality import assess
 from delf_edge.errors import (
     DelfEdgeError,
     ImageError,
@@ -39,17 +40,16 @@ from delf_edge.errors import (
     StoreBusyError,
     StoreFullError,
 )
-from delf_edge.images import content_hash, load_image, make_thumbnail, probe_size, read_photo
-from delf_edge.position import parse_position
-from delf_edge.quality import assess
+from delf_edge.geo import parse_position
+from delf_edge.images.decode import content_hash, load_image, make_thumbnail, probe_size, read_photo
+from delf_edge.query.pipeline import Explanation
 from delf_edge.recognizer import Recognizer
-from delf_edge.shelf import Shelf
-from delf_edge.sources import Frame
-from delf_edge.web.guard import HEADERS, Policy
-from delf_edge.web.hub import Hub, Sessions
-from delf_edge.web.jobs import BusyError, Jobs
+from delf_edge.storage.combined import Shelf
+from delf_edge.web.event_stream import Hub, Sessions
 from delf_edge.web.metrics import Metrics, resident_bytes
 from delf_edge.web.openapi import document
+from delf_edge.web.security import HEADERS, Policy
+from delf_edge.web.work_queue import BusyError, Jobs
 
 _LOG = logging.getLogger("delf_edge.web")
 _SCRIPTS = ("app.js", "service.js", "stage.js", "look.js", "teach.js", "places.js")

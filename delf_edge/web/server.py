@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from delf_edge.errors import OptionError
 from delf_edge.web.app import Service
-from delf_edge.web.guard import is_loopback
+from delf_edge.web.security import is_loopback
 
 MIN_TOKEN = 16  # characters
 TOKEN_VARIABLE = "DELF_EDGE_TOKEN"

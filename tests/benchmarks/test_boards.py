@@ -7,7 +7,7 @@ import json
 import pytest
 
 from benchmarks import boards
-from delf_edge.bundle import Bundle, default_bundle_path
+from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from tests.pack_tools import BUNDLE
 
 SPEED = json.loads(boards.SPEED.read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ from benchmarks.calibrate import (
 from benchmarks.datasets import Dataset, DatasetError, Query
 from benchmarks.systems.base import Result
 from benchmarks.trainset import fitting_photos, training_dataset
-from delf_edge.decision import Calibration
+from delf_edge.bundle.calibration import Calibration
 
 N_PLACES, VIEWS, FILLER = 20, 4, 40
 

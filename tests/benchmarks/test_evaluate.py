@@ -17,7 +17,7 @@ from benchmarks.protocols import score_rankings
 from benchmarks.systems import registry
 from benchmarks.systems.base import Result
 from benchmarks.trainset import training_dataset
-from delf_edge.decision import Calibration
+from delf_edge.bundle.calibration import Calibration
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny_bundle"
 SIDE = 160

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import ablations, geometry, plots, report, selection, wins
 from benchmarks.protocols import Floats
-from delf_edge.bundle import Bundle
+from delf_edge.bundle.bundle import Bundle
 from delf_edge.types import Features
 from delf_edge.verification import VerifyOptions
 

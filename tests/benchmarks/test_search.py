@@ -13,11 +13,11 @@ from numpy.testing import assert_array_equal
 
 from benchmarks.search import Lab, recorded, write
 from benchmarks.search_data import Copies
-from delf_edge.coarse import CoarseIndex
-from delf_edge.codec import CodeBatch, CodeLayout, inner_product_tables
-from delf_edge.features import l2_normalise
-from delf_edge.lists import State
-from delf_edge.scan import neighbours
+from delf_edge.features.extractor import l2_normalise
+from delf_edge.index.inverted_lists import State
+from delf_edge.index.scoring import neighbours
+from delf_edge.quantization.coarse_quantizer import CoarseIndex
+from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout, inner_product_tables
 from delf_edge.types import Codebook, Codes
 
 K, D, M, G = 60, 16, 4, 8

@@ -28,7 +28,7 @@ from benchmarks.systems.global_descriptors import (
 )
 from benchmarks.systems.local import LocalIndex, LocalOptions, LocalSystem, cut, inliers_first
 from benchmarks.systems.runtime import ranked
-from delf_edge.decision import Calibration
+from delf_edge.bundle.calibration import Calibration
 from delf_edge.recognizer import Recognizer
 from delf_edge.types import Features
 from tests.reliability import world

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from converters.augment import CropOptions, degrade, draw_crop, relight, warp
+from delf_edge.converters.training.augment import CropOptions, degrade, draw_crop, relight, warp
 
 
 @pytest.mark.parametrize("seed", range(6))

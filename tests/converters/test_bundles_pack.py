@@ -12,17 +12,18 @@ import cv2
 import numpy as np
 import pytest
 
-from converters import bundles, collect
-from converters.photos import Photo
-from delf_edge.bundle import Bundle
-from delf_edge.doctor import self_test
+from delf_edge.bundle.bundle import Bundle
+from delf_edge.codebooks import bundle_writer
+from delf_edge.codebooks import fit as codebook_fit
+from delf_edge.converters.export import bundles, collect
+from delf_edge.converters.training.photos import Photo
+from delf_edge.diagnostics.doctor import self_test
 from delf_edge.errors import BundleError
-from delf_edge.fitting import codebooks, packing
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny_bundle"
 LOCAL = (TINY / "local_float16.tflite").read_bytes()
 TAIL = (TINY / "tail_float16.tflite").read_bytes()
-FIT = codebooks.CodebookOptions(dim=8, n_words=8, code_size=4, global_dim=4, iterations=2, pq_iterations=2)
+FIT = codebook_fit.CodebookOptions(dim=8, n_words=8, code_size=4, global_dim=4, iterations=2, pq_iterations=2)
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +57,18 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Photo]:
 
 
 @pytest.fixture(scope="module")
-def fit(photos: list[Photo], recipe: bundles.Recipe, tmp_path_factory: pytest.TempPathFactory) -> codebooks.Fit:
+def fit(photos: list[Photo], recipe: bundles.Recipe, tmp_path_factory: pytest.TempPathFactory) -> codebook_fit.Fit:
     head = bundles.manifest(recipe, ["float16"], ["float16"])
     raw = collect.collect(photos, LOCAL, TAIL, head, tmp_path_factory.mktemp("features"))
-    return codebooks.fit(raw.local, raw.pooled(), FIT)
+    return codebook_fit.fit(raw.local, raw.pooled(), FIT)
 
 
-def pack(out: Path, recipe: bundles.Recipe, fit: codebooks.Fit) -> Bundle:
+def pack(out: Path, recipe: bundles.Recipe, fit: codebook_fit.Fit) -> Bundle:
     return bundles.pack(out, recipe, {"float16": LOCAL, "int8": LOCAL}, {"float16": TAIL}, fit.arrays, "# card\n")
 
 
 def test_a_packed_bundle_loads_and_passes_its_own_self_test(
-    tmp_path: Path, recipe: bundles.Recipe, fit: codebooks.Fit
+    tmp_path: Path, recipe: bundles.Recipe, fit: codebook_fit.Fit
 ) -> None:
     bundle = pack(tmp_path / "b", recipe, fit)
     Bundle.verify(tmp_path / "b")
@@ -80,7 +81,7 @@ def test_a_packed_bundle_loads_and_passes_its_own_self_test(
 
 
 def test_the_self_test_notices_a_network_that_gives_something_else(
-    tmp_path: Path, recipe: bundles.Recipe, fit: codebooks.Fit
+    tmp_path: Path, recipe: bundles.Recipe, fit: codebook_fit.Fit
 ) -> None:
     bundle = pack(tmp_path / "b", recipe, fit)
     turned = replace(fit.codebook, pca_basis=np.roll(fit.codebook.pca_basis, 1, axis=1))
@@ -88,12 +89,12 @@ def test_the_self_test_notices_a_network_that_gives_something_else(
     assert "local descriptors" in failed
 
 
-def test_the_same_input_gives_the_same_bundle_id(tmp_path: Path, recipe: bundles.Recipe, fit: codebooks.Fit) -> None:
+def test_the_same_input_gives_the_same_bundle_id(tmp_path: Path, recipe: bundles.Recipe, fit: codebook_fit.Fit) -> None:
     assert pack(tmp_path / "a", recipe, fit).id == pack(tmp_path / "b", recipe, fit).id
 
 
 def test_a_new_bundle_replaces_the_old_one_and_leaves_nothing_behind(
-    tmp_path: Path, recipe: bundles.Recipe, fit: codebooks.Fit
+    tmp_path: Path, recipe: bundles.Recipe, fit: codebook_fit.Fit
 ) -> None:
     out = tmp_path / "b"
     pack(out, recipe, fit)
@@ -105,7 +106,7 @@ def test_a_new_bundle_replaces_the_old_one_and_leaves_nothing_behind(
 
 
 def test_a_failed_pack_leaves_the_old_bundle_as_it_was(
-    tmp_path: Path, recipe: bundles.Recipe, fit: codebooks.Fit
+    tmp_path: Path, recipe: bundles.Recipe, fit: codebook_fit.Fit
 ) -> None:
     out = tmp_path / "b"
     old = pack(out, recipe, fit)
@@ -127,7 +128,7 @@ def test_weights_of_the_probability_are_read_with_and_without_the_report(tmp_pat
     for name, content in (("bare", weights), ("printed", {"calibration": weights, "report": {"queries": 73}})):
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(content))
-        assert packing.read_calibration(path) == weights
+        assert bundle_writer.read_calibration(path) == weights
 
 
 @pytest.mark.parametrize("content", ["not json", "[1, 2]", '{"calibrations": {"votes": 4}}', '{"votes": "four"}'])
@@ -135,7 +136,7 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, content: str) -
     path = tmp_path / "weights.json"
     path.write_text(content)
     with pytest.raises(BundleError):
-        packing.read_calibration(path)
+        bundle_writer.read_calibration(path)
 
 
 def test_collecting_skips_what_is_no_photo_and_continues_where_it_stopped(
@@ -169,15 +170,15 @@ def test_the_name_of_kept_features_depends_on_network_and_preset(photos: list[Ph
 
 def test_npz_has_no_time_stamp_and_no_pickle() -> None:
     arrays = {"b": np.arange(6, dtype=np.int8).reshape(2, 3), "a": np.float32([1.5])}
-    data = packing.npz(arrays)
-    assert data == packing.npz(dict(reversed(arrays.items())))
+    data = bundle_writer.npz(arrays)
+    assert data == bundle_writer.npz(dict(reversed(arrays.items())))
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         for name, array in arrays.items():
             np.testing.assert_array_equal(archive[name], array)
 
 
 def test_the_golden_image_is_the_same_everywhere() -> None:
-    pixels = packing.golden_image().pixels
+    pixels = bundle_writer.golden_image().pixels
     assert pixels.shape == (240, 320, 3)
     assert hashlib.sha256(pixels.tobytes()).hexdigest()[:16] == "23a13d602fb5382a"
 

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch", reason="needs PyTorch: make test-converters")
 pytestmark = pytest.mark.torch
 
-from converters.default_recipe import HELD_OUT, training_photos, write_codebook_list  # noqa: E402
+from delf_edge.converters.training.default_recipe import HELD_OUT, training_photos, write_codebook_list  # noqa: E402
 
 
 def test_held_out_places_are_absent_and_one_place_has_one_name(tmp_path: Path) -> None:

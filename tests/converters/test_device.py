@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from converters.device import Benchmark, Elsewhere, Here
+from delf_edge.converters.export.device import Benchmark, Elsewhere, Here
 from delf_edge.errors import EngineError
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny_bundle"

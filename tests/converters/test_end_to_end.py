@@ -53,7 +53,7 @@ def queries() -> list[dict[str, str]]:
 
 def test_a_dozen_photos_become_a_bundle_that_names_places(folder: Path) -> None:
     small = ["--set", "sizes=(128,)", "--set", "warmup=10", "--batch", "8", "--no-pairs"]
-    convert, photos = "converters.cli", ["--photos", "photos"]
+    convert, photos = "delf_edge.converters.cli", ["--photos", "photos"]
     run(convert, "train", "trained", *photos, "--steps", str(STEPS), *small, folder=folder)
     log = [json.loads(line) for line in (folder / "trained" / "log.jsonl").read_text().splitlines()]
     if STEPS >= 100:
@@ -65,13 +65,13 @@ def test_a_dozen_photos_become_a_bundle_that_names_places(folder: Path) -> None:
     judged = run(convert, "check", "bundle", *photos, *trained, "--count", "2", folder=folder)
     assert [row["variant"] for row in judged["local"]] == ["float16", "int8"]
 
-    indexed = run("delf_edge.cli", "index", "places.db", "photos", "--bundle", "bundle", "--json", folder=folder)
+    indexed = run("delf_edge.cli.main", "index", "places.db", "photos", "--bundle", "bundle", "--json", folder=folder)
     assert indexed["added"] == 12
     asked = queries()
     files = [DEMO / "queries" / row["file"] for row in asked]
     # 1: a photo is unknown; the probability of this bundle is not calibrated, so only the first of the list counts.
     identify = ["identify", "places.db", *files, "--bundle", "bundle", "--json"]
-    said = run("delf_edge.cli", *identify, folder=folder, allowed=(0, 1))
+    said = run("delf_edge.cli.main", *identify, folder=folder, allowed=(0, 1))
     first = [answer["matches"][0]["landmark"] if answer["matches"] else None for answer in said["answers"]]
     right = sum(a == row["landmark"] for a, row in zip(first, asked, strict=True))
     assert right >= len(asked) // 2, list(zip(first, asked, strict=True))

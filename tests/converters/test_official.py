@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from converters.exchange import convert_file
-from converters.official import (
+from delf_edge.converters.official.feature_files import convert_file
+from delf_edge.converters.official.protobuf import (
     OfficialFormatError,
     parse_datum,
     parse_features,

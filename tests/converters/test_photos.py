@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.photos import Photo, balanced, from_csv, from_folder, read_photos
+from delf_edge.converters.training.photos import Photo, balanced, from_csv, from_folder, read_photos
 
 
 def test_a_folder_per_place_is_read_in_a_fixed_order(tmp_path: Path) -> None:

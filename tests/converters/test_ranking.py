@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks import protocols
 from benchmarks.datasets import PLAIN, Query, read_json
-from converters.ranking import Question, QuestionsError, average_precision, read_questions
+from delf_edge.converters.export.ranking import Question, QuestionsError, average_precision, read_questions
 
 
 @settings(max_examples=200, deadline=None)

@@ -19,14 +19,14 @@ torch = pytest.importorskip("torch", reason="needs PyTorch: make test-converters
 pytest.importorskip("litert_torch", reason="needs litert-torch: make test-converters")
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
-from converters import tflite  # noqa: E402
-from converters.cli import app  # noqa: E402
-from converters.official import OfficialFormatError  # noqa: E402
-from converters.resnet import OfficialDelf, from_variables  # noqa: E402
-from converters.savedmodel import read_variables  # noqa: E402
-from delf_edge.bundle import Bundle  # noqa: E402
-from delf_edge.doctor import self_test  # noqa: E402
-from delf_edge.engine import Engine  # noqa: E402
+from delf_edge.bundle.bundle import Bundle  # noqa: E402
+from delf_edge.converters.cli import app  # noqa: E402
+from delf_edge.converters.export import tflite  # noqa: E402
+from delf_edge.converters.official.delf_resnet import OfficialDelf, from_variables  # noqa: E402
+from delf_edge.converters.official.protobuf import OfficialFormatError  # noqa: E402
+from delf_edge.converters.official.savedmodel import read_variables  # noqa: E402
+from delf_edge.diagnostics.doctor import self_test  # noqa: E402
+from delf_edge.features.network import Engine  # noqa: E402
 from delf_edge.recognizer import Recognizer  # noqa: E402
 from delf_edge.types import Float32Array  # noqa: E402
 
@@ -247,7 +247,7 @@ def test_an_official_model_becomes_a_bundle_that_finds_photos(tf: Any, places: P
 
 @pytest.mark.parametrize("slim", [True, False])
 def test_a_cell_is_centred_where_the_manifest_says(slim: bool) -> None:
-    from converters.resnet import ResNetSpec
+    from delf_edge.converters.official.delf_resnet import ResNetSpec
 
     torch.manual_seed(0)
     spec = ResNetSpec("x", slim, 32, 2.0 if slim else 3.0, 291, 1024, 1024)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.official import OfficialFormatError
-from converters.savedmodel import read_variables
+from delf_edge.converters.official.protobuf import OfficialFormatError
+from delf_edge.converters.official.savedmodel import read_variables
 
 MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 

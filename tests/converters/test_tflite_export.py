@@ -17,16 +17,17 @@ pytest.importorskip("litert_torch", reason="needs litert-torch: make test-conver
 # The exporter and its libraries warn about their own internals.
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
-from converters import checking, pipeline, restore, tflite  # noqa: E402
-from converters.cli import app  # noqa: E402
-from converters.device import Here  # noqa: E402
-from converters.network import LITE0, TINY, DelfNetwork  # noqa: E402
-from converters.parity import local_parity  # noqa: E402
-from converters.photos import Photo  # noqa: E402
-from delf_edge.bundle import Bundle  # noqa: E402
-from delf_edge.doctor import self_test  # noqa: E402
-from delf_edge.engine import Engine  # noqa: E402
+from delf_edge.bundle.bundle import Bundle  # noqa: E402
+from delf_edge.converters.cli import app  # noqa: E402
+from delf_edge.converters.export import check, pipeline, tflite  # noqa: E402
+from delf_edge.converters.export.device import Here  # noqa: E402
+from delf_edge.converters.export.parity import local_parity  # noqa: E402
+from delf_edge.converters.networks import from_tflite  # noqa: E402
+from delf_edge.converters.networks.delf import LITE0, TINY, DelfNetwork  # noqa: E402
+from delf_edge.converters.training.photos import Photo  # noqa: E402
+from delf_edge.diagnostics.doctor import self_test  # noqa: E402
 from delf_edge.errors import BundleError, EngineError  # noqa: E402
+from delf_edge.features.network import Engine  # noqa: E402
 from delf_edge.types import Float32Array  # noqa: E402
 
 TINY_BUNDLE = Path(__file__).parents[1] / "fixtures" / "tiny_bundle"
@@ -204,27 +205,27 @@ def test_a_runtime_that_refuses_a_network_fails_the_check(network: DelfNetwork, 
         def outputs(self, model: bytes, inputs: Sequence[Float32Array]) -> list[dict[str, Float32Array]]:
             raise EngineError("operator 7 is unknown")
 
-    report = checking.check(
-        TINY_BUNDLE, checking.exported(network, "x"), [], checking.Bounds(), [Refuses()], None, lambda _: None
+    report = check.check(
+        TINY_BUNDLE, check.exported(network, "x"), [], check.Bounds(), [Refuses()], None, lambda _: None
     )
     assert [row["error"] for row in report["local"]] == ["operator 7 is unknown"] * 2
     assert not report["passed"]
 
 
 def test_a_network_comes_back_from_its_own_export(network: DelfNetwork, local: bytes, tail: bytes) -> None:
-    again = restore.from_tflite(local, tail, TINY)
+    again = from_tflite.from_tflite(local, tail, TINY)
     x = torch.from_numpy(smooth(96, 128, 3)).permute(0, 3, 1, 2)
     with torch.inference_mode():
         for ours, theirs in zip(again(x), network(x), strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(again.tail(again(x)[0]), network.tail(network(x)[0]), atol=1e-4, rtol=1e-4)
     with pytest.raises(BundleError, match="--backbone"):
-        restore.from_tflite(local, None, LITE0)
+        from_tflite.from_tflite(local, None, LITE0)
 
 
 def test_weights_in_eight_bits_come_back_by_their_scales(local: bytes, tail: bytes) -> None:
-    again = restore.from_tflite(local, tflite.to_dynamic_range(tail), TINY)
-    whole = restore.from_tflite(local, tail, TINY)
+    again = from_tflite.from_tflite(local, tflite.to_dynamic_range(tail), TINY)
+    whole = from_tflite.from_tflite(local, tail, TINY)
     for ours, theirs in zip(again._conv_head.weight, whole._conv_head.weight, strict=True):
         assert (ours - theirs).abs().max() <= theirs.abs().max() / 127
 
@@ -237,7 +238,7 @@ def test_a_bundle_without_a_float_variant_asks_for_the_checkpoint(tmp_path: Path
     manifest["network"]["default"] = "int8"
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=r"has only int8.*--checkpoint"):
-        checking.restored(folder, TINY)
+        check.restored(folder, TINY)
 
 
 def test_calibration_and_parity_photos_differ() -> None:

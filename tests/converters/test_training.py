@@ -9,10 +9,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs PyTorch: make test-converters")
 pytestmark = pytest.mark.torch
 
-from converters.network import TINY, DelfNetwork, load_checkpoint  # noqa: E402
-from converters.pairs import mine_pairs, verify_pair  # noqa: E402
-from converters.photos import Photo  # noqa: E402
-from converters.training import (  # noqa: E402
+from delf_edge.converters.networks.delf import TINY, DelfNetwork, load_checkpoint  # noqa: E402
+from delf_edge.converters.training.pairs import mine_pairs, verify_pair  # noqa: E402
+from delf_edge.converters.training.photos import Photo  # noqa: E402
+from delf_edge.converters.training.trainer import (  # noqa: E402
     OUTSIDE,
     Pairs,
     Sampler,
@@ -74,7 +74,7 @@ def test_a_stopped_run_goes_on_and_interpolation_moves_all_but_attention(
     went_on = train(photos, tmp_path / "cut", OPTIONS, start=start(), report=lambda _: None)
     a, b = whole.state_dict(), load_checkpoint(went_on).state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a)
-    monkeypatch.setattr("converters.training.load_imagenet", lambda spec: start())
+    monkeypatch.setattr("delf_edge.converters.training.trainer.load_imagenet", lambda spec: start())
     half = load_checkpoint(interpolate(went_on, 0.5, tmp_path / "half.pt")).state_dict()
     name = "_blocks.2._project_conv.weight"
     torch.testing.assert_close(half[name], (a[name] + start().state_dict()[name]) / 2)

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from delf_edge import Recognizer
-from delf_edge.images import load_image
+from delf_edge.images.decode import load_image
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -82,7 +82,7 @@ class Service:
             s.bind(("127.0.0.1", 0))
             self.port = int(s.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command = [*prefix, sys.executable, "-m", "delf_edge.cli", "serve", str(database)]
+        self._command = [*prefix, sys.executable, "-m", "delf_edge.cli.main", "serve", str(database)]
         self._command += ["--port", str(self.port)]
         self.start()
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from delf_edge import Recognizer
-from delf_edge.cutting import cut_pack
-from delf_edge.listing import list_folder
+from delf_edge.interchange.photo_lists import list_folder
+from delf_edge.packs.create import cut_pack
 from delf_edge.recognizer import AddItem
 
 pytestmark = pytest.mark.browser

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from delf_edge.errors import ImageError
-from delf_edge.images import _cv2, load_image
+from delf_edge.images.decode import _cv2, load_image
 from tests.reliability import world
 
 MOST_MB = 200

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from delf_edge.cli import app
+from delf_edge.cli.main import app
 from tests.reliability import world
 from tests.reliability.doors import Attempt, places_file
 from tests.reliability.mutate import mutate

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from delf_edge.records import NewImage
-from delf_edge.store import Store
+from delf_edge.storage.records import NewImage
+from delf_edge.storage.store import Store
 from tests.reliability import world
 
 PAIRS = 40

@@ -17,16 +17,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from delf_edge.asking import IdentifyOptions
-from delf_edge.bundle import Bundle
-from delf_edge.database import row_crc32
-from delf_edge.doctor import self_test
+from delf_edge.bundle.bundle import Bundle
+from delf_edge.diagnostics.doctor import self_test
 from delf_edge.errors import DelfEdgeError, ImageError, StoreError
-from delf_edge.features import Extractor, extract_options
+from delf_edge.features.extractor import Extractor, extract_options
 from delf_edge.files import remove_database
-from delf_edge.images import load_image
+from delf_edge.images.decode import load_image
+from delf_edge.query.pipeline import IdentifyOptions
 from delf_edge.recognizer import Recognizer
-from delf_edge.store import Store
+from delf_edge.storage.sqlite import row_crc32
+from delf_edge.storage.store import Store
 from delf_edge.types import Image
 from tests.reliability import world
 from tests.reliability.mutate import mutate, with_png_checksums
@@ -288,7 +288,7 @@ def asked(store: Store, rng: np.random.Generator, *, hostile: bool) -> str:
 def service_door(place: Path) -> Attempt:
     """Requests, given to the ASGI application itself: never a 500, whatever they are."""
     from delf_edge.web.app import ServiceOptions, create_app
-    from delf_edge.web.guard import Policy
+    from delf_edge.web.security import Policy
 
     path = place / "places.db"
     places_file(path)

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.runner import environment
-from delf_edge.camera import Watcher
+from delf_edge.camera.sources import Frame
+from delf_edge.camera.watcher import Watcher
 from delf_edge.errors import ImageError, StoreBusyError
-from delf_edge.images import load_image
+from delf_edge.images.decode import load_image
 from delf_edge.recognizer import Recognizer
-from delf_edge.sources import Frame
 from tests.reliability import world
 from tests.reliability.campaigns import record
 

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from delf_edge.cutting import content_digest, cut_pack
 from delf_edge.errors import DelfEdgeError, UpdateError
 from delf_edge.files import file_sha256, remove_database
-from delf_edge.installed import open_installed
-from delf_edge.packs import PackManifest, manifest_path, open_pack
-from delf_edge.store import Store
-from delf_edge.updates.channel import Channel
+from delf_edge.packs.create import content_digest, cut_pack
+from delf_edge.packs.installed import open_installed
+from delf_edge.packs.manifest import PackManifest, manifest_path, open_pack
+from delf_edge.storage.store import Store
+from delf_edge.updates.client import update
 from delf_edge.updates.delta import apply_delta, make_delta
-from delf_edge.updates.device import update
+from delf_edge.updates.publisher import Channel
 from tests.reliability import world
 from tests.reliability.doors import PLACES, Attempt, asked, damaged_page, hostile_sql, places_file
 from tests.reliability.mutate import mutate

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delf_edge.coarse import CoarseIndex
 from delf_edge.errors import ImageTooLargeError
-from delf_edge.images import load_image
-from delf_edge.store import Store
+from delf_edge.images.decode import load_image
+from delf_edge.quantization.coarse_quantizer import CoarseIndex
+from delf_edge.storage.store import Store
 from tests.reliability import (
     bitflip,
     bombs,
@@ -196,7 +196,7 @@ import resource, sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from delf_edge.errors import DelfEdgeError
-from delf_edge.store import Store
+from delf_edge.storage.store import Store
 from tests.reliability import world
 images = [world.new_image(i, f"p{i}", "x") for i in range(40)]
 big = [world.new_image(i, f"q{i}", "x") for i in range(40, 80)]

@@ -20,13 +20,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from delf_edge.asking import IdentifyOptions
-from delf_edge.bundle import Bundle
-from delf_edge.codec import CodeLayout
+from delf_edge.bundle.bundle import Bundle
 from delf_edge.files import sync_path
+from delf_edge.quantization.product_quantizer import CodeLayout
+from delf_edge.query.pipeline import IdentifyOptions
 from delf_edge.recognizer import Recognizer
-from delf_edge.records import NewImage
-from delf_edge.store import Store
+from delf_edge.storage.records import NewImage
+from delf_edge.storage.store import Store
 from delf_edge.types import Codes, Features
 
 ROOT = Path(__file__).resolve().parents[2]

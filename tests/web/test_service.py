@@ -20,21 +20,21 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from delf_edge import Bundle, ImageError, OptionError, Recognizer
-from delf_edge.asking import IdentifyOptions
-from delf_edge.camera import CameraOptions
-from delf_edge.cutting import cut_pack
-from delf_edge.decision import Calibration
+from delf_edge.bundle.calibration import Calibration
+from delf_edge.camera.temporal_voting import VoteOptions
+from delf_edge.camera.watcher import CameraOptions
 from delf_edge.files import write_atomically
-from delf_edge.images import load_image
-from delf_edge.installed import switch
-from delf_edge.store import Store
-from delf_edge.voting import VoteOptions
+from delf_edge.images.decode import load_image
+from delf_edge.packs.create import cut_pack
+from delf_edge.packs.installed import switch
+from delf_edge.query.pipeline import IdentifyOptions
+from delf_edge.storage.store import Store
 from delf_edge.web.app import ServiceOptions, create_app
-from delf_edge.web.guard import Policy
-from delf_edge.web.hub import Hub, Sessions
-from delf_edge.web.jobs import BusyError, Jobs
+from delf_edge.web.event_stream import Hub, Sessions
 from delf_edge.web.openapi import document
+from delf_edge.web.security import Policy
 from delf_edge.web.server import _tell_systemd, address_of, notify, read_token
+from delf_edge.web.work_queue import BusyError, Jobs
 from tests.pack_tools import make_database
 
 BUNDLE = Path(__file__).parent.parent / "fixtures" / "tiny_bundle"

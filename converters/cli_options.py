@@ -1,0 +1,241 @@
+"""What the commands of `delf-edge-convert` share: groups of options, and how options become objects.
+
+A command takes a group as one parameter, `fit: options.FitOptions`; `grouped` gives Typer an option for each of its
+fields. Names, help and defaults are written once, here; a command with another default says so to `grouped`.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from delf_edge.codebooks.fit import CodebookOptions
+
+if TYPE_CHECKING:  # torch takes seconds to import: only the commands that need it do
+    from delf_edge.converters.networks.delf import DelfNetwork
+    from delf_edge.converters.training.photos import Photo
+
+_DEFAULT = CodebookOptions()
+WORK = Path("build/convert")
+
+Work = Annotated[Path, typer.Option(help="Folder for what takes long: kept, so that a second run is quick.")]
+Workers = Annotated[int, typer.Option(help="Threads of the extraction.")]
+
+
+@dataclass(frozen=True)
+class PhotoOptions:
+    """Which photos are read."""
+
+    photos: Annotated[
+        list[Path],
+        typer.Option(
+            "--photos",
+            help="Folder with a subfolder of photos per place, or a CSV: columns path, place (ours) or id, landmark_id "
+            "(Google Landmarks v1, v2). Repeatable.",
+        ),
+    ]
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that a CSV's paths are relative to. Default: the CSV's folder.")
+    ] = None
+    per_place: Annotated[int, typer.Option(help="Photos of one place that are used at most.")] = 40
+
+    def read(self) -> list[Photo]:
+        """All photos of the folders and CSV files."""
+        from delf_edge.converters.training.photos import read_photos
+
+        return read_photos(self.photos, self.root)
+
+    def balanced(self) -> list[Photo]:
+        """At most `per_place` of each place."""
+        from delf_edge.converters.training.photos import balanced
+
+        return balanced(self.read(), self.per_place)
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Which PyTorch network is taken."""
+
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint of `train`, e.g. network.pt. Default: ImageNet weights of --backbone."),
+    ] = None
+    backbone: Annotated[
+        str, typer.Option(help="Backbone when there is no checkpoint: efficientnet-lite0, -lite1 or -lite2.")
+    ] = "efficientnet-lite0"
+
+    def load(self) -> DelfNetwork:
+        """The network of the checkpoint, else ImageNet's, in eval mode."""
+        import torch
+
+        from delf_edge.converters.networks.delf import load_checkpoint, load_imagenet
+
+        torch.manual_seed(0)  # the fresh attention head of ImageNet weights: the same command gives the same bytes
+        return (
+            load_checkpoint(self.checkpoint) if self.checkpoint is not None else load_imagenet(backbone(self.backbone))
+        )
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is exported and how int8 is calibrated."""
+
+    variants: Annotated[
+        str,
+        typer.Option(
+            help="Variants of the local network, the default one first, with commas: "
+            "float32, float16, dynamic_range, int8."
+        ),
+    ] = "float16,int8"
+    tails: Annotated[
+        str, typer.Option(help="Variants of the global tail, the default one first; empty for no tail.")
+    ] = "dynamic_range"
+    selection: Annotated[
+        str | None, typer.Option(help="attention or l2norm. Default: attention if there is a checkpoint.")
+    ] = None
+    calibration: Annotated[int, typer.Option(help="Photos that set the ranges of int8.")] = 200
+
+    def chosen(self, checkpoint: Path | None) -> str:
+        """attention or l2norm; attention needs a trained head."""
+        chosen = self.selection or ("attention" if checkpoint else "l2norm")
+        if chosen not in ("attention", "l2norm"):
+            raise typer.BadParameter(f"selection is {chosen!r}; choose attention or l2norm")
+        return chosen
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What of a codebook is fitted."""
+
+    dim: Annotated[int, typer.Option(help="D, dimension of a local descriptor.")] = _DEFAULT.dim
+    projection: Annotated[
+        str, typer.Option(help="pca, or matched: learnt from points that RANSAC found in two photos of a place.")
+    ] = _DEFAULT.projection
+    whiten: Annotated[float, typer.Option(help="Exponent of its whitening, 0 to 1.")] = _DEFAULT.whiten
+    words: Annotated[
+        int, typer.Option(help="K, visual words, at most 65536. 0: as many as the descriptors allow, at most 16384.")
+    ] = _DEFAULT.n_words
+    code_size: Annotated[int, typer.Option(help="M, bytes of a PQ code; divides D.")] = _DEFAULT.code_size
+    opq: Annotated[bool, typer.Option("--opq/--pq", help="Learn a rotation before PQ.")] = _DEFAULT.opq
+    global_dim: Annotated[int, typer.Option(help="G, dimension of the global descriptor.")] = _DEFAULT.global_dim
+    global_whiten: Annotated[float, typer.Option(help="Exponent of the global whitening, 0 to 1.")] = (
+        _DEFAULT.global_whiten
+    )
+    storage: Annotated[str, typer.Option(help="How centroids are stored: int8 or float16.")] = _DEFAULT.centroid_storage
+    seed: Annotated[int, typer.Option(help="Seed of everything random in the fit.")] = _DEFAULT.seed
+
+    def settings(self) -> CodebookOptions:
+        """The same as the fit takes it."""
+        return CodebookOptions(
+            dim=self.dim,
+            projection=self.projection,
+            whiten=self.whiten,
+            n_words=self.words,
+            code_size=self.code_size,
+            opq=self.opq,
+            global_dim=self.global_dim,
+            global_whiten=self.global_whiten,
+            centroid_storage=self.storage,
+            seed=self.seed,
+        )
+
+
+def grouped(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command for Typer of one whose parameters may be groups: each field becomes an option of its own.
+
+    Args:
+        defaults: by field name, where the command's default is another one than the group's.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        annotated = {n: p.annotation for n, p in signature.parameters.items()}
+        groups: dict[str, Any] = {n: a for n, a in annotated.items() if dataclasses.is_dataclass(a)}
+        flat: list[inspect.Parameter] = []
+        for name, parameter in signature.parameters.items():
+            if name in groups:
+                flat += _fields(groups[name], defaults)
+            else:
+                flat.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            for name, group in groups.items():
+                values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+            command(**values)
+
+        run.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in flat}
+        return run
+
+    return decorate
+
+
+def _fields(group: Any, defaults: Mapping[str, Any]) -> Iterator[inspect.Parameter]:
+    types = get_type_hints(group, include_extras=True)
+    for field in dataclasses.fields(group):
+        default = defaults.get(field.name, field.default)
+        yield inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
+            annotation=types[field.name],
+        )
+
+
+def say(line: str) -> None:
+    """One line of progress, on stderr."""
+    typer.echo(line, err=True)
+
+
+def print_json(value: Any) -> None:
+    """The result, on stdout."""
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def command() -> str:
+    """The command line for the model card, without the work folder: it changes nothing and names this machine."""
+    words = sys.argv[1:]
+    if "--work" in words:
+        at = words.index("--work")
+        words = words[:at] + words[at + 2 :]
+    return "delf-edge-convert " + shlex.join(words)
+
+
+def backbone(name: str) -> Any:
+    """The geometry of a backbone by its name."""
+    from delf_edge.converters.networks.delf import SPECS
+
+    if name not in SPECS:
+        raise typer.BadParameter(f"{name!r} is unknown; choose from {', '.join(SPECS)}")
+    return SPECS[name]
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The parts of a list with commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def assignments(texts: list[str]) -> dict[str, Any]:
+    """`name=value` as keyword arguments; values are Python literals, anything else is a string."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{text!r} is not of the form NAME=VALUE")
+        try:
+            values[name.strip()] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            values[name.strip()] = value
+    return values

@@ -1,0 +1,1 @@
+"""The DELF network in PyTorch."""

@@ -1,0 +1,125 @@
+"""The public names of delf-edge, for type checkers and for `__init__.py`, which reads this file."""
+
+from .bundle.bundle import (
+    Bundle as Bundle,
+)
+from .bundle.bundle import (
+    default_bundle_path as default_bundle_path,
+)
+from .camera.sources import VideoSource as VideoSource
+from .camera.watcher import (
+    CameraOptions as CameraOptions,
+)
+from .camera.watcher import (
+    watch as watch,
+)
+from .errors import (
+    BuildError as BuildError,
+)
+from .errors import (
+    BundleError as BundleError,
+)
+from .errors import (
+    BundleIntegrityError as BundleIntegrityError,
+)
+from .errors import (
+    BundleMismatchError as BundleMismatchError,
+)
+from .errors import (
+    BundleVersionError as BundleVersionError,
+)
+from .errors import (
+    CameraError as CameraError,
+)
+from .errors import (
+    CorruptRowError as CorruptRowError,
+)
+from .errors import (
+    DelfEdgeError as DelfEdgeError,
+)
+from .errors import (
+    EngineError as EngineError,
+)
+from .errors import (
+    ImageDecodeError as ImageDecodeError,
+)
+from .errors import (
+    ImageError as ImageError,
+)
+from .errors import (
+    ImageTooLargeError as ImageTooLargeError,
+)
+from .errors import (
+    NotADatabaseError as NotADatabaseError,
+)
+from .errors import (
+    NotFoundError as NotFoundError,
+)
+from .errors import (
+    OptionError as OptionError,
+)
+from .errors import (
+    PackError as PackError,
+)
+from .errors import (
+    PackIntegrityError as PackIntegrityError,
+)
+from .errors import (
+    ReadOnlyError as ReadOnlyError,
+)
+from .errors import (
+    SchemaVersionError as SchemaVersionError,
+)
+from .errors import (
+    StoreBusyError as StoreBusyError,
+)
+from .errors import (
+    StoreError as StoreError,
+)
+from .errors import (
+    StoreFullError as StoreFullError,
+)
+from .errors import (
+    UpdateError as UpdateError,
+)
+from .errors import (
+    UpdateRefusedError as UpdateRefusedError,
+)
+from .geo import Near as Near
+from .index.inverted_index import SearchOptions as SearchOptions
+from .query.pipeline import (
+    Explanation as Explanation,
+)
+from .query.pipeline import (
+    IdentifyOptions as IdentifyOptions,
+)
+from .recognizer import (
+    AddError as AddError,
+)
+from .recognizer import (
+    AddItem as AddItem,
+)
+from .recognizer import (
+    AddResult as AddResult,
+)
+from .recognizer import (
+    Recognizer as Recognizer,
+)
+from .types import (
+    Answer as Answer,
+)
+from .types import (
+    Features as Features,
+)
+from .types import (
+    Image as Image,
+)
+from .types import (
+    Match as Match,
+)
+from .types import (
+    Verification as Verification,
+)
+from .verification import VerifyOptions as VerifyOptions
+
+__version__: str

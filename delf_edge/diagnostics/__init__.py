@@ -1,0 +1,1 @@
+"""Is this machine, this database, this photo fit? Self-test, speed, reference quality, pictures of matches."""

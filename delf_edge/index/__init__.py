@@ -1,0 +1,1 @@
+"""The inverted index in memory: lists, scores, votes, candidates."""

@@ -1,0 +1,234 @@
+"""Scores of the features in the lists of a query, and the votes that follow from them.
+
+For query features q and their P nearest words w (Noh et al., ICCV 2017, section 3.5; Jegou et al., TPAMI 2011)::
+
+    s(q, f) = <q, c_w> + sum over m of <R q, pq[m, code_f[m]]>     for every stored feature f in the lists of q
+    N(q)    = the K features of largest s (and those equal to the K-th), of those with s > min_similarity
+    r(q)    = min_similarity + reference * (the K-th s - min_similarity)       (min_similarity where there are fewer)
+    v(q, i) = a(q) * max over f in N(q) of image i of max(0, s - r(q)) ** power
+    votes_i = sum over q of v(q, i)                 (divided as `SearchOptions` says)
+
+a(q) is the attention of q over its mean, to a power. r(q) counts a similarity by how far it stands out: a wall or a
+window that K stored features look like says little (Jegou et al., ACM Multimedia 2011). The first two lines are
+compiled (`native.py`); `scan` is the same in NumPy, to the bit, for where they are not.
+
+The other scoring, `asmk`, aggregates instead (Tolias et al., IJCV 2016). For a word w of the query (every feature
+counts for its P nearest), V is the unit sum of the residuals R (q - c_w); the stored side is PQ codes, not bits::
+
+    u(w, i) = sum of <V, pq(code_f)> / sqrt(sum of |pq(code_f)|^2)      over the features f of image i in the list of w
+                                                                        with <V, pq(code_f)> > 0
+    votes_i = sum over w of u ** alpha, where u > tau                  (divided by sqrt(features of i))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delf_edge import native
+from delf_edge.errors import OptionError
+from delf_edge.features.extractor import l2_normalise
+from delf_edge.index.inverted_lists import IntArray, Segment, State
+from delf_edge.quantization.product_quantizer import inner_product_tables
+from delf_edge.types import BoolArray, Codebook, Float32Array, Float64Array, Int32Array
+
+_CHUNK = 1 << 15  # scores computed at a time: their arrays stay in the processor's cache
+_GLOBAL_CHUNK = 4096  # images
+
+
+def neighbours(
+    state: State, words: Int32Array, base: Float32Array, tables: Float32Array, k: int, min_similarity: float
+) -> native.Hits:
+    """N(q) of every query.
+
+    Args:
+        state: where to look.
+        words: int32 (N, P).
+        base: float32 (N, P), <q, c_w>.
+        tables: float32 (N, M, 256), of `codec.inner_product_tables`.
+        k: K.
+        min_similarity: what a score must exceed.
+
+    Returns:
+        query, slot, feature (index in its segment | number of the segment << 40) and score of each, in no order.
+    """
+    lib = native.library()
+    if lib is not None:
+        alive = None if state.all_alive else state.alive
+        parts = [s.pointers for s in state.segments]
+        return native.scan(lib, parts, words, base, tables, k, min_similarity, alive)
+    found = [
+        part for i, s in enumerate(state.segments) for part in scan(s, i, words, base, tables, state, min_similarity)
+    ]
+    query, slot, feature, score = (np.concatenate(column) for column in zip(*found, strict=True))
+    keep = _nearest(query, score, len(words), k)
+    return query[keep], slot[keep], feature[keep], score[keep]
+
+
+def scan(
+    segment: Segment,
+    number: int,
+    words: Int32Array,
+    base: Float32Array,
+    tables: Float32Array,
+    state: State,
+    min_similarity: float,
+) -> Iterator[native.Hits]:
+    """Score the lists of all queries in one segment: (query, slot, feature, score) of what exceeds `min_similarity`.
+
+    The plain form::
+
+        for q in range(N):
+            for p in range(P):
+                for f in list(words[q, p]):
+                    score = base[q, p] + sum(tables[q, m, codes[f, m]] for m in range(M))
+    """
+    M = tables.shape[1]
+    flat = tables.ravel()
+    first, length = segment.ranges(words.ravel().astype(np.int64))
+    pairs = np.flatnonzero(length)
+    first, length = first[pairs], length[pairs]
+    end = np.cumsum(length)
+    base, row = base.ravel()[pairs], pairs // words.shape[1]  # of each (query, list) pair
+    all_alive = state.all_alive
+    cuts = np.searchsorted(end, np.arange(_CHUNK, (end[-1] if len(end) else 0) + _CHUNK, _CHUNK))
+    none = np.zeros(0, np.int64)
+    yield none, none, none, np.zeros(0, np.float32)
+    for a, b in zip(np.r_[0, cuts[:-1] + 1], np.minimum(cuts + 1, len(pairs)), strict=False):
+        if a >= b:
+            continue
+        n = length[a:b]
+        pair = np.repeat(np.arange(a, b), n)
+        index = np.arange(len(pair)) + np.repeat(first[a:b] - (np.cumsum(n) - n), n)
+        codes = np.ascontiguousarray(segment.codes.take(index, axis=0).T)
+        at = row[pair] * (M * 256)
+        score, entry, where = base[pair], np.empty(len(pair), np.float32), np.empty(len(pair), np.int64)
+        for m in range(M):
+            np.add(at, codes[m], out=where)
+            flat.take(where, out=entry, mode="clip")  # in range by construction; "clip" spares a copy
+            score += entry
+            at += 256
+        keep = np.flatnonzero(score > np.float32(min_similarity))
+        slot = segment.list_slots(index, n)[keep]
+        if not all_alive:
+            live = state.alive[slot]
+            keep, slot = keep[live], slot[live]
+        yield row[pair[keep]], slot, index[keep] | number << 40, score[keep]
+
+
+def _nearest(query: IntArray, score: Float32Array, n_queries: int, k: int) -> BoolArray:
+    """Which entries are among the k largest scores of their query, ties with the k-th included; scores are positive."""
+    bits = score.view(np.uint32).astype(np.int64)  # positive floats order like their bits
+    key = query << 32 | (0xFFFFFFFF - bits)
+    counts = np.bincount(query, minlength=n_queries)
+    last = np.cumsum(counts) - counts + np.minimum(counts, k) - 1  # of the k best of each query, in sorted order
+    limit = np.sort(key)[np.maximum(last, 0)] if len(key) else np.zeros(n_queries, np.int64)
+    return np.asarray(key <= limit[query])
+
+
+def weigh(
+    hits: native.Hits,
+    attention: Float32Array,
+    *,
+    k: int,
+    min_similarity: float,
+    reference: float,
+    power: float,
+    exponent: float,
+) -> native.Hits:
+    """What `neighbours` found with the weight of the vote, a(q) * max(0, s - r(q)) ** power, in place of its score.
+
+    Args:
+        hits: from `neighbours` with the same `k` and `min_similarity`; what weighs nothing is left out.
+        attention: float32 (N,), scores of the query's features.
+        exponent: of the attention; the others as in `SearchOptions`.
+    """
+    query, slot, feature, score = hits
+    N = len(attention)
+    least = np.full(N, np.inf, np.float32)
+    np.minimum.at(least, query, score)
+    many = np.bincount(query, minlength=N) >= k
+    zero = np.full(N, min_similarity, np.float64)
+    zero[many] += reference * (least[many] - min_similarity)
+    share = np.maximum(attention.astype(np.float64), 0.0) ** exponent
+    mean = share.mean() if N else 0.0
+    share = share / mean if mean > 0 and np.isfinite(mean) else np.ones(N)
+    gain = score - zero[query]
+    keep = gain > 0
+    weight = (share[query] * np.maximum(gain, 0.0) ** power).astype(np.float32)
+    return query[keep], slot[keep], feature[keep], weight[keep]
+
+
+def count_votes(state: State, hits: native.Hits, *, burst: bool, length_norm: bool) -> Float64Array:
+    """Votes of every slot, float64 (S,), from hits and their weights (`weigh`); the arguments as in `SearchOptions`."""
+    chosen, times = voters(hits)
+    weight = hits[3][chosen].astype(np.float64)
+    if burst:
+        weight /= np.sqrt(times)
+    votes = np.bincount(hits[1][chosen], weight, minlength=len(state.image_ids)).astype(np.float64)
+    return np.asarray(votes / np.sqrt(np.maximum(state.counts, 1))) if length_norm else votes
+
+
+def voters(hits: native.Hits) -> tuple[IntArray, IntArray]:
+    """Of every (query, image) the best hit: indices by query and slot, and how many of them are of the same feature."""
+    lib = native.library()
+    if lib is not None:
+        return native.voters(lib, hits)
+    query, slot, feature, score = hits
+    pair = query << 32 | slot
+    order = np.lexsort((feature, -score, pair))  # the best feature of each (query, image) comes first
+    ordered = pair[order]
+    chosen = order[np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)]]
+    _, inverse, times = np.unique(feature[chosen], return_inverse=True, return_counts=True)
+    return chosen, times[inverse]
+
+
+def asmk(
+    state: State, queries: Float32Array, words: Int32Array, codebook: Codebook, *, alpha: float, tau: float
+) -> Float64Array:
+    """Votes of every slot by aggregated residuals (see the module), float64 (S,).
+
+    Args:
+        state: where to look.
+        queries: float32 (N, D).
+        words: int32 (N, P), the nearest words of each.
+        codebook: of the codes.
+        alpha: exponent, at least 1.
+        tau: what a similarity must exceed, 0 .. 1.
+    """
+    asked, inverse = np.unique(words.ravel(), return_inverse=True)
+    residual = queries[:, None] - codebook.centroids[words]
+    total = np.zeros((len(asked), queries.shape[1]), np.float64)
+    np.add.at(total, inverse.ravel(), residual.reshape(-1, queries.shape[1]))
+    tables = inner_product_tables(l2_normalise(total.astype(np.float32)), codebook)
+    none = np.zeros((len(asked), 1), np.float32)
+    everything = int(np.iinfo(np.int32).max)
+    word, slot, feature, product = neighbours(state, asked[:, None].astype(np.int32), none, tables, everything, 0.0)
+    square = np.einsum("mkd,mkd->mk", codebook.pq, codebook.pq)
+    norm2 = np.empty(len(feature))
+    for number, segment in enumerate(state.segments):
+        mine = np.flatnonzero(feature >> 40 == number)
+        codes = segment.codes[feature[mine] & ((1 << 40) - 1)]
+        norm2[mine] = square[np.arange(codes.shape[1]), codes].sum(axis=1)
+    pair, inverse = np.unique(word << 32 | slot, return_inverse=True)
+    u = np.bincount(inverse, product, len(pair)) / np.sqrt(np.maximum(np.bincount(inverse, norm2, len(pair)), 1e-12))
+    weight = np.where(u > tau, np.minimum(u, 1.0) ** alpha, 0.0)
+    votes = np.bincount(pair & 0xFFFFFFFF, weight, minlength=len(state.image_ids))
+    return np.asarray(votes / np.sqrt(np.maximum(state.counts, 1)), np.float64)
+
+
+def global_similarity(state: State, descriptor: Float32Array) -> Float64Array:
+    """float64 (S,), cosine of the global descriptors; 0 where either has none."""
+    S, G = state.global_codes.shape
+    if descriptor.shape != (G,):
+        raise OptionError(f"a global descriptor {descriptor.shape}; the index has dimension {G}")
+    query, lib = l2_normalise(descriptor), native.library()
+    if lib is not None:
+        return (native.inner_products(lib, state.global_codes, query) * state.global_scale).astype(np.float64)
+    similarity: NDArray[np.float64] = np.zeros(S)
+    for i in range(0, S, _GLOBAL_CHUNK):
+        part = slice(i, i + _GLOBAL_CHUNK)
+        similarity[part] = state.global_codes[part].astype(np.float32) @ query * state.global_scale[part]
+    return similarity

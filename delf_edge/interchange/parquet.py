@@ -1,0 +1,237 @@
+"""Databases as Parquet and GeoJSON (extra `interchange`: pyarrow), for programs that are not delf-edge.
+
+`images.parquet`, one row an image; the bundle, the layout of the codes and this format's number are in the schema's
+metadata under the key `delf-edge`, as JSON::
+
+    name, landmark       string
+    metadata             string, JSON
+    width, height        int32, pixels; keypoints refer to them
+    content_hash         binary
+    added_at             double, seconds since 1970
+    latitude, longitude  double, of the landmark, degrees (WGS 84), may be null
+    keypoints            list<float>, x and y of each feature in turn, best feature first
+    words                list<uint16>
+    codes                binary, M bytes a feature
+    global_code          binary, int8
+    descriptors          list<float>, D of each feature in turn; only where asked for
+
+`landmarks.geojson`: a FeatureCollection (RFC 7946) with a Point for every landmark that has coordinates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from delf_edge.bundle.bundle import Bundle
+from delf_edge.errors import BundleMismatchError, OptionError
+from delf_edge.files import parse_json, write_atomically
+from delf_edge.quantization.product_quantizer import CodeLayout, decode
+from delf_edge.storage.records import Landmark, NewImage, StoredImage
+from delf_edge.storage.store import Store
+from delf_edge.types import Codes
+
+FORMAT = 1
+IMAGES, LANDMARKS = "images.parquet", "landmarks.geojson"
+_KEY = b"delf-edge"
+_BATCH = 500
+_FIELDS = [
+    ("name", pa.string()),
+    ("landmark", pa.string()),
+    ("metadata", pa.string()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("content_hash", pa.binary()),
+    ("added_at", pa.float64()),
+    ("latitude", pa.float64()),
+    ("longitude", pa.float64()),
+    ("keypoints", pa.list_(pa.float32())),
+    ("words", pa.list_(pa.uint16())),
+    ("codes", pa.binary()),
+    ("global_code", pa.binary()),
+]
+
+
+def export_database(store: Store, folder: Path, *, decode_with: Bundle | None = None) -> dict[str, Any]:
+    """Write `images.parquet` and `landmarks.geojson`.
+
+    Args:
+        store: the database; damaged images are left out, and counted.
+        folder: made if need be; files of these names are replaced.
+        decode_with: the database's bundle, to write descriptors too; None writes codes only.
+
+    Returns:
+        Counts.
+
+    Raises:
+        BundleMismatchError: `decode_with` is another bundle.
+        StoreError, OSError: something cannot be read or written.
+    """
+    if decode_with is not None and decode_with.id != store.bundle_id:
+        raise BundleMismatchError(
+            f"{store.path}: made with bundle {store.bundle_id}, the loaded one is {decode_with.id}; see --bundle"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    places = {place.name: place for place in store.landmarks()}
+    fields = [*_FIELDS, *([("descriptors", pa.list_(pa.float32()))] if decode_with else [])]
+    facts = {"format": FORMAT, "bundle_id": store.bundle_id, "layout": dataclasses.asdict(store.layout)}
+    schema = pa.schema(fields, metadata={_KEY: json.dumps(facts).encode()})
+    n_images = n_features = 0
+    partial = folder / f".{IMAGES}.partial"
+    try:
+        # Opened here: of a path pyarrow makes a URI, which no name that is not UTF-8 can be.
+        with partial.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for batch in _batches(store):
+                codes = store.codes([image.image_id for image in batch])
+                rows = [
+                    _row(i, places[i.landmark], codes[i.image_id], decode_with) for i in batch if i.image_id in codes
+                ]
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                n_images += len(rows)
+                n_features += sum(len(c) for c in codes.values())
+        partial.replace(folder / IMAGES)
+    finally:
+        partial.unlink(missing_ok=True)
+    collection = geojson(places)
+    text = json.dumps(collection, ensure_ascii=False, indent=1) + "\n"
+    write_atomically(folder / LANDMARKS, text.encode())
+    located = len(collection["features"])
+    return {
+        "images": n_images,
+        "features": n_features,
+        "landmarks": len(places),
+        "located": located,
+        "damaged": len(store.damaged),
+    }
+
+
+def _batches(store: Store) -> Iterator[list[StoredImage]]:
+    waiting: list[StoredImage] = []
+    for image in store.images():
+        waiting.append(image)
+        if len(waiting) == _BATCH:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
+
+
+def _row(image: StoredImage, place: Landmark, codes: Codes, bundle: Bundle | None) -> dict[str, Any]:
+    row = {
+        "name": image.name,
+        "landmark": image.landmark,
+        "metadata": json.dumps(dict(image.metadata), ensure_ascii=False, sort_keys=True),
+        "width": codes.image_size[0],
+        "height": codes.image_size[1],
+        "content_hash": image.content_hash,
+        "added_at": image.added_at,
+        "latitude": place.latitude,
+        "longitude": place.longitude,
+        "keypoints": codes.keypoints.ravel(),
+        "words": codes.words,
+        "codes": codes.codes.tobytes(),
+        "global_code": codes.global_code.tobytes(),
+    }
+    if bundle is not None:
+        row["descriptors"] = decode(codes, bundle.codebook).ravel()
+    return row
+
+
+def geojson(places: Mapping[str, Landmark]) -> dict[str, Any]:
+    """Landmarks with coordinates as a FeatureCollection (RFC 7946: longitude first)."""
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Point", "coordinates": [place.longitude, place.latitude]},
+            "properties": {**place.metadata, "name": place.name, "images": place.n_images},
+        }
+        for place in places.values()
+        if place.latitude is not None and place.longitude is not None
+    ]
+    return {"type": "FeatureCollection", "features": features}
+
+
+def import_database(store: Store, folder: Path) -> dict[str, Any]:
+    """Add the images of an export, with their landmarks' coordinates and metadata.
+
+    Args:
+        store: a writable database of the same bundle.
+        folder: where `export_database` wrote.
+
+    Returns:
+        How many images were added, updated, or took over a name; the landmarks that were placed.
+
+    Raises:
+        OptionError: the files are not an export, or hold what cannot be stored; images of earlier batches stay.
+        BundleMismatchError: they are of another bundle.
+    """
+    path = folder / IMAGES
+    counts = {"added": 0, "updated": 0, "replaced": 0}
+    places: dict[str, tuple[float | None, float | None]] = {}
+    try:
+        with path.open("rb") as file, pq.ParquetFile(file) as table:
+            _check(path, table.schema_arrow, store)
+            for batch in table.iter_batches(_BATCH, columns=[name for name, _ in _FIELDS]):
+                rows = batch.to_pylist()
+                for added in store.add_many([_new_image(row, store.layout, path) for row in rows]):
+                    counts[added.status] += 1
+                places |= {row["landmark"]: (row["latitude"], row["longitude"]) for row in rows}
+        known = _properties(folder / LANDMARKS)
+    except (OSError, pa.ArrowException) as e:
+        raise OptionError(f"{path}: cannot be read as an export of delf-edge ({e})") from e
+    located = {name: at for name, at in places.items() if None not in at}
+    for name, (latitude, longitude) in located.items():
+        store.set_landmark(name, metadata=known.get(name, {}), latitude=latitude, longitude=longitude)
+    return {**counts, "located": len(located)}
+
+
+def _check(path: Path, schema: pa.Schema, store: Store) -> None:
+    missing = {name for name, _ in _FIELDS} - set(schema.names)
+    try:
+        facts = parse_json((schema.metadata or {})[_KEY])
+        layout = CodeLayout(**facts["layout"])
+    except (KeyError, ValueError, TypeError) as e:
+        raise OptionError(f"{path}: no export of delf-edge: its schema does not say how it was made ({e})") from e
+    if facts["format"] != FORMAT or missing:
+        raise OptionError(
+            f"{path}: format {facts['format']}, missing columns {sorted(missing)}; this reads format {FORMAT}"
+        )
+    if (facts["bundle_id"], layout) != (store.bundle_id, store.layout):
+        raise BundleMismatchError(
+            f"{path}: made with bundle {facts['bundle_id']} ({layout}), {store.path} with {store.bundle_id} "
+            f"({store.layout}); codes mean nothing in another bundle, index the photos again"
+        )
+
+
+def _new_image(row: Mapping[str, Any], layout: CodeLayout, path: Path) -> NewImage:
+    try:
+        n = len(row["words"])
+        codes = Codes(
+            keypoints=np.array(row["keypoints"], np.float32).reshape(n, 2),
+            words=np.array(row["words"], np.uint16),
+            codes=np.frombuffer(row["codes"], np.uint8).reshape(n, layout.code_size).copy(),
+            global_code=np.frombuffer(row["global_code"], np.int8).copy(),
+            image_size=(row["width"], row["height"]),
+        )
+        return NewImage(row["name"], row["landmark"], row["content_hash"], codes, parse_json(row["metadata"]))
+    except (TypeError, ValueError) as e:
+        raise OptionError(f"{path}: image {row['name']!r}: {e}") from e
+
+
+def _properties(path: Path) -> dict[str, dict[str, Any]]:
+    """Metadata of landmarks by name; none where there is no such file."""
+    if not path.exists():
+        return {}
+    try:
+        features = parse_json(path.read_bytes())["features"]
+        properties = [dict(feature["properties"]) for feature in features]
+        return {p["name"]: {k: v for k, v in p.items() if k not in ("name", "images")} for p in properties}
+    except (ValueError, KeyError, TypeError) as e:
+        raise OptionError(f"{path}: not the GeoJSON that an export writes ({e})") from e

@@ -1,0 +1,194 @@
+"""Cut packs out of a database: which images, their rows, the manifest. The form of a pack: `packs.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from delf_edge.errors import CorruptRowError, OptionError, PackError
+from delf_edge.files import file_sha256, partial_path, remove_database, sync_path
+from delf_edge.geo import Box
+from delf_edge.packs.manifest import PackManifest, check_name, manifest_path
+from delf_edge.storage.records import StoredImage
+from delf_edge.storage.rows import Row, chunks
+from delf_edge.storage.sqlite import Value, row_bytes
+from delf_edge.storage.store import Store
+
+CONTENT = ("landmarks", "images", "codes", "thumbnails")  # the tables that a pack's content consists of
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which images go into a pack: those for which all that is given holds; nothing given is everything.
+
+    Attributes:
+        region: only landmarks with coordinates inside.
+        collection: only images whose metadata, or their landmark's, say `"collection": NAME`.
+        landmarks: only these.
+    """
+
+    region: Box | None = None
+    collection: str | None = None
+    landmarks: frozenset[str] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What was asked for; a long list of landmarks as its count and hash."""
+        shown: dict[str, Any] = {}
+        if self.region is not None:
+            shown["region"] = list(dataclasses.astuple(self.region))
+        if self.collection is not None:
+            shown["collection"] = self.collection
+        if self.landmarks is not None:
+            listed = "\n".join(sorted(self.landmarks)).encode()
+            shown["landmarks"] = {"count": len(self.landmarks), "sha256": hashlib.sha256(listed).hexdigest()}
+        return shown
+
+    def chosen(self, store: Store) -> list[StoredImage]:
+        """The images of `store` that this selects, by ascending id.
+
+        Raises:
+            OptionError: a listed landmark does not exist, or nothing is selected.
+            CorruptRowError: a row is damaged, so that it is not known whether it belongs to the selection.
+        """
+        places = {place.name: place for place in store.landmarks()}
+        unknown = sorted((self.landmarks or frozenset()) - places.keys())
+        if unknown:
+            raise OptionError(f"{store.path}: no landmark is called {', '.join(map(repr, unknown[:5]))}")
+        chosen = []
+        for image in store.images():
+            place = places[image.landmark]
+            collections = (image.metadata.get("collection"), place.metadata.get("collection"))
+            if (
+                (self.landmarks is None or image.landmark in self.landmarks)
+                and (self.region is None or self.region.holds(place.latitude, place.longitude))
+                and (self.collection is None or self.collection in collections)
+            ):
+                chosen.append(image)
+        if store.damaged:
+            raise CorruptRowError(f"{store.path}: {next(iter(store.damaged.values()))}; mend it before cutting packs")
+        if not chosen:
+            raise OptionError(f"{store.path}: no image fits {self.as_json()}; see `delf-edge info`")
+        return chosen
+
+
+def cut_pack(
+    source: Store,
+    target: str | os.PathLike[str],
+    *,
+    name: str,
+    version: int,
+    selection: Selection | None = None,
+    overwrite: bool = False,
+) -> PackManifest:
+    """Cut a pack out of a database: `target` and its manifest. The same content gives the same bytes.
+
+    Args:
+        source: the open database; others may use it meanwhile.
+        target: the pack's file; put in place atomically.
+        name: what devices call it.
+        version: larger than that of the pack it follows.
+        selection: which images; None for all.
+        overwrite: replace a pack of the same file name.
+
+    Raises:
+        OptionError: a bad name or version, or nothing is selected.
+        PackError: `target` exists.
+        CorruptRowError: a row to be copied is damaged.
+        StoreError: the file cannot be written.
+    """
+    target, selection = Path(target), selection or Selection()
+    check_name(name)
+    if version < 1:
+        raise OptionError(f"version {version}: the first version of a pack is 1")
+    if target.exists() and not overwrite:
+        raise PackError(f"{target}: exists already; choose another name, or pass overwrite=True")
+    images = selection.chosen(source)
+    partial = partial_path(target)
+    try:
+        with Store.open(partial, bundle_id=source.bundle_id, layout=source.layout) as pack:
+            copy_images(source, pack, [image.image_id for image in images])
+            _set_meta(pack, name, source.revision())
+            pack.seal()
+        manifest = describe(partial, name=name, version=version, selection=selection.as_json())
+        sync_path(partial)
+        manifest_path(target).unlink(missing_ok=True)  # a pack without a manifest is none: nothing false in between
+        partial.replace(target)
+        manifest.write(manifest_path(target))
+    finally:
+        remove_database(partial)
+    return manifest
+
+
+def copy_images(source: Store, target: Store, image_ids: Sequence[int]) -> None:
+    """Copy images with their landmarks, codes and thumbnails, rows as they are.
+
+    Raises:
+        CorruptRowError: one of their rows is damaged, or gone.
+    """
+    landmarks: set[Value] = set()
+    for ids in chunks(image_ids):
+        rows: dict[str, list[Row]] = {
+            table: list(source.rows(table, ids)) for table in ("images", "codes", "thumbnails")
+        }
+        if len(rows["images"]) != len(ids) or len(rows["codes"]) != len(ids) or source.damaged:
+            what = next(iter(source.damaged.values()), "an image was removed meanwhile")
+            raise CorruptRowError(f"{source.path}: {what}; mend it and try again")
+        fresh = sorted({row[2] for row in rows["images"]} - landmarks)
+        rows["landmarks"] = list(source.rows("landmarks", fresh))
+        landmarks.update(fresh)
+        target.write_rows(rows)
+
+
+def _set_meta(pack: Store, name: str, revision: int) -> None:
+    """What would differ from one run to the next is derived from the name instead."""
+    facts = {
+        "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, f"delf-edge:pack:{name}")),
+        "created_at": "0.000",
+        "revision": str(revision),
+    }
+    pack.write_rows({"meta": list(facts.items())})
+
+
+def describe(path: Path, *, name: str, version: int, selection: dict[str, Any]) -> PackManifest:
+    """The manifest of a pack's file, from its bytes and rows.
+
+    Raises:
+        StoreError, CorruptRowError: it is not a sound database.
+    """
+    with Store.open(path, mode="ro") as store:
+        info, content = store.info(), content_digest(store)
+    return PackManifest(
+        name=name,
+        version=version,
+        bundle_id=info.bundle_id,
+        layout=info.layout,
+        schema_version=info.schema_version,
+        images=info.n_images,
+        landmarks=info.n_landmarks,
+        features=info.n_features,
+        bytes=path.stat().st_size,
+        sha256=file_sha256(path),
+        content_sha256=content,
+        selection=selection,
+    )
+
+
+def content_digest(store: Store) -> str:
+    """SHA-256 over all rows (`row_bytes`) of landmarks, images, codes and thumbnails, in this order, by ascending key.
+
+    Raises:
+        CorruptRowError: a row is damaged.
+    """
+    digest = hashlib.sha256()
+    for table in CONTENT:
+        for row in store.rows(table):
+            digest.update(row_bytes(table, row))
+    if store.damaged:
+        raise CorruptRowError(f"{store.path}: {next(iter(store.damaged.values()))}")
+    return digest.hexdigest()

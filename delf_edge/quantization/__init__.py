@@ -1,0 +1,1 @@
+"""Descriptors become visual words and product-quantised codes."""

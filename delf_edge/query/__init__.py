@@ -1,0 +1,1 @@
+"""From features to an answer: candidates, ranking, expansion, explanation."""

@@ -1,0 +1,260 @@
+"""From features to an answer, a ranking, or an explanation: what is done for a query once its features are there.
+
+::
+
+    features -> Candidates -> Verifications -> Evidence -> Answer
+
+Candidates come in the order of their score before verification; they are verified in that order until the evidence is
+certain, the deadline is over, or enough were looked at.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from delf_edge.bundle.bundle import Bundle
+from delf_edge.bundle.calibration import Calibration
+from delf_edge.errors import OptionError
+from delf_edge.features.extractor import clock
+from delf_edge.geo import Near
+from delf_edge.index.inverted_index import CandidateIndex, SearchOptions
+from delf_edge.packs.live import Following
+from delf_edge.quantization.coarse_quantizer import CoarseIndex
+from delf_edge.quantization.product_quantizer import TurnedDecoder
+from delf_edge.query.ranking import Evidence
+from delf_edge.storage.combined import Shelf
+from delf_edge.storage.records import StoredImage
+from delf_edge.types import Answer, BoolArray, Candidate, Codes, Features, Float32Array, Image, Match, Verification
+from delf_edge.verification import VerifyOptions, outside_hull, verify
+
+_READ_AHEAD = 8  # candidates whose codes are read at a time
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifyOptions:
+    """How a query is answered.
+
+    Attributes:
+        search: the candidate stage; its `global_weight` is replaced by the bundle's.
+        geometry: the check of one candidate.
+        verify: candidates checked at most, best first. What stands at the head of an answer is decided sooner than the
+            order of a whole ranking, so `search` and `rank` check 40 where they are given no options.
+        certain: stop checking once the best probability is this high and every image left scores lower unverified.
+        min_inliers: fewer prove nothing, whatever the probability.
+        near: where the photo was taken; landmarks with coordinates outside of it are not candidates.
+        without: landmarks that are not candidates.
+    """
+
+    search: SearchOptions = field(default_factory=SearchOptions)
+    geometry: VerifyOptions = field(default_factory=VerifyOptions)
+    verify: int = 20
+    certain: float = 0.95
+    min_inliers: int = 6
+    near: Near | None = None
+    without: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.verify < 0 or self.min_inliers < 0 or not 0 < self.certain <= 1:
+            raise OptionError(f"verify and min_inliers must not be negative, certain must be in (0, 1]: {self}")
+
+
+RANKING = IdentifyOptions(verify=40)  # of `search` and `rank`
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """The proof of an answer.
+
+    Attributes:
+        answer: what `identify` returns.
+        image: the decoded query; keypoints of the query refer to it.
+        query_keypoints, stored_keypoints: float32 (P, 2), the inliers, (x, y) in pixels of the query and of the stored
+            image; empty where nothing was verified.
+        stored: the stored image's row, None where there is no candidate.
+    """
+
+    answer: Answer
+    image: Image
+    query_keypoints: Float32Array
+    stored_keypoints: Float32Array
+    stored: StoredImage | None
+
+
+class Asker:
+    """Answers queries whose features are there. It keeps nothing of a query, so threads may share it.
+
+    Args:
+        bundle: the loaded model.
+        coarse: index of its centroids.
+        packs: what is searched; inside `packs.use()` every stage sees the same.
+
+    Attributes:
+        calibration: the bundle's weights.
+    """
+
+    def __init__(self, bundle: Bundle, coarse: CoarseIndex, packs: Following) -> None:
+        self.calibration = Calibration.from_mapping(bundle.calibration)
+        self._codebook, self._coarse, self._decoder = bundle.codebook, coarse, TurnedDecoder(bundle.codebook)
+        self._packs = packs
+
+    @property
+    def index(self) -> CandidateIndex:
+        """The lists that are searched."""
+        return self._packs.now.index
+
+    @property
+    def _shelf(self) -> Shelf:
+        return self._packs.now.shelf
+
+    def answer(
+        self,
+        features: Features,
+        options: IdentifyOptions | None = None,
+        *,
+        top: int = 5,
+        deadline_ms: float | None = None,
+        timings: dict[str, float] | None = None,
+    ) -> Answer:
+        """What `Recognizer.identify` returns; `timings` holds what extracting the features took."""
+        options, timings = options or IdentifyOptions(), {} if timings is None else timings
+        began = time.perf_counter() - sum(timings.values()) / 1000
+        with clock(timings, "refresh"):
+            self.index.refresh(self._shelf)
+        with clock(timings, "candidates"):
+            candidates = self.candidates(features, options, options.search.top)
+        evidence = Evidence(self.calibration, self._shelf, features, candidates)
+        cut = False
+        with clock(timings, "verify"):
+            shortlist = candidates[: options.verify]
+            for done, (candidate, verification) in enumerate(self.verified(features, shortlist, options), 1):
+                evidence.add(candidate, verification)
+                if done == len(shortlist):
+                    break
+                if deadline_ms is not None and (time.perf_counter() - began) * 1000 > deadline_ms:
+                    cut = True
+                    break
+                if done % 3 == 0 and evidence.is_certain(options.certain, options.min_inliers):
+                    break
+        matches = _one_per_landmark(evidence.matches(top))[:top]
+        timings["total"] = (time.perf_counter() - began) * 1000
+        suffix = "; checking was cut short by the deadline" if cut else ""
+        if not matches:
+            why = "the photo has no features" if not len(features) else "the database has no image like it"
+            return Answer(None, None, 0.0, 0, why + suffix, milliseconds=timings)
+        best = matches[0]
+        found, why = self._judged(best, options.min_inliers)
+        return Answer(
+            best.landmark if found else None,
+            best.name if found else None,
+            best.probability,
+            best.n_inliers,
+            why + suffix,
+            tuple(matches),
+            evidence.checked.get(best.image_id),
+            timings,
+        )
+
+    def _judged(self, best: Match, min_inliers: int) -> tuple[bool, str]:
+        """Whether the best match is the answer, and why."""
+        threshold = self.calibration.threshold
+        evidence = f"{best.n_inliers} matched points, probability {best.probability:.2f}"
+        if best.n_inliers < min_inliers:
+            return False, f"the best image, {best.name}, has {evidence}; {min_inliers} points are needed"
+        if best.probability >= threshold:
+            return True, f"{evidence}, threshold {threshold:.2f}"
+        return False, f"the best image, {best.name}, has {evidence}, below the threshold {threshold:.2f}"
+
+    def rank(self, features: Features, top_k: int, options: IdentifyOptions | None = None) -> list[Match]:
+        """What `Recognizer.rank` returns."""
+        options = options or RANKING
+        self.index.refresh(self._shelf)
+        candidates = self.candidates(features, options, top_k)
+        evidence = Evidence(self.calibration, self._shelf, features, candidates)
+        for candidate, verification in self.verified(features, candidates[: options.verify], options):
+            evidence.add(candidate, verification)
+        known = self.index.global_descriptors([c.image_id for c in candidates])
+        return evidence.matches(lift=evidence.lift(known))[:top_k]
+
+    def explain_all(
+        self,
+        image: Image,
+        features: Features,
+        limit: int,
+        options: IdentifyOptions | None,
+        deadline_ms: float | None,
+        timings: dict[str, float],
+    ) -> list[Explanation]:
+        """What `Recognizer.explain_all` returns."""
+        options = options or IdentifyOptions()
+        answer = self.answer(features, options, deadline_ms=deadline_ms, timings=timings)
+        found = [self._explanation(answer, image, features)]
+        while answer.landmark is not None and len(found) < limit:
+            features = _subset(features, outside_hull(features.keypoints, found[-1].query_keypoints))
+            options = replace(options, without=options.without | {answer.landmark})
+            answer = self.answer(features, options, deadline_ms=deadline_ms)
+            if answer.found:
+                found.append(self._explanation(answer, image, features))
+        return found
+
+    def _explanation(self, answer: Answer, image: Image, features: Features) -> Explanation:
+        proof = answer.verification
+        proven = [] if proof is None else [proof.image_id]
+        codes, stored = self._shelf.codes(proven), self._shelf.images_by_id(proven)
+        if proof is None or not codes or not stored:
+            nowhere = np.zeros((0, 2), np.float32)
+            return Explanation(answer, image, nowhere, nowhere, None)
+        ours, theirs = proof.matches[proof.inliers].T
+        return Explanation(answer, image, features.keypoints[ours], codes[proof.image_id].keypoints[theirs], stored[0])
+
+    # ------------------------------------------------------------------ the stages
+
+    def candidates(self, features: Features, options: IdentifyOptions, top: int) -> list[Candidate]:
+        """At least as many candidates as are verified, in the order of their score before verification."""
+        weights = self.calibration
+        balance = weights.similarity / weights.votes if weights.votes > 0 else options.search.global_weight
+        search = replace(options.search, top=max(top, options.verify, 1), global_weight=balance)
+        return self.index.search(features, self._codebook, self._coarse, search, without=self._excluded(options))
+
+    def _excluded(self, options: IdentifyOptions) -> list[int]:
+        """Ids of the images that `near` and `without` rule out."""
+        landmarks = set(options.without)
+        if options.near is not None:
+            places = self._shelf.landmarks()
+            landmarks |= {p.name for p in places if not options.near.holds(p.latitude, p.longitude)}
+        return [image_id for landmark in sorted(landmarks) for image_id in self._shelf.image_ids(landmark)]
+
+    def verified(
+        self, features: Features, candidates: Sequence[Candidate], options: IdentifyOptions
+    ) -> Iterator[tuple[Candidate, Verification]]:
+        """Check candidates in order; one that vanished or is damaged is passed over."""
+        codes: dict[int, Codes] = {}
+        turned = replace(features, descriptors=self._decoder.turn(features.descriptors))
+        for i, candidate in enumerate(candidates):
+            if i % _READ_AHEAD == 0:  # the answer is often certain after a few: do not read them all
+                codes = self._shelf.codes([c.image_id for c in candidates[i : i + _READ_AHEAD]])
+            stored = codes.get(candidate.image_id)
+            if stored is None:
+                continue
+            descriptors, size = self._decoder.decode(stored), stored.image_size
+            yield candidate, verify(candidate.image_id, turned, descriptors, stored.keypoints, size, options.geometry)
+
+
+def _one_per_landmark(matches: Iterable[Match]) -> list[Match]:
+    best: dict[str, Match] = {}
+    for match in matches:
+        best.setdefault(match.landmark, match)
+    return list(best.values())
+
+
+def _subset(features: Features, keep: BoolArray) -> Features:
+    return replace(
+        features,
+        keypoints=features.keypoints[keep],
+        scales=features.scales[keep],
+        scores=features.scores[keep],
+        descriptors=features.descriptors[keep],
+    )

@@ -1,0 +1,1 @@
+"""Images, landmarks and codes in one SQLite file."""

@@ -1,0 +1,175 @@
+"""Several stores read as one: a device's own database and the packs beside it.
+
+An image of the own database keeps its id; one of pack k (1, 2, ...) has its id there plus k * 2^40. A photo that is
+in several of them counts once, in the first that has it when they are opened. Packs do not change while they are open:
+another version is another shelf (`following.py`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delf_edge.errors import OptionError
+from delf_edge.quantization.product_quantizer import CodeBatch
+from delf_edge.storage.records import Landmark, StoredImage
+from delf_edge.storage.store import Store
+from delf_edge.types import Changes, Codes
+
+_SHIFT = 40
+
+
+class Shelf:
+    """The reading side of `Store` over several of them.
+
+    Args:
+        own: the database that may be written to.
+        packs: opened packs of the same layout.
+        numbers: of the packs, ascending, from 1; None: one after the other.
+
+    Raises:
+        OptionError: a pack's codes have another layout.
+    """
+
+    def __init__(self, own: Store, packs: Sequence[Store] = (), numbers: Sequence[int] | None = None) -> None:
+        self.own, self.packs, self.layout = own, tuple(packs), own.layout
+        for pack in packs:
+            if pack.layout != own.layout:
+                raise OptionError(f"{pack.path}: codes of {pack.layout}; {own.path} has {own.layout}")
+        given = range(1, len(packs) + 1) if numbers is None else numbers
+        self._stores: dict[int, Store] = {0: own, **dict(zip(given, packs, strict=True))}
+        self._twins = self._find_twins() if packs else {}
+
+    def _find_twins(self) -> dict[int, frozenset[int]]:
+        """For each store the local ids of photos that an earlier one has."""
+        seen: set[bytes] = set()
+        twins = {}
+        for number, store in self._stores.items():
+            contents = store.contents()
+            twins[number] = frozenset(i for i, content in contents.items() if content in seen)
+            seen.update(contents.values())
+        return twins
+
+    def __len__(self) -> int:
+        return sum(map(len, self._stores.values())) - sum(map(len, self._twins.values()))
+
+    def close(self) -> None:
+        """Close all of them."""
+        for store in self._stores.values():
+            store.close()
+
+    def place_of(self, image_id: int) -> tuple[Store, int] | None:
+        """The store of an image and its id there; None where there is no such store."""
+        store = self._stores.get(image_id >> _SHIFT)
+        return None if store is None else (store, image_id & ((1 << _SHIFT) - 1))
+
+    def _by_store(self, image_ids: Sequence[int]) -> Iterator[tuple[int, Store, list[int]]]:
+        """(number, store, local ids) of those that are asked for."""
+        asked: dict[int, list[int]] = defaultdict(list)
+        for image_id in image_ids:
+            asked[image_id >> _SHIFT].append(image_id & ((1 << _SHIFT) - 1))
+        for number in sorted(asked):
+            if number in self._stores:
+                yield number, self._stores[number], asked[number]
+
+    def revision(self) -> int:
+        """Revision of the own database; packs do not change."""
+        return self.own.revision()
+
+    def changes(self, since: int) -> Changes:
+        """What happened to the own database after revision `since`."""
+        return self.own.changes(since)
+
+    def code_batches(self, image_ids: Sequence[int] | None = None, *, size: int = 2048) -> Iterator[CodeBatch]:
+        """As `Store.code_batches`, over all of them; of the same photo twice, the first."""
+        if image_ids is None:
+            for number, store in self._stores.items():
+                twins = self._twins.get(number, frozenset())
+                ids = None if not twins else [i for i in store.contents() if i not in twins]
+                for batch in store.code_batches(ids, size=size):
+                    yield _moved(batch, number)
+        else:
+            for number, store, ids in self._by_store(image_ids):
+                for batch in store.code_batches(ids, size=size):
+                    yield _moved(batch, number)
+
+    def fingerprints(self) -> tuple[int, NDArray[np.int64], NDArray[np.uint32]]:
+        """As `Store.fingerprints`: the revision of the own database, and every image that counts with its mark."""
+        found = {number: store.fingerprints() for number, store in self._stores.items()}
+        ids, marks = [], []
+        for number, (_, own_ids, own_marks) in found.items():
+            twins = self._twins.get(number, frozenset())
+            keep = ~np.isin(own_ids, list(twins)) if twins else np.ones(len(own_ids), np.bool_)
+            ids.append(own_ids[keep] + np.int64(number << _SHIFT))
+            marks.append(own_marks[keep])
+        return found[0][0], np.concatenate(ids), np.concatenate(marks)
+
+    def codes(self, image_ids: Sequence[int]) -> dict[int, Codes]:
+        """As `Store.codes`."""
+        return {
+            i + (number << _SHIFT): codes
+            for number, store, ids in self._by_store(image_ids)
+            for i, codes in store.codes(ids).items()
+        }
+
+    def image(self, key: int | str) -> StoredImage:
+        """As `Store.image`; a name is looked up in the own database."""
+        if isinstance(key, str):
+            return self.own.image(key)
+        place = self.place_of(key)
+        if place is None:
+            return self.own.image(key)  # says that there is none
+        return replace(place[0].image(place[1]), image_id=key)
+
+    def images(self) -> Iterator[StoredImage]:
+        """All images, the own ones first; of the same photo twice, the first."""
+        for number, store in self._stores.items():
+            twins = self._twins.get(number, frozenset())
+            for image in store.images():
+                if image.image_id not in twins:
+                    yield replace(image, image_id=image.image_id + (number << _SHIFT)) if number else image
+
+    def images_by_id(self, image_ids: Sequence[int]) -> list[StoredImage]:
+        """As `Store.images_by_id`."""
+        return [
+            replace(image, image_id=image.image_id + (number << _SHIFT))
+            for number, store, ids in self._by_store(image_ids)
+            for image in store.images_by_id(ids)
+        ]
+
+    def image_ids(self, landmark: str) -> list[int]:
+        """Ids of the images that show a landmark, ascending."""
+        return [i + (number << _SHIFT) for number, s in self._stores.items() for i in s.image_ids(landmark)]
+
+    def thumbnail(self, image_id: int) -> bytes | None:
+        """As `Store.thumbnail`."""
+        place = self.place_of(image_id)
+        return None if place is None else place[0].thumbnail(place[1])
+
+    def landmarks(self) -> list[Landmark]:
+        """All landmarks by name; one of several stores has the sum of their images and the first known coordinates.
+
+        Its `landmark_id` is that of the first store that has it.
+        """
+        merged: dict[str, Landmark] = {}
+        for store in self._stores.values():
+            for place in store.landmarks():
+                known = merged.setdefault(place.name, place)
+                if known is not place:
+                    at = known if known.latitude is not None and known.longitude is not None else place
+                    merged[place.name] = replace(
+                        known,
+                        metadata={**place.metadata, **known.metadata},
+                        latitude=at.latitude,
+                        longitude=at.longitude,
+                        n_images=known.n_images + place.n_images,
+                    )
+        return [merged[name] for name in sorted(merged)]
+
+
+def _moved(batch: CodeBatch, number: int) -> CodeBatch:
+    return replace(batch, image_ids=batch.image_ids + np.int64(number << _SHIFT)) if number else batch

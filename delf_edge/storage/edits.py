@@ -1,0 +1,130 @@
+"""Changes of images and landmarks, inside one write transaction; what is to be stored is checked before it begins."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from delf_edge.errors import OptionError
+from delf_edge.quantization.product_quantizer import CodeLayout, pack_codes
+from delf_edge.storage.records import Added, NewImage
+from delf_edge.storage.rows import Rows, next_id, put_row
+from delf_edge.storage.sqlite import Value
+
+_MAX_TOMBSTONES = 20_000
+
+
+def pack_image(image: NewImage, layout: CodeLayout) -> bytes:
+    """An image's codes as they are stored; `OptionError` where the image cannot be."""
+    if not image.name or not image.landmark or not image.content_hash:
+        raise OptionError(f"image {image.name!r}, landmark {image.landmark!r}: neither name nor hash may be empty")
+    codes = image.codes
+    if codes.codes.shape[1:] != (layout.code_size,) or codes.global_code.shape != (layout.global_dim,):
+        raise OptionError(
+            f"{image.name}: codes {codes.codes.shape} and global code {codes.global_code.shape} do not fit {layout}"
+        )
+    if len(codes) and int(codes.words.max()) >= layout.n_words:
+        raise OptionError(f"{image.name}: word {int(codes.words.max())}, but the codebook has {layout.n_words} words")
+    return pack_codes(codes)
+
+
+def dump_metadata(metadata: Mapping[str, Any], name: str) -> str:
+    """The metadata of `name` as they are stored; `OptionError` where JSON cannot hold them."""
+    try:
+        return json.dumps(dict(metadata), ensure_ascii=False, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as e:
+        raise OptionError(f"{name}: metadata must be what JSON can hold: {e}") from e
+
+
+def next_revision(db: sqlite3.Connection, rows: Rows) -> int:
+    """Number this write transaction."""
+    revision = rows.revision(db) + 1
+    put_row(db, "meta", ("revision", str(revision)))
+    (n,) = db.execute("SELECT count(*) FROM tombstones").fetchone()
+    if n > _MAX_TOMBSTONES:  # forget the older half of them: years of daily churn stay small
+        half = "SELECT revision FROM tombstones ORDER BY revision LIMIT 1 OFFSET ?"
+        (upto,) = db.execute(half, (n // 2,)).fetchone()
+        db.execute("DELETE FROM tombstones WHERE revision <= ?", (upto,))
+        put_row(db, "meta", ("pruned", str(upto)))
+    return revision
+
+
+class Edit:
+    """A numbered write transaction that changes images and landmarks.
+
+    Attributes:
+        db: the connection, inside the transaction.
+    """
+
+    def __init__(self, db: sqlite3.Connection, rows: Rows) -> None:
+        self.db, self._rows = db, rows
+        self._revision = next_revision(db, rows)
+
+    def add(self, image: NewImage, blob: bytes, metadata: str, *, replace: bool) -> Added:
+        """See `Store.add_many`."""
+        status: Literal["added", "updated", "replaced"] = "added"
+        by_content = "SELECT id, landmark_id, added_at FROM images WHERE content_hash = ?"
+        known = self.db.execute(by_content, (image.content_hash,)).fetchone()
+        holder = self.db.execute("SELECT id FROM images WHERE name = ?", (image.name,)).fetchone()
+        if holder and (not known or holder[0] != known[0]):
+            if not replace:
+                raise OptionError(f"{image.name}: another photo has this name; remove it, or add with replace=True")
+            self.delete(holder[0])
+            status = "replaced"
+        landmark_id = self._landmark_id(image.landmark)
+        facts = (image.name, landmark_id, metadata, *image.codes.image_size, image.content_hash)
+        if known:
+            image_id, old_landmark, added_at = known
+            put_row(self.db, "images", (image_id, *facts, added_at, self._revision))
+            self._drop_if_bare(old_landmark)
+            status = "updated" if status == "added" else status
+        else:
+            image_id = next_id(self.db, "images")
+            put_row(self.db, "images", (image_id, *facts, time.time(), self._revision))
+        put_row(self.db, "codes", (image_id, len(image.codes), blob))
+        if image.thumbnail is not None:
+            put_row(self.db, "thumbnails", (image_id, image.thumbnail))
+        return Added(image_id, status)
+
+    def delete(self, image_id: int) -> None:
+        """Delete an image with all that belongs to it; its id is never used again."""
+        row = self.db.execute("SELECT landmark_id, content_hash FROM images WHERE id = ?", (image_id,)).fetchone()
+        landmark_id, content_hash = row or (None, b"")
+        self.db.execute("DELETE FROM codes WHERE image_id = ?", (image_id,))
+        self.db.execute("DELETE FROM thumbnails WHERE image_id = ?", (image_id,))
+        self.db.execute("DELETE FROM images WHERE id = ?", (image_id,))
+        put_row(self.db, "tombstones", (image_id, content_hash, self._revision))
+        self._drop_if_bare(landmark_id)
+
+    def relabel(self, name: str, landmark: str) -> int:
+        """Let an image show another landmark; returns the image's id."""
+        image_id, own_name, old, *facts, _ = self._rows.one(self.db, "images", self._rows.image_id(self.db, name))
+        put_row(self.db, "images", (image_id, own_name, self._landmark_id(landmark), *facts, self._revision))
+        self._drop_if_bare(old)
+        return int(image_id)
+
+    def set_landmark(self, name: str, metadata: str, latitude: float | None, longitude: float | None) -> int:
+        """Create a landmark or replace its facts; returns its id."""
+        landmark_id = self._landmark_id(name)
+        place = (None if latitude is None else float(latitude), None if longitude is None else float(longitude))
+        put_row(self.db, "landmarks", (landmark_id, name, metadata, *place, self._revision))
+        return landmark_id
+
+    def _landmark_id(self, name: str) -> int:
+        """Id of a landmark, which is created if there is none of this name."""
+        row = self.db.execute("SELECT id FROM landmarks WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            row = (next_id(self.db, "landmarks"),)
+            put_row(self.db, "landmarks", (row[0], name, "{}", None, None, self._revision))
+        return int(row[0])
+
+    def _drop_if_bare(self, landmark_id: Value) -> None:
+        """A landmark that only existed through its images goes with the last of them."""
+        self.db.execute(
+            "DELETE FROM landmarks WHERE id = ? AND metadata = '{}' AND latitude IS NULL AND longitude IS NULL "
+            "AND NOT EXISTS (SELECT 1 FROM images WHERE landmark_id = landmarks.id)",
+            (landmark_id,),
+        )

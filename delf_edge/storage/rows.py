@@ -1,0 +1,213 @@
+"""The rows of a database (its tables: `database.py`), each with a checksum that is written and checked here."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delf_edge.errors import CorruptRowError, NotADatabaseError, NotFoundError
+from delf_edge.quantization.product_quantizer import CodeLayout, packed_size, unpack_codes
+from delf_edge.storage.connection import SharedConnection
+from delf_edge.storage.sqlite import Value, is_corruption, row_crc32
+from delf_edge.types import Codes
+
+Row = tuple[Any, ...]
+TABLES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
+    {  # the first column is the key; `crc32` follows the last
+        "meta": ("key", "value"),
+        "landmarks": ("id", "name", "metadata", "latitude", "longitude", "revision"),
+        "images": ("id", "name", "landmark_id", "metadata", "width", "height", "content_hash", "added_at", "revision"),
+        "codes": ("image_id", "n", "blob"),
+        "thumbnails": ("image_id", "jpeg"),
+        "tombstones": ("image_id", "content_hash", "revision"),
+    }
+)
+_KINDS = {
+    "images": (int, str, int, str, int, int, bytes, float, int),
+    "landmarks": (int, str, str, float | None, float | None),
+}
+_MAX_KEYS = 10_000_000  # ids tried one by one where a table cannot be read
+
+
+def chunks(keys: Sequence[Value], size: int = 500) -> Iterator[Sequence[Value]]:
+    """Keys in parts, as many as are read at a time."""
+    for i in range(0, len(keys), size):
+        yield keys[i : i + size]
+
+
+def put_row(db: sqlite3.Connection, table: str, values: Sequence[Value]) -> None:
+    """Insert or update a row with its checksum."""
+    columns = TABLES[table]
+    changed = ", ".join(f"{c} = excluded.{c}" for c in (*columns[1:], "crc32"))
+    db.execute(
+        f"INSERT INTO {table} ({', '.join(columns)}, crc32) VALUES ({', '.join('?' * (len(columns) + 1))}) "
+        f"ON CONFLICT ({columns[0]}) DO UPDATE SET {changed}",
+        (*values, row_crc32(table, values)),
+    )
+
+
+def next_id(db: sqlite3.Connection, table: str) -> int:
+    """An id that no row of the table has or had."""
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    return int(row[0]) + 1 if row else 1
+
+
+class Rows:
+    """Rows of an open file, without their checksums.
+
+    Attributes:
+        file: the file.
+        damaged: (table, key) -> what is wrong, of every damaged row met so far.
+    """
+
+    def __init__(self, file: SharedConnection) -> None:
+        self.file, self._path = file, file.path
+        self.damaged: dict[tuple[str, Value], str] = {}
+
+    def one(self, db: sqlite3.Connection, table: str, key: Value) -> Row:
+        """One row; `NotFoundError` where there is none, `CorruptRowError` where it is damaged."""
+        columns = TABLES[table]
+        sql = f"SELECT {', '.join(columns)}, crc32 FROM {table} WHERE {columns[0]} = ?"
+        try:
+            row: Row | None = db.execute(sql, (key,)).fetchone()
+        except sqlite3.DatabaseError as e:
+            if not is_corruption(e):
+                raise
+            raise CorruptRowError(f"{self._path}: {table} {key!r} cannot be read ({e}); restore it from a copy") from e
+        if row is None:
+            raise NotFoundError(f"{self._path}: {table} has no row {key!r}")
+        if (what := _damage(table, row)) is not None:
+            self.damaged[table, key] = what
+            raise CorruptRowError(f"{self._path}: {what}; remove it and add it again, or restore the file from a copy")
+        return row[:-1]
+
+    def many(self, table: str, keys: Sequence[Value]) -> Iterator[Row]:
+        """Rows, ascending by key within a chunk; damaged ones are skipped and noted."""
+        columns = (*TABLES[table], "crc32")
+        for chunk in chunks(keys):
+            with self.file.read() as db:
+                rows = self._select(db, table, columns, chunk)
+            for row in rows:
+                if (what := _damage(table, row)) is not None:
+                    self.damaged[table, row[0]] = what
+                else:
+                    yield row[:-1]
+
+    def _select(self, db: sqlite3.Connection, table: str, columns: Sequence[str], keys: Sequence[Value]) -> list[Row]:
+        """Unchecked rows by ascending key; after damage to a page, those that can be read one by one."""
+        key_column = TABLES[table][0]
+        select = f"SELECT {', '.join(columns)} FROM {table} WHERE {key_column}"
+        try:
+            several = f"{select} IN ({','.join('?' * len(keys))}) ORDER BY {key_column}"
+            return db.execute(several, tuple(keys)).fetchall()
+        except sqlite3.DatabaseError as e:
+            if not is_corruption(e):
+                raise
+        rows: list[Row] = []
+        for key in keys:
+            try:
+                rows += db.execute(f"{select} = ?", (key,)).fetchall()
+            except sqlite3.DatabaseError as e:
+                if not is_corruption(e):
+                    raise
+                self.damaged[table, key] = f"{table} {key!r} cannot be read ({e})"
+        return rows
+
+    def keys(self, table: str) -> list[Value]:
+        """All keys of a table, ascending; where its pages are damaged, every key it may have had."""
+        column = TABLES[table][0]
+        with self.file.read() as db:
+            try:
+                return [key for (key,) in db.execute(f"SELECT {column} FROM {table} ORDER BY {column}")]
+            except sqlite3.DatabaseError as e:
+                if not is_corruption(e) or table == "meta":
+                    raise
+            sequence = "landmarks" if table == "landmarks" else "images"
+            row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (sequence,)).fetchone()
+            if row is None or not isinstance(row[0], int) or row[0] > _MAX_KEYS:
+                raise NotADatabaseError(f"{self._path}: damaged, not even its numbering can be read; restore a copy")
+            return list(range(1, row[0] + 1))
+
+    def meta(self) -> dict[str, str]:
+        """The table meta; `CorruptRowError` where a row of it is damaged."""
+        with self.file.read() as db:
+            rows = db.execute("SELECT key, value, crc32 FROM meta").fetchall()
+        for row in rows:
+            if row_crc32("meta", row[:-1]) != row[-1]:
+                raise CorruptRowError(f"{self._path}: meta {row[0]!r} is damaged; restore the file from a copy")
+        return {key: value for key, value, _ in rows}
+
+    def revision(self, db: sqlite3.Connection) -> int:
+        """Number of the last write transaction of the file, whoever made it."""
+        return int(self.one(db, "meta", "revision")[1])
+
+    def image_id(self, db: sqlite3.Connection, name: str) -> int:
+        """Id of the image of this name; `NotFoundError` where there is none."""
+        row = db.execute("SELECT id FROM images WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise NotFoundError(f"{self._path}: no image is called {name!r}")
+        return int(row[0])
+
+    def codes(self, image_ids: Sequence[Value], layout: CodeLayout) -> Iterator[Row]:
+        """Rows of `codes` whose blobs have the size that their counts of features say."""
+        for row in self.many("codes", image_ids):
+            try:
+                if not isinstance(row[2], bytes) or packed_size(row[2], layout) != row[1]:
+                    raise ValueError("its count of features is wrong")
+            except ValueError as e:
+                self.damaged["codes", row[0]] = f"codes of image {row[0]!r}: {e}"
+            else:
+                yield row
+
+    def unpack(self, row: Row, layout: CodeLayout) -> Codes | None:
+        """The codes of a row of `codes`; None, and noted, where they are damaged."""
+        try:
+            return unpack_codes(row[2], layout)
+        except ValueError as e:
+            self.damaged["codes", row[0]] = f"codes of image {row[0]!r}: {e}"
+            return None
+
+    def marks(self, db: sqlite3.Connection, image_ids: Sequence[Value]) -> list[tuple[int, int]]:
+        """(id, crc32) of images, ascending; the unreadable are left out."""
+        rows = (row for chunk in chunks(image_ids) for row in self._select(db, "images", ("id", "crc32"), chunk))
+        return [(key, crc) for key, crc in rows if isinstance(crc, int)]
+
+    def all_marks(self, db: sqlite3.Connection) -> NDArray[np.int64]:
+        """int64 (I, 2), `marks` of all images, without a Python object for each."""
+        try:
+            rows = db.execute("SELECT id, crc32 FROM images WHERE typeof(crc32) = 'integer' ORDER BY id")
+            return np.fromiter(chain.from_iterable(rows), np.int64).reshape(-1, 2)
+        except sqlite3.DatabaseError as e:
+            if not is_corruption(e):
+                raise
+        return np.array(self.marks(db, self.keys("images")), np.int64).reshape(-1, 2)
+
+
+def _damage(table: str, row: Row) -> str | None:
+    """What is wrong with a row whose last value is its checksum."""
+    if row_crc32(table, row[:-1]) == row[-1]:
+        return None if _is_ours(table, row) else f"{table} {row[0]!r} has the right CRC-32, and values of another kind"
+    if table == "images":
+        what = f"image {row[1]!r}"
+    else:
+        what = f"{table} of image {row[0]!r}" if table in ("codes", "thumbnails") else f"{table} {row[0]!r}"
+    return f"{what} is damaged: the CRC-32 of its row is not {row[-1]}"
+
+
+def _is_ours(table: str, row: Row) -> bool:
+    """Whether a row holds what this SDK writes: whoever makes a file on purpose writes the right CRC-32 too."""
+    if table not in _KINDS:
+        return True
+    if not all(isinstance(value, kind) for value, kind in zip(row, _KINDS[table], strict=False)):
+        return False
+    try:
+        return isinstance(json.loads(row[TABLES[table].index("metadata")]), dict)
+    except (ValueError, RecursionError):
+        return False

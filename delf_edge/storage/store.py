@@ -1,0 +1,426 @@
+"""Images, landmarks and codes in one SQLite file (the schema: `database.py`; the codes: `codec.py`).
+
+A `Store` may be shared between threads, and any number of processes may have the file open, one of them writing at a
+time. What `add` has returned from survives a power cut. A damaged row raises `CorruptRowError` when it is asked for by
+name, is skipped and noted in `Store.damaged` by everything that iterates, and the rest stays readable.
+
+Beneath: threads, forks and transactions (`connection.py`), checked rows (`rows.py`), what a write transaction changes
+(`edits.py`), and what is done to the whole file (`maintenance.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delf_edge.errors import BundleMismatchError, CorruptRowError, NotADatabaseError, OptionError, ReadOnlyError
+from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout
+from delf_edge.storage import maintenance
+from delf_edge.storage.connection import SharedConnection
+from delf_edge.storage.edits import Edit, dump_metadata, pack_image
+from delf_edge.storage.records import Added, Landmark, NewImage, Problem, StoredImage, StoreInfo
+from delf_edge.storage.rows import TABLES, Row, Rows, chunks, put_row
+from delf_edge.storage.sqlite import Value, transaction
+from delf_edge.types import Changes, Codes
+
+
+class Store:
+    """An open database. Use as a context manager.
+
+    Attributes:
+        path: the file.
+        layout: sizes of its codes.
+        bundle_id: the bundle its codes were made with.
+    """
+
+    def __init__(self, path: Path, *, writable: bool, busy_timeout: float, create: bool) -> None:
+        """Use `Store.open`."""
+        self.path, self.writable = path, writable
+        self._file = SharedConnection(path, writable=writable, create=create, busy_timeout=busy_timeout)
+        self._rows = Rows(self._file)
+
+    @property
+    def damaged(self) -> dict[tuple[str, Value], str]:
+        """What is wrong, by table and key, with every damaged row met so far."""
+        return self._rows.damaged
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        bundle_id: str | None = None,
+        layout: CodeLayout | None = None,
+        mode: Literal["rw", "ro"] = "rw",
+        busy_timeout: float = 5.0,
+    ) -> Store:
+        """Open a database, or create it (mode "rw", with `bundle_id` and `layout`).
+
+        Args:
+            path: the file.
+            bundle_id: bundle the caller works with; None accepts any (for looking, verifying, sealing).
+            layout: its `CodeLayout`; None takes the file's.
+            mode: "ro" never writes, and is the only mode for a sealed file.
+            busy_timeout: seconds to wait for another writer.
+
+        Raises:
+            BundleMismatchError: the file was made with another bundle.
+            NotADatabaseError, SchemaVersionError: the file is something else, cut off, or newer than this SDK.
+            StoreBusyError, ReadOnlyError, StoreFullError, StoreError: as their names say.
+        """
+        if mode not in ("rw", "ro"):
+            raise OptionError(f"mode {mode!r}: must be 'rw' or 'ro'")
+        path = Path(path)
+        create = mode == "rw" and bundle_id is not None and layout is not None
+        store = cls(path, writable=mode == "rw", busy_timeout=busy_timeout, create=create)
+        try:
+            store._check_meta(bundle_id, layout)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _check_meta(self, bundle_id: str | None, layout: CodeLayout | None) -> None:
+        if bundle_id is not None and layout is not None and self.writable and not self._rows.meta():
+            with self._file.write() as db:  # another process may have been faster: look again inside the transaction
+                if not self._rows.meta():
+                    facts = {"bundle_id": bundle_id, "uuid": str(uuid.uuid4()), "created_at": f"{time.time():.3f}"}
+                    sizes = {n: str(getattr(layout, n)) for n in CodeLayout.__dataclass_fields__}
+                    for key, value in (facts | sizes | {"revision": "0", "pruned": "0", "sealed": "0"}).items():
+                        put_row(db, "meta", (key, value))
+        meta = self._rows.meta()
+        try:
+            self.layout = CodeLayout(*(int(meta[n]) for n in CodeLayout.__dataclass_fields__))
+            self.bundle_id, self.uuid, self.sealed = meta["bundle_id"], meta["uuid"], meta["sealed"] == "1"
+            int(meta["revision"])  # must be a number, too
+        except (KeyError, ValueError, OptionError) as e:
+            raise NotADatabaseError(f"{self.path}: its table meta is incomplete or damaged at {e}") from e
+        if (bundle_id is not None and bundle_id != self.bundle_id) or (layout is not None and layout != self.layout):
+            raise BundleMismatchError(
+                f"{self.path}: made with bundle {self.bundle_id} ({self.layout}), the loaded bundle is {bundle_id} "
+                f"({layout}); open it with --bundle, or rebuild it with `delf-edge index`"
+            )
+        if self.sealed and self.writable:
+            raise ReadOnlyError(f"{self.path}: sealed; open it with mode='ro', or make a writable copy with `snapshot`")
+
+    # ------------------------------------------------------------------ connection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; closing twice is fine."""
+        self._file.close()
+
+    # ------------------------------------------------------------------ writing
+
+    def add(self, image: NewImage, *, replace: bool = True) -> Added:
+        """Store one image in one transaction; see `add_many`."""
+        return self.add_many([image], replace=replace)[0]
+
+    def add_many(self, images: Iterable[NewImage], *, replace: bool = True) -> list[Added]:
+        """Store images in one transaction: all of them, or, after an error, none.
+
+        The same photo again (equal `content_hash`) updates that image's name, landmark, metadata and codes and keeps
+        its id. A name that another photo has is taken over, and that photo is removed.
+
+        Args:
+            images: what to store; consumed before the transaction begins.
+            replace: False refuses to take over a name.
+
+        Raises:
+            OptionError: codes of another layout, an empty name, metadata that is not JSON, or a taken name.
+            StoreBusyError, StoreFullError, ReadOnlyError: nothing was stored.
+        """
+        prepared = [(i, pack_image(i, self.layout), dump_metadata(i.metadata, i.name)) for i in images]
+        if not prepared:
+            return []
+        with self._edit() as edit:
+            return [edit.add(*one, replace=replace) for one in prepared]
+
+    def remove(self, *names: str) -> list[int]:
+        """Remove images by name, in one transaction.
+
+        Returns:
+            Their ids.
+
+        Raises:
+            NotFoundError: one of them does not exist; nothing was removed.
+        """
+        with self._edit() as edit:
+            ids = [self._rows.image_id(edit.db, name) for name in names]
+            for image_id in dict.fromkeys(ids):
+                edit.delete(image_id)
+            return ids
+
+    def remove_damaged(self) -> list[int]:
+        """Remove every image whose row or codes fail their CRC-32, so that they can be indexed again.
+
+        A damaged thumbnail is removed by itself; its image stays.
+        """
+        deque(chain(self.images(), self.code_batches(), self.rows("thumbnails")), maxlen=0)  # meet all that is damaged
+        spoilt = [(key,) for table, key in self.damaged if table == "thumbnails"]
+        ids = sorted({int(k) for (table, k) in self.damaged if table in ("images", "codes") and isinstance(k, int)})
+        with self._edit() as edit:
+            for image_id in ids:
+                edit.delete(image_id)
+            edit.db.executemany("DELETE FROM thumbnails WHERE image_id = ?", spoilt)
+        mended = ("images", "codes", "thumbnails")
+        self._rows.damaged = {key: what for key, what in self.damaged.items() if key[0] not in mended}
+        return ids
+
+    def relabel(self, name: str, landmark: str) -> int:
+        """Say that an image shows another landmark.
+
+        Returns:
+            The image's id.
+
+        Raises:
+            NotFoundError: there is no image of this name.
+            CorruptRowError: its row is damaged.
+        """
+        if not landmark:
+            raise OptionError(f"{name}: a landmark's name may not be empty")
+        with self._edit() as edit:
+            return edit.relabel(name, landmark)
+
+    def set_landmark(
+        self,
+        name: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        latitude: float | None = None,
+        longitude: float | None = None,
+    ) -> int:
+        """Create a landmark, or replace its metadata and coordinates (degrees); returns its id."""
+        if abs(latitude or 0.0) > 90 or abs(longitude or 0.0) > 180:
+            raise OptionError(f"{name}: latitude {latitude} and longitude {longitude} are no place on Earth")
+        text = dump_metadata(metadata or {}, name)
+        with self._edit() as edit:
+            return edit.set_landmark(name, text, latitude, longitude)
+
+    @contextmanager
+    def _edit(self) -> Iterator[Edit]:
+        with self._file.write() as db:
+            yield Edit(db, self._rows)
+
+    # ------------------------------------------------------------------ reading
+
+    def __len__(self) -> int:
+        with self._file.read() as db:
+            return int(db.execute("SELECT count(*) FROM images").fetchone()[0])
+
+    def image(self, key: int | str) -> StoredImage:
+        """One image by id or name.
+
+        Raises:
+            NotFoundError: there is none.
+            CorruptRowError: its row, or its landmark's, is damaged.
+        """
+        with self._file.read() as db, transaction(db, "BEGIN"):
+            image = self._rows.one(db, "images", self._rows.image_id(db, key) if isinstance(key, str) else key)
+            if isinstance(key, str) and image[1] != key:
+                raise CorruptRowError(
+                    f"{self.path}: the index of names leads {key!r} to {image[1]!r}; restore it from a copy"
+                )
+            return _stored_image(image, self._rows.one(db, "landmarks", image[2]))
+
+    def images(self) -> Iterator[StoredImage]:
+        """All images by ascending id; damaged ones are skipped and noted in `damaged`."""
+        yield from self._images(self._rows.keys("images"))
+
+    def images_by_id(self, image_ids: Sequence[int]) -> list[StoredImage]:
+        """Images by id, in no particular order; absent ones are left out, damaged ones too, and noted."""
+        return list(self._images(image_ids))
+
+    def _images(self, image_ids: Sequence[Value]) -> Iterator[StoredImage]:
+        for chunk in chunks(image_ids):
+            # one state of the file, else a landmark may go between its image and itself
+            with self._file.read() as db, transaction(db, "BEGIN"):
+                images = list(self._rows.many("images", chunk))
+                places = {row[0]: row for row in self._rows.many("landmarks", sorted({image[2] for image in images}))}
+            for image in images:
+                if image[2] in places:
+                    yield _stored_image(image, places[image[2]])
+                else:
+                    self.damaged["images", image[0]] = f"image {image[1]!r}: its landmark {image[2]} cannot be read"
+
+    def find_content(self, content_hash: bytes) -> int | None:
+        """Id of the image with this content hash, or None."""
+        with self._file.read() as db:
+            row = db.execute("SELECT id FROM images WHERE content_hash = ?", (content_hash,)).fetchone()
+            return None if row is None else int(row[0])
+
+    def has_name(self, name: str) -> bool:
+        """Whether an image has this name."""
+        with self._file.read() as db:
+            return db.execute("SELECT 1 FROM images WHERE name = ?", (name,)).fetchone() is not None
+
+    def thumbnail(self, image_id: int) -> bytes | None:
+        """The small JPEG of an image; None where it has none, or a damaged one (noted in `damaged`)."""
+        return next((bytes(row[1]) for row in self._rows.many("thumbnails", [image_id])), None)
+
+    def image_ids(self, landmark: str) -> list[int]:
+        """Ids of the images that show a landmark, ascending; none where there is no such landmark."""
+        sql = "SELECT i.id FROM images i JOIN landmarks l ON l.id = i.landmark_id WHERE l.name = ? ORDER BY i.id"
+        with self._file.read() as db:
+            return [image_id for (image_id,) in db.execute(sql, (landmark,))]
+
+    def landmarks(self) -> list[Landmark]:
+        """All landmarks by name; damaged ones are skipped and noted in `damaged`."""
+        with self._file.read() as db:
+            counts = dict(db.execute("SELECT landmark_id, count(*) FROM images GROUP BY landmark_id").fetchall())
+        found = [
+            Landmark(row[0], row[1], json.loads(row[2]), row[3], row[4], counts.get(row[0], 0))
+            for row in self.rows("landmarks")
+        ]
+        return sorted(found, key=lambda landmark: landmark.name)
+
+    def codes(self, image_ids: Sequence[int]) -> dict[int, Codes]:
+        """Codes by image id; ids that are absent or damaged are left out (the latter noted in `damaged`)."""
+        unpacked = ((row[0], self._rows.unpack(row, self.layout)) for row in self._rows.codes(image_ids, self.layout))
+        return {image_id: codes for image_id, codes in unpacked if codes is not None}
+
+    def code_batches(self, image_ids: Sequence[int] | None = None, *, size: int = 512) -> Iterator[CodeBatch]:
+        """Codes of many images (None: all), `size` images at a time; damaged ones are skipped and noted."""
+        for chunk in chunks(self._rows.keys("codes") if image_ids is None else image_ids, size):
+            with self._file.read() as db, transaction(db, "BEGIN"):  # codes and marks of one state of the file
+                rows = list(self._rows.codes(chunk, self.layout))
+                marks = dict(self._rows.marks(db, [r[0] for r in rows]))
+            batch = CodeBatch.unpack([r[0] for r in rows], [r[2] for r in rows], self.layout)
+            if len(batch.words) and int(batch.words.max()) >= self.layout.n_words:  # somebody wrote this on purpose
+                sound = self.codes([r[0] for r in rows])
+                batch = CodeBatch.of(list(sound.items()), self.layout)
+            found = [marks.get(k, 0) for k in batch.image_ids.tolist()]
+            yield replace(batch, marks=np.array(found, np.int64).astype(np.uint32))  # a damaged one may be of 64 bits
+
+    def fingerprints(self) -> tuple[int, NDArray[np.int64], NDArray[np.uint32]]:
+        """All images as they are now: the revision, ids int64 (I,) ascending, and the CRC-32 of their rows (I,).
+
+        A checksum changes with everything about an image, its codes included (the row carries the revision that wrote
+        it). Rows that cannot be read are left out.
+        """
+        with self._file.read() as db, transaction(db, "BEGIN"):
+            revision, pairs = self._rows.revision(db), self._rows.all_marks(db)
+        return revision, pairs[:, 0].copy(), pairs[:, 1].astype(np.uint32)
+
+    def revision(self) -> int:
+        """Number of the last write transaction of the file, whoever made it."""
+        with self._file.read() as db:
+            return self._rows.revision(db)
+
+    def changes(self, since: int) -> Changes:
+        """What happened after revision `since`, as one consistent state."""
+        with self._file.read() as db, transaction(db, "BEGIN"):
+            revision = self._rows.revision(db)
+            if revision == since:
+                return Changes(revision, True, (), ())
+            pruned = int(self._rows.one(db, "meta", "pruned")[1])
+            # The "+" keeps SQLite from walking through all ids in order instead of looking revisions up.
+            updated = db.execute("SELECT id FROM images WHERE revision > ? ORDER BY +id", (since,)).fetchall()
+            removed = db.execute(
+                "SELECT image_id FROM tombstones WHERE revision > ? ORDER BY +image_id", (since,)
+            ).fetchall()
+        complete = pruned <= since <= revision
+        return Changes(revision, complete, tuple(r[0] for r in updated), tuple(r[0] for r in removed))
+
+    # ------------------------------------------------------------------ whole rows: packs, deltas, shards
+
+    def keys(self, table: str) -> list[Value]:
+        """All keys of a table of `TABLES`, ascending."""
+        return self._rows.keys(table)
+
+    def rows(self, table: str, keys: Sequence[Value] | None = None) -> Iterator[Row]:
+        """Rows as they are stored, without checksum, columns as in `TABLES`; damaged ones are skipped and noted.
+
+        Args:
+            table: a table of `TABLES`.
+            keys: which rows, None for all; ascending within each 500 keys.
+        """
+        yield from self._rows.many(table, self._rows.keys(table) if keys is None else keys)
+
+    def contents(self) -> dict[int, bytes]:
+        """The content hash of every image by id, without looking at checksums."""
+        with self._file.read() as db:
+            return dict(db.execute("SELECT id, content_hash FROM images ORDER BY id").fetchall())
+
+    def write_rows(self, put: Mapping[str, Iterable[Row]], delete: Mapping[str, Iterable[Value]] | None = None) -> None:
+        """Delete rows by key and put whole rows, ids and revisions included, in one transaction.
+
+        What belongs together (an image, its codes, its landmark) must be together when it ends.
+
+        Args:
+            put: table -> rows in the columns of `TABLES`; they replace those of the same key.
+            delete: table -> keys that go first; absent ones are ignored.
+
+        Raises:
+            StoreError: the rows contradict each other or what is stored; nothing was changed.
+        """
+        with self._file.write() as db:
+            db.execute("PRAGMA defer_foreign_keys=1")
+            for table in reversed(TABLES):
+                keys = [(key,) for key in (delete or {}).get(table, ())]
+                db.executemany(f"DELETE FROM {table} WHERE {TABLES[table][0]} = ?", keys)
+            for table in TABLES:
+                for row in put.get(table, ()):
+                    put_row(db, table, row)
+
+    # ------------------------------------------------------------------ whole file
+
+    def info(self) -> StoreInfo:
+        """Facts about the database."""
+        return maintenance.info(self._rows, self.bundle_id, self.layout)
+
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
+        """Check every page, every row's CRC-32, and that images, codes and landmarks belong together.
+
+        Args:
+            progress: called with (images checked, images in all).
+
+        Returns:
+            What is wrong; empty for a sound file.
+        """
+        return maintenance.verify(self._rows, self.layout, progress)
+
+    def seal(self) -> None:
+        """Make this one compact file without a log, readable from read-only media; the Store is closed by it.
+
+        Raises:
+            StoreBusyError: another connection has the file open; nothing was changed.
+        """
+        maintenance.seal(self._rows)
+
+    def compact(self) -> None:
+        """Give the space of removed images back to the disk."""
+        maintenance.compact(self._file)
+
+    def snapshot(self, target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """A consistent, writable copy as one file, while this one stays in use; put in place atomically.
+
+        Raises:
+            StoreError: `target` exists and `overwrite` is False, or it is open elsewhere.
+            StoreFullError: the disk is full; what was at `target` is untouched.
+        """
+        return maintenance.snapshot(self._file, Path(target), overwrite=overwrite, unseal=self.sealed)
+
+
+def _stored_image(image: Row, landmark: Row) -> StoredImage:
+    image_id, name, _, metadata, *size, content_hash, added_at, revision = image
+    metadata = json.loads(metadata)
+    return StoredImage(image_id, name, landmark[1], metadata, tuple(size), content_hash, added_at, revision)

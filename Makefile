@@ -96,9 +96,9 @@ bench-build: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.build
 
 bench-reliability: $(VENV)/test.stamp
-	$(BIN)/python -m tests.reliability --jobs 2
-	$(BIN)/python -m tests.reliability.longrun
-	$(BIN)/python -m tests.reliability.plots
+	$(BIN)/python -m reliability --jobs 2
+	$(BIN)/python -m reliability.longrun
+	$(BIN)/python -m reliability.plots
 
 test-converters: $(CONVERTERS)/converters.stamp
 	$(CONVERTERS)/bin/python -m pytest -m torch

@@ -45,9 +45,9 @@ from delf_edge.images.decode import load_image
 from delf_edge.interchange.photo_tables import ListedRow, Shard, cut, read_rows
 from delf_edge.quantization.product_quantizer import CodeLayout
 from delf_edge.types import Codes
+from testing.paths import TINY_BUNDLE
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = ROOT / "tests" / "fixtures" / "tiny_bundle"
 SHARD = 32
 PARTS = ("build", "codebook", "merge", "memory")
 
@@ -191,8 +191,8 @@ def memory(folder: Path, sizes: Sequence[int], side: int) -> dict[str, Any]:
 
 
 def _long(table: Path, out: Path, n: int) -> dict[str, float]:
-    rows, bundle = read_rows(str(table)), Bundle.load(TINY)
-    shards = cut(rows, SHARD, bundle=str(TINY), bundle_id=bundle.id, preset="fast", out=f"{out}/shards")
+    rows, bundle = read_rows(str(table)), Bundle.load(TINY_BUNDLE)
+    shards = cut(rows, SHARD, bundle=str(TINY_BUNDLE), bundle_id=bundle.id, preset="fast", out=f"{out}/shards")
     with connect(None, 2) as client:
         began = time.perf_counter()
         names, _ = make_shards(client, shards, f"{out}/shards")
@@ -294,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="bench-build-") as scratch:
         folder = Path(scratch)
         table = make_photos(folder / "photos", a.photos, a.side)
-        bundle = TINY if a.tiny else default_bundle_path()
+        bundle = TINY_BUNDLE if a.tiny else default_bundle_path()
         result["bundle"] = "tests/fixtures/tiny_bundle" if a.tiny else "assets/default"
         parts: dict[str, Callable[[], dict[str, Any]]] = {
             "build": lambda: hashes_and_speed(table, folder, bundle, a.photos, a.repeat),

@@ -47,10 +47,10 @@ from delf_edge.storage.store import Store
 from delf_edge.types import Features
 from delf_edge.updates.client import update
 from delf_edge.updates.publisher import Channel
-from tests.cut_line import Cut
-from tests.pack_tools import add_images, made_up, make_database
+from testing.broken_fetcher import Cut
+from testing.paths import TINY_BUNDLE
+from testing.synthetic_database import add_images, made_up, make_database
 
-TINY = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "tiny_bundle"
 N_PACKS = 10
 
 
@@ -292,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result["bundle"] = bundle.id
             result["ten_packs"] = _told("ten_packs", ten_packs(Path(scratch) / "ten", bundle, images, asked))
             result["one_percent"] = _told("one_percent", one_percent(Path(scratch) / "one", bundle, images))
-        tiny = Bundle.load(TINY)
+        tiny = Bundle.load(TINY_BUNDLE)
         for name, run, n in (("faults", faults, a.trials), ("tampering", tampering, a.changes)):
             (Path(scratch) / name).mkdir()
             if n:

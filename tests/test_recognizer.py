@@ -28,8 +28,7 @@ from delf_edge.geo import Near
 from delf_edge.images.decode import load_image
 from delf_edge.query.ranking import Evidence
 from delf_edge.types import Candidate, Features, Match, Verification
-
-BUNDLE = Path(__file__).parent / "fixtures" / "tiny_bundle"
+from testing.paths import TINY_BUNDLE
 
 
 def scene(seed: int) -> np.ndarray:
@@ -45,7 +44,7 @@ def encoded(seed: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return Bundle.load(BUNDLE)
+    return Bundle.load(TINY_BUNDLE)
 
 
 @pytest.fixture
@@ -286,7 +285,7 @@ def test_a_database_of_another_bundle_is_refused_by_both_ids(tmp_path: Path, bun
 
     Recognizer.open(tmp_path / "p.db", bundle=bundle).close()
     other = tmp_path / "other"
-    shutil.copytree(BUNDLE, other)
+    shutil.copytree(TINY_BUNDLE, other)
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["version"] = "something else"
     (other / "manifest.json").write_text(json.dumps(manifest))

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import boards
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
-from tests.pack_tools import BUNDLE
+from testing.paths import TINY_BUNDLE
 
 SPEED = json.loads(boards.SPEED.read_text(encoding="utf-8"))
 
@@ -21,8 +21,8 @@ def test_multiply_accumulates_grow_with_the_picture_and_fit_what_is_known() -> N
 
 
 def test_estimates_order_boards_and_state_their_error() -> None:
-    macs = boards.work(Bundle.load(BUNDLE))
-    assert set(Bundle.load(BUNDLE).presets) < set(macs)
+    macs = boards.work(Bundle.load(TINY_BUNDLE))
+    assert set(Bundle.load(TINY_BUNDLE).presets) < set(macs)
     rows = boards.estimate(macs, SPEED)
     for row in rows:
         for cell in [*row["identify ms"].values(), *row["network ms"].values()]:

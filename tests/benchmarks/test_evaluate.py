@@ -18,8 +18,8 @@ from benchmarks.systems import registry
 from benchmarks.systems.base import Result
 from benchmarks.trainset import training_dataset
 from delf_edge.bundle.calibration import Calibration
+from testing.paths import ROOT, TINY_BUNDLE
 
-TINY = Path(__file__).parents[1] / "fixtures" / "tiny_bundle"
 SIDE = 160
 
 
@@ -61,7 +61,7 @@ ROWS = ["GeM", "R-MAC + DBA + alpha-QE", "ORB", "DELF", "DELF + GeM", "DELF + Ge
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_through_one_evaluation(name: str, data: Path, tmp_path: Path) -> None:
     dataset = read_json(data / "dev.json")
-    row = evaluate.evaluate(dataset, name, bundle=TINY, preset="fast", out=tmp_path)
+    row = evaluate.evaluate(dataset, name, bundle=TINY_BUNDLE, preset="fast", out=tmp_path)
     json.dumps(row, allow_nan=False)
     assert row["n_queries"] == 4
     assert row["n_database"] == 14
@@ -73,14 +73,14 @@ def test_every_row_through_one_evaluation(name: str, data: Path, tmp_path: Path)
     assert {"default_threshold", "false_accepts", "named_right"} <= set(row["unknown"])
     for key in ("extract_ms", "query_ms", "bytes_per_image", "rss_mb"):
         assert row[key] > 0
-    assert name == "ORB" or row["bundle"] == registry.load_bundle(TINY).id
+    assert name == "ORB" or row["bundle"] == registry.load_bundle(TINY_BUNDLE).id
     assert report.cells(name, row)[0] == name
 
 
 @pytest.mark.parametrize("name", ["GeM", "delf-edge"])
 def test_a_second_run_gives_the_same(name: str, data: Path, tmp_path: Path) -> None:
     dataset = read_json(data / "dev.json")
-    one, two = (evaluate.evaluate(dataset, name, bundle=TINY, preset="fast", out=tmp_path) for _ in range(2))
+    one, two = (evaluate.evaluate(dataset, name, bundle=TINY_BUNDLE, preset="fast", out=tmp_path) for _ in range(2))
     for key in ("map", "top1", "unknown", "queries", "stages", "bytes_per_image"):
         assert one[key] == two[key]
 
@@ -89,7 +89,7 @@ def test_the_lab_takes_the_sdk_apart_faithfully(data: Path, tmp_path: Path) -> N
     """The adapter of the fused row and the SDK rank alike: one path, measured two ways."""
     dataset = read_json(data / "dev.json")
     lab, sdk = (
-        evaluate.evaluate(dataset, n, bundle=TINY, preset="fast", out=tmp_path)
+        evaluate.evaluate(dataset, n, bundle=TINY_BUNDLE, preset="fast", out=tmp_path)
         for n in (registry.FUSED, registry.RUNTIME)
     )
     for a, b in zip(lab["queries"], sdk["queries"], strict=True):
@@ -99,7 +99,7 @@ def test_the_lab_takes_the_sdk_apart_faithfully(data: Path, tmp_path: Path) -> N
 
 def test_a_stopped_run_goes_on(data: Path, tmp_path: Path) -> None:
     dataset = read_json(data / "dev.json")
-    system = registry.build("DELF", TINY)
+    system = registry.build("DELF", TINY_BUNDLE)
     calls = []
     extract = system.extract
     system.extract = lambda pixels: calls.append(1) or extract(pixels)  # type: ignore[method-assign,func-returns-value]
@@ -113,7 +113,7 @@ def test_json_on_stdout_is_pure(data: Path, tmp_path: Path, capsys: pytest.Captu
     words = [
         str(data / "dev.json"),
         "--bundle",
-        str(TINY),
+        str(TINY_BUNDLE),
         "--out",
         str(tmp_path),
         "--head",
@@ -164,7 +164,7 @@ def test_oxford_form_end_to_end(data: Path, tmp_path: Path) -> None:
     for photo in [*data.glob("dev*.png"), *data.glob("other*.png")]:
         shutil.copy(photo, images)
     dataset = readers.read(gt, images)
-    row = evaluate.evaluate(dataset, "delf-edge", bundle=TINY, preset="fast", out=tmp_path / "out")
+    row = evaluate.evaluate(dataset, "delf-edge", bundle=TINY_BUNDLE, preset="fast", out=tmp_path / "out")
     assert row["map"] > 0.3
     assert row["settings"]["map"]["mp@1"] <= 1
 
@@ -209,11 +209,11 @@ def test_a_tie_never_helps_a_row() -> None:
 
 def test_calibrating_a_bundle(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(training_dataset(data).queries) == 8
-    assert calibrate.main([str(data), "--bundle", str(TINY), "--preset", "fast", "--out", str(tmp_path)]) == 0
+    assert calibrate.main([str(data), "--bundle", str(TINY_BUNDLE), "--preset", "fast", "--out", str(tmp_path)]) == 0
     written = json.loads(capsys.readouterr().out)
     assert Calibration.from_mapping(written["calibration"]).floor >= 0
     assert written["report"]["strangers"] == 8
-    assert calibrate.main([str(tmp_path), "--bundle", str(TINY)]) == 2
+    assert calibrate.main([str(tmp_path), "--bundle", str(TINY_BUNDLE)]) == 2
 
 
 def test_bench_writes_table_json_and_plots(
@@ -222,7 +222,15 @@ def test_bench_writes_table_json_and_plots(
     pytest.importorskip("matplotlib")
     readme = tmp_path / "README.md"
     readme.write_text(f"# Before\n{report.BEGIN}\nstale words\n{report.END}\nafter\n")
-    words = [str(data / "dev.json"), "--bundle", str(TINY), "--out", str(tmp_path), "--results", str(tmp_path / "r")]
+    words = [
+        str(data / "dev.json"),
+        "--bundle",
+        str(TINY_BUNDLE),
+        "--out",
+        str(tmp_path),
+        "--results",
+        str(tmp_path / "r"),
+    ]
     words += [
         "--preset",
         "fast",
@@ -233,9 +241,9 @@ def test_bench_writes_table_json_and_plots(
         "delf-edge",
         "DELF (tiny)",
         "--add-bundle",
-        f"tiny={TINY}",
+        f"tiny={TINY_BUNDLE}",
     ]
-    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.chdir(ROOT)
     assert bench.main(words) == 0
     text = readme.read_text()
     assert text.startswith("# Before")

@@ -10,8 +10,7 @@ import pytest
 from benchmarks import few_places
 from benchmarks.datasets import PLAIN, Dataset, Query
 from delf_edge import Recognizer
-
-DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
+from testing.paths import DEMO
 
 
 def test_what_a_small_database_answers_is_counted(tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from benchmarks.protocols import Floats
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.types import Features
 from delf_edge.verification import VerifyOptions
-
-TINY = Path(__file__).parents[1] / "fixtures" / "tiny_bundle"
+from testing.paths import TINY_BUNDLE
 
 
 def pair(n: int, wrong: int) -> tuple[Features, np.ndarray, np.ndarray, np.ndarray]:
@@ -97,7 +96,7 @@ def test_ablations_run_record_and_go_on(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
-    words = [str(data / "dev.json"), "--bundle", str(TINY), "--preset", "fast", "--out", str(tmp_path / "out")]
+    words = [str(data / "dev.json"), "--bundle", str(TINY_BUNDLE), "--preset", "fast", "--out", str(tmp_path / "out")]
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{report.ABLATIONS_BEGIN}\n{report.ABLATIONS_END}\nafter\n")
     words += ["--results", str(tmp_path), "--readme", str(readme)]
@@ -123,7 +122,7 @@ def test_every_group_can_be_built() -> None:
     from benchmarks.cache import FeatureCache
     from benchmarks.runner import silent
 
-    lab = ablations.Lab(TINY, "fast", Path(), FeatureCache(None), silent)
+    lab = ablations.Lab(TINY_BUNDLE, "fast", Path(), FeatureCache(None), silent)
     found = ablations.groups(lab)
     names = {g.name for g in found}
     assert {"scales", "features", "dimension", "pq", "words", "probes", "neighbours", "verified"} <= names
@@ -139,10 +138,12 @@ def test_selection_picture(tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     cv2.imwrite(str(photo), np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8))
     out = tmp_path / "heat.png"
-    assert selection.main([str(photo), "--bundle", str(TINY), "--plain", str(TINY), "--out", str(out)]) == 0
+    assert (
+        selection.main([str(photo), "--bundle", str(TINY_BUNDLE), "--plain", str(TINY_BUNDLE), "--out", str(out)]) == 0
+    )
     assert cv2.imread(str(out)) is not None
     pixels = np.zeros((200, 300, 3), np.uint8)
-    level, maps = selection.heats(pixels, Bundle.load(TINY), Bundle.load(TINY))
+    level, maps = selection.heats(pixels, Bundle.load(TINY_BUNDLE), Bundle.load(TINY_BUNDLE))
     assert list(maps) == ["L2 norm, not fine-tuned", "L2 norm", "attention"]
     for heat in maps.values():
         assert heat.shape == (-(-level.shape[0] // 16), -(-level.shape[1] // 16))
@@ -150,9 +151,9 @@ def test_selection_picture(tmp_path: Path) -> None:
 
 def test_selection_refuses_what_is_no_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.png").write_text("text")
-    assert selection.main([str(tmp_path / "x.png"), "--bundle", str(TINY)]) == 2
+    assert selection.main([str(tmp_path / "x.png"), "--bundle", str(TINY_BUNDLE)]) == 2
     cv2.imwrite(str(tmp_path / "dot.png"), np.zeros((2, 2, 3), np.uint8))
-    assert selection.main([str(tmp_path / "dot.png"), "--bundle", str(TINY), "--plain", str(TINY)]) == 2
+    assert selection.main([str(tmp_path / "dot.png"), "--bundle", str(TINY_BUNDLE), "--plain", str(TINY_BUNDLE)]) == 2
     assert "too small" in capsys.readouterr().err
 
 

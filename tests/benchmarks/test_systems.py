@@ -31,7 +31,7 @@ from benchmarks.systems.runtime import ranked
 from delf_edge.bundle.calibration import Calibration
 from delf_edge.recognizer import Recognizer
 from delf_edge.types import Features
-from tests.reliability import world
+from reliability import world
 
 SIDE = 240
 

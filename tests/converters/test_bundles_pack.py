@@ -19,16 +19,16 @@ from delf_edge.converters.export import bundles, collect
 from delf_edge.converters.training.photos import Photo
 from delf_edge.diagnostics.doctor import self_test
 from delf_edge.errors import BundleError
+from testing.paths import TINY_BUNDLE
 
-TINY = Path(__file__).parents[1] / "fixtures" / "tiny_bundle"
-LOCAL = (TINY / "local_float16.tflite").read_bytes()
-TAIL = (TINY / "tail_float16.tflite").read_bytes()
+LOCAL = (TINY_BUNDLE / "local_float16.tflite").read_bytes()
+TAIL = (TINY_BUNDLE / "tail_float16.tflite").read_bytes()
 FIT = codebook_fit.CodebookOptions(dim=8, n_words=8, code_size=4, global_dim=4, iterations=2, pq_iterations=2)
 
 
 @pytest.fixture(scope="module")
 def recipe() -> bundles.Recipe:
-    manifest = Bundle.load(TINY).manifest
+    manifest = Bundle.load(TINY_BUNDLE).manifest
     assert manifest.tail is not None
     return bundles.Recipe(
         name="test",
@@ -195,7 +195,7 @@ def test_the_card_says_data_recipe_figures_and_limits(recipe: bundles.Recipe) ->
 
 
 def test_the_networks_of_a_bundle_can_be_read_back() -> None:
-    head, local, tail = bundles.read_networks(TINY)
+    head, local, tail = bundles.read_networks(TINY_BUNDLE)
     assert (local, tail) == (LOCAL, TAIL)
     assert "files" not in head
-    assert head["network"] == json.loads((TINY / "manifest.json").read_text())["network"]
+    assert head["network"] == json.loads((TINY_BUNDLE / "manifest.json").read_text())["network"]

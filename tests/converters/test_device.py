@@ -16,9 +16,9 @@ import pytest
 
 from delf_edge.converters.export.device import Benchmark, Elsewhere, Here
 from delf_edge.errors import EngineError
+from testing.paths import TINY_BUNDLE
 
-TINY = Path(__file__).parents[1] / "fixtures" / "tiny_bundle"
-MODEL = (TINY / "local_float16.tflite").read_bytes()
+MODEL = (TINY_BUNDLE / "local_float16.tflite").read_bytes()
 TFLITE_PYTHON = os.environ.get("DELF_EDGE_TFLITE_PYTHON", "")
 INPUTS = [np.random.default_rng(i).uniform(-1, 1, (1, 64, 96, 3)).astype(np.float32) for i in range(2)]
 
@@ -46,20 +46,20 @@ def test_another_python_gives_what_this_one_gives(benchmark: Benchmark) -> None:
         for name, array in ours.items():
             np.testing.assert_allclose(array, theirs[name], atol=1e-5)
     assert there.milliseconds(MODEL, (1, 64, 64, 3)) > 0
-    score = here.score(TINY, MODEL, benchmark)
-    assert score == there.score(TINY, MODEL, benchmark)
+    score = here.score(TINY_BUNDLE, MODEL, benchmark)
+    assert score == there.score(TINY_BUNDLE, MODEL, benchmark)
     assert (score.queries, score.photos) == (4, 4)
     assert score.top1 >= 0.75  # a quarter by chance
 
 
 def test_databases_are_kept_and_belong_to_one_network(benchmark: Benchmark) -> None:
     here = Here()
-    here.score(TINY, MODEL, benchmark)
+    here.score(TINY_BUNDLE, MODEL, benchmark)
     (file,) = benchmark.folder.glob("*.db")
     before = file.stat().st_size
-    here.score(TINY, MODEL, benchmark)
+    here.score(TINY_BUNDLE, MODEL, benchmark)
     assert file.stat().st_size == before
-    here.score(TINY, (TINY / "local_int8.tflite").read_bytes(), benchmark)
+    here.score(TINY_BUNDLE, (TINY_BUNDLE / "local_int8.tflite").read_bytes(), benchmark)
     assert len(list(benchmark.folder.glob("*.db"))) == 2
 
 
@@ -80,4 +80,4 @@ def test_tflite_runtime_gives_what_litert_gives(benchmark: Benchmark) -> None:
     for ours, theirs in zip(Here().outputs(MODEL, INPUTS), there.outputs(MODEL, INPUTS), strict=True):
         for name, array in ours.items():
             np.testing.assert_allclose(array, theirs[name], atol=1e-4)
-    assert there.score(TINY, MODEL, benchmark).top1 >= 0.75
+    assert there.score(TINY_BUNDLE, MODEL, benchmark).top1 >= 0.75

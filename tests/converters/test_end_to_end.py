@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
+from testing.paths import ROOT
+
 pytest.importorskip("torch", reason="needs PyTorch: make test-converters")
 pytest.importorskip("litert_torch", reason="needs litert-torch: make test-converters")
 pytestmark = pytest.mark.torch
 
-ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "assets" / "demo"
 STEPS = int(os.environ.get("DELF_EDGE_STEPS", "240"))  # about two minutes on two idle cores
 

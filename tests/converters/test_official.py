@@ -24,8 +24,9 @@ from delf_edge.converters.official.protobuf import (
     write_features,
 )
 from delf_edge.types import Features
+from testing.paths import SHARED
 
-RELEASE = Path(__file__).parents[3] / "shared" / "official_delf"
+RELEASE = SHARED / "official_delf"
 needs_release = pytest.mark.skipif(not RELEASE.is_dir(), reason="the official files (../shared) are not here")
 FLOATS = st.floats(width=32, allow_nan=False)
 

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from testing.paths import DEMO
+
 torch = pytest.importorskip("torch", reason="needs PyTorch: make test-converters")
 pytest.importorskip("litert_torch", reason="needs litert-torch: make test-converters")
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
@@ -30,7 +32,6 @@ from delf_edge.features.network import Engine  # noqa: E402
 from delf_edge.recognizer import Recognizer  # noqa: E402
 from delf_edge.types import Float32Array  # noqa: E402
 
-DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo"
 UNITS = (3, 4, 6)
 Conv = Callable[..., Any]
 

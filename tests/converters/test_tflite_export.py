@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from testing.paths import TINY_BUNDLE
+
 torch = pytest.importorskip("torch", reason="needs PyTorch: make test-converters")
 pytest.importorskip("litert_torch", reason="needs litert-torch: make test-converters")
 # The exporter and its libraries warn about their own internals.
@@ -29,8 +31,6 @@ from delf_edge.diagnostics.doctor import self_test  # noqa: E402
 from delf_edge.errors import BundleError, EngineError  # noqa: E402
 from delf_edge.features.network import Engine  # noqa: E402
 from delf_edge.types import Float32Array  # noqa: E402
-
-TINY_BUNDLE = Path(__file__).parents[1] / "fixtures" / "tiny_bundle"
 
 
 @pytest.fixture(scope="module")

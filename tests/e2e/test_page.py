@@ -24,9 +24,9 @@ import pytest
 
 from delf_edge import Recognizer
 from delf_edge.images.decode import load_image
+from testing.paths import ROOT
 
 pytestmark = pytest.mark.browser
-ROOT = Path(__file__).resolve().parent.parent.parent
 DEMO = ROOT / "assets" / "demo"
 OUT = ROOT / "out" / "browser"
 TOKEN = "only-for-this-test-0"

@@ -15,9 +15,9 @@ from delf_edge import Recognizer
 from delf_edge.interchange.photo_lists import list_folder
 from delf_edge.packs.create import cut_pack
 from delf_edge.recognizer import AddItem
+from testing.paths import ROOT
 
 pytestmark = pytest.mark.browser
-ROOT = Path(__file__).resolve().parent.parent.parent
 DEMO = ROOT / "assets" / "demo"
 READER = ROOT / "examples" / "reader"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -18,7 +18,7 @@ from delf_edge.errors import ImageTooLargeError
 from delf_edge.images.decode import load_image
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.storage.store import Store
-from tests.reliability import (
+from reliability import (
     bitflip,
     bombs,
     campaigns,
@@ -34,6 +34,7 @@ from tests.reliability import (
     shim,
     world,
 )
+from testing.paths import ROOT
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("cc") is None and shutil.which("gcc") is None, reason="the shim needs a C compiler"
@@ -197,7 +198,7 @@ sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from delf_edge.errors import DelfEdgeError
 from delf_edge.storage.store import Store
-from tests.reliability import world
+from reliability import world
 images = [world.new_image(i, f"p{i}", "x") for i in range(40)]
 big = [world.new_image(i, f"q{i}", "x") for i in range(40, 80)]
 object.__setattr__(big[0], "thumbnail", bytes(60 << 20))
@@ -218,7 +219,7 @@ with Store.open(sys.argv[1], bundle_id=world.bundle().id, layout=world.layout())
 
 
 def test_out_of_memory_stores_nothing_and_the_next_call_works(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", STARVED, str(tmp_path / "places.db"), str(world.ROOT)]
+    command = [sys.executable, "-c", STARVED, str(tmp_path / "places.db"), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() in ("MemoryError", "StoreError")
@@ -226,8 +227,8 @@ def test_out_of_memory_stores_nothing_and_the_next_call_works(tmp_path: Path) ->
 
 def test_the_threat_model_has_the_figures_that_were_recorded() -> None:
     results = json.loads(campaigns.RESULTS.read_text(encoding="utf-8"))
-    text = (world.ROOT / "SECURITY.md").read_text(encoding="utf-8")
-    assert report.table(results) in text, "python -m tests.reliability.report prints the table"
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    assert report.table(results) in text, "python -m reliability.report prints the table"
 
 
 def test_the_long_run_is_drawn_from_its_record(tmp_path: Path) -> None:

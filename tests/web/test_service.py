@@ -35,10 +35,10 @@ from delf_edge.web.openapi import document
 from delf_edge.web.security import Policy
 from delf_edge.web.server import _tell_systemd, address_of, notify, read_token
 from delf_edge.web.work_queue import BusyError, Jobs
-from tests.pack_tools import make_database
+from testing.paths import ROOT, TINY_BUNDLE
+from testing.synthetic_database import make_database
 
-BUNDLE = Path(__file__).parent.parent / "fixtures" / "tiny_bundle"
-STATIC = Path(__file__).parent.parent.parent / "delf_edge" / "web" / "static"
+STATIC = ROOT / "delf_edge" / "web" / "static"
 TOKEN = "0123456789abcdef"
 AUTH = {"authorization": f"Bearer {TOKEN}"}
 
@@ -50,7 +50,7 @@ def photo(seed: int, suffix: str = ".png") -> bytes:
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return Bundle.load(BUNDLE)
+    return Bundle.load(TINY_BUNDLE)
 
 
 @pytest.fixture

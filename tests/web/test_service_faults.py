@@ -21,9 +21,8 @@ import numpy as np
 import pytest
 
 from delf_edge import Recognizer
+from testing.paths import ROOT, TINY_BUNDLE
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-BUNDLE = ROOT / "tests" / "fixtures" / "tiny_bundle"
 TOKEN = "only-for-this-test-0"
 Started = Callable[..., "Service"]
 
@@ -41,7 +40,7 @@ class Service:
             s.bind(("127.0.0.1", 0))
             self.port = int(s.getsockname()[1])
         command = [*prefix, sys.executable, "-m", "delf_edge.cli.main", "serve", str(database)]
-        command += ["--bundle", str(BUNDLE), "--port", str(self.port)]
+        command += ["--bundle", str(TINY_BUNDLE), "--port", str(self.port)]
         environment = os.environ | {"DELF_EDGE_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         while self.request("GET", "/healthz")[0] != 200:
@@ -126,5 +125,5 @@ def test_a_service_killed_while_it_enrols_has_lost_nothing_acknowledged(start: S
     assert set(kept) <= set(again.names()) <= {*kept, f"photo-{seed}"}
     assert again.enrol(seed)[0] in (200, 201)  # the page sends again what was not acknowledged: one image, not two
     assert again.names() == sorted([*kept, f"photo-{seed}"])
-    with Recognizer.open(database, bundle=BUNDLE, read_only=True) as places:
+    with Recognizer.open(database, bundle=TINY_BUNDLE, read_only=True) as places:
         assert places.verify() == []

@@ -1,0 +1,1 @@
+"""Makers and fakes that tests, benchmarks and the reliability lab share. Not in the wheel."""

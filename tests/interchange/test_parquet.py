@@ -1,0 +1,113 @@
+"""Parquet and GeoJSON: out and in again, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from delf_edge import Bundle, BundleMismatchError, OptionError
+from delf_edge.quantization.product_quantizer import CodeLayout, decode
+from delf_edge.storage.store import Store
+from testing.paths import TINY_BUNDLE
+from testing.synthetic_database import make_database
+
+pytest.importorskip("pyarrow", reason="the extra 'interchange' is not installed")
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from delf_edge.interchange.parquet import export_database, import_database
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle.load(TINY_BUNDLE)
+
+
+@pytest.fixture(scope="module")
+def exported(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("exported")
+    database = make_database(folder / "a.db", bundle, n_images=30)
+    with Store.open(database, mode="ro") as store:
+        facts = export_database(store, folder / "out", decode_with=bundle)
+    assert facts == {"images": 30, "features": 1200, "landmarks": 10, "located": 10, "damaged": 0}
+    return database, folder / "out"
+
+
+def test_folders_of_any_name(exported: tuple[Path, Path], bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")  # Latin-1
+    with Store.open(exported[0], mode="ro") as store:
+        export_database(store, folder)
+    with Store.open(tmp_path / "b.db", bundle_id=bundle.id, layout=CodeLayout.of(bundle.codebook)) as new:
+        assert import_database(new, folder)["added"] == 30
+
+
+def test_what_comes_in_again_is_what_went_out(exported: tuple[Path, Path], bundle: Bundle, tmp_path: Path) -> None:
+    database, out = exported
+    with (
+        Store.open(database, mode="ro") as old,
+        Store.open(tmp_path / "b.db", bundle_id=bundle.id, layout=CodeLayout.of(bundle.codebook)) as new,
+    ):
+        assert import_database(new, out) == {"added": 30, "updated": 0, "replaced": 0, "located": 10}
+        assert import_database(new, out)["updated"] == 30
+        assert [(i.name, i.landmark, i.metadata, i.content_hash) for i in old.images()] == [
+            (i.name, i.landmark, i.metadata, i.content_hash) for i in new.images()
+        ]
+        assert [(p.name, p.latitude, p.metadata) for p in old.landmarks()] == [
+            (p.name, p.latitude, p.metadata) for p in new.landmarks()
+        ]
+        a, b = old.codes(old.keys("images")), new.codes(new.keys("images"))
+        for one, other in zip(a.values(), b.values(), strict=True):
+            np.testing.assert_array_equal(one.codes, other.codes)
+            np.testing.assert_array_equal(one.words, other.words)
+            np.testing.assert_array_equal(one.keypoints, other.keypoints)
+            np.testing.assert_array_equal(one.global_code, other.global_code)
+
+
+def test_other_programs_can_read_it(exported: tuple[Path, Path], bundle: Bundle) -> None:
+    database, out = exported
+    rows = pq.read_table(out / "images.parquet").to_pylist()
+    assert rows[7]["name"] == "7.jpg"
+    assert (rows[7]["latitude"], rows[7]["width"]) == (7.0, 320)
+    with Store.open(database, mode="ro") as store:
+        codes = store.codes([8])[8]
+    np.testing.assert_array_equal(rows[7]["descriptors"], decode(codes, bundle.codebook).ravel())
+    assert rows[7]["codes"] == codes.codes.tobytes()
+    places = json.loads((out / "landmarks.geojson").read_text())
+    assert places["type"] == "FeatureCollection"
+    point = places["features"][2]
+    assert point["geometry"] == {"type": "Point", "coordinates": [2.0, 2.0]}
+    assert point["properties"] == {"name": "place 2", "images": 3, "collection": "south"}
+
+
+def test_what_is_no_export_is_refused(exported: tuple[Path, Path], bundle: Bundle, tmp_path: Path) -> None:
+    _, out = exported
+    with Store.open(tmp_path / "b.db", bundle_id=bundle.id, layout=CodeLayout.of(bundle.codebook)) as store:
+        with pytest.raises(OptionError, match="cannot be read"):
+            import_database(store, tmp_path)
+        (tmp_path / "images.parquet").write_bytes((out / "images.parquet").read_bytes()[:-100])
+        with pytest.raises(OptionError, match="cannot be read"):
+            import_database(store, tmp_path)
+        pq.write_table(pa.table({"name": ["a"]}), tmp_path / "images.parquet")
+        with pytest.raises(OptionError, match="no export"):
+            import_database(store, tmp_path)
+        shutil.copytree(out, tmp_path / "o")
+        (tmp_path / "o" / "landmarks.geojson").write_text("[1]")
+        with pytest.raises(OptionError, match="GeoJSON"):
+            import_database(store, tmp_path / "o")
+    with (
+        Store.open(tmp_path / "c.db", bundle_id="0" * 12, layout=CodeLayout.of(bundle.codebook)) as other,
+        pytest.raises(BundleMismatchError),
+    ):
+        import_database(other, out)
+
+
+def test_an_empty_database(bundle: Bundle, tmp_path: Path) -> None:
+    layout = CodeLayout.of(bundle.codebook)
+    with Store.open(tmp_path / "e.db", bundle_id=bundle.id, layout=layout) as store:
+        assert export_database(store, tmp_path / "out")["images"] == 0
+        assert import_database(store, tmp_path / "out") == {"added": 0, "updated": 0, "replaced": 0, "located": 0}

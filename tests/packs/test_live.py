@@ -1,0 +1,262 @@
+"""A running recogniser takes up packs that are switched: whole answers, old files closed, failures without harm."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from delf_edge import Bundle, Recognizer
+from delf_edge.files import write_atomically
+from delf_edge.packs import live as module
+from delf_edge.packs.create import cut_pack
+from delf_edge.packs.installed import go_back, switch
+from delf_edge.packs.manifest import manifest_path
+from delf_edge.storage.store import Store
+from testing.paths import TINY_BUNDLE
+from testing.synthetic_database import add_images, features_of, make_database
+
+KEPT, GONE, NEW = 11, 12, 200  # images that both versions have, that only the first one has, and only the second one
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle.load(TINY_BUNDLE)
+
+
+@pytest.fixture
+def packs(tmp_path: Path, bundle: Bundle) -> Path:
+    """Versions 1 (in use) and 2 of the pack `a`, and of `b` one version: images 300 to 309."""
+    folder = tmp_path / "packs"
+    country = make_database(tmp_path / "country.db", bundle, n_images=30)
+    cut(country, folder, "a", 1)
+    with Store.open(country) as store:
+        store.remove(f"{GONE}.jpg")
+        add_images(store, bundle, [NEW])
+    cut(country, folder, "a", 2)
+    other = tmp_path / "other.db"
+    with Recognizer.open(other, bundle=bundle) as places:
+        add_images(places.store, bundle, range(300, 310))
+    cut(other, folder, "b", 1)
+    switch(folder, "b", folder / "b" / "1.pack")
+    switch_to(folder, 1)
+    return folder
+
+
+def cut(database: Path, folder: Path, name: str, version: int) -> None:
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    with Store.open(database, mode="ro") as store:
+        cut_pack(store, folder / name / f"{version}.pack", name=name, version=version)
+
+
+def switch_to(folder: Path, version: int) -> None:
+    """As `installed.switch`, but versions that are not in use stay: the tests go to and fro."""
+    pointer = {"current": f"{version}.pack", "previous": None}
+    write_atomically(folder / "a" / "current.json", json.dumps(pointer).encode())
+
+
+@pytest.fixture
+def places(packs: Path, bundle: Bundle, tmp_path: Path) -> Iterator[Recognizer]:
+    with Recognizer.open(tmp_path / "own.db", bundle=bundle, packs=[packs]) as opened:
+        add_images(opened.store, bundle, range(400, 405))
+        yield opened
+
+
+def best(places: Recognizer, seed: int) -> str:
+    return places.rank(features_of(places, seed), 1)[0].name
+
+
+def open_files(folder: Path) -> set[str]:
+    """Packs that this process has open."""
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            target = os.readlink(link)
+        except OSError:
+            continue
+        if target.startswith(str(folder)) and ".pack" in target:
+            found.add(str(Path(target.removesuffix(" (deleted)")).relative_to(folder)))
+    return found
+
+
+def seen(places: Recognizer) -> tuple[bool, bool]:
+    """Whether the image that only the first version has is found, and the one of the second."""
+    return best(places, GONE) == f"{GONE}.jpg", best(places, NEW) == f"{NEW}.jpg"
+
+
+def test_a_switch_is_taken_up_and_the_old_file_closed(places: Recognizer, packs: Path) -> None:
+    assert seen(places) == (True, False)
+    of_b, own = best(places, 305), best(places, 402)
+    numbers = {image.name: image.image_id for image in places.shelf.images()}
+    switch_to(packs, 2)
+    places.refresh_packs()
+    assert seen(places) == (False, True)
+    assert (best(places, 305), best(places, 402), best(places, KEPT)) == (of_b, own, f"{KEPT}.jpg")
+    assert open_files(packs) == {"a/2.pack", "b/1.pack"}
+    assert (places.pack_switches, places.pack_problems) == (1, ())
+    again = {image.name: image.image_id for image in places.shelf.images()}
+    assert {name: again[name] for name in numbers if name in again} == {n: i for n, i in numbers.items() if n in again}
+    assert places.asker.index.n_images == len(places.shelf) == len(again)
+    places.refresh_packs()
+    assert places.pack_switches == 1
+
+
+def test_a_query_sees_it_by_itself(places: Recognizer, packs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK", 0.0)
+    assert seen(places) == (True, False)
+    switch_to(packs, 2)
+    waiting = threading.Event()
+    for _ in range(600):
+        if places.pack_switches:
+            break
+        best(places, KEPT)
+        waiting.wait(0.05)
+    assert seen(places) == (False, True)
+
+
+def test_the_folders_are_not_looked_at_more_than_once_a_second(
+    places: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    real = module.marks
+    monkeypatch.setattr(module, "marks", lambda folders: looks.append(1) or real(folders))
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    for _ in range(20):
+        now[0] += 0.3
+        best(places, KEPT)
+    assert 5 <= len(looks) <= 6
+
+
+def test_a_query_under_way_keeps_its_packs(places: Recognizer, packs: Path) -> None:
+    with places.steady() as before:
+        switch_to(packs, 2)
+        other = threading.Thread(target=places.refresh_packs)
+        other.start()
+        other.join()
+        assert places.shelf is before
+        assert seen(places) == (True, False)  # this thread still
+        assert open_files(packs) == {"a/1.pack", "a/2.pack", "b/1.pack"}
+        with places.steady() as inner:
+            assert inner is before
+    assert seen(places) == (False, True)
+    assert open_files(packs) == {"a/2.pack", "b/1.pack"}
+
+
+def test_many_threads_see_the_old_or_the_new(places: Recognizer, packs: Path) -> None:
+    answers: list[tuple[bool, bool]] = []
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        try:
+            while not done.is_set():
+                with places.steady():
+                    answers.append(seen(places))
+        except BaseException as e:
+            failures.append(e)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for i in range(12):
+        switch_to(packs, 2 - i % 2)
+        places.refresh_packs()
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert places.pack_switches == 12
+    assert set(answers) <= {(True, False), (False, True)}
+    assert len(answers) >= len(threads)
+    assert open_files(packs) == {"a/1.pack", "b/1.pack"}
+
+
+def test_what_cannot_be_opened_changes_nothing(
+    places: Recognizer, packs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sound = (packs / "a" / "2.pack").read_bytes()
+    (packs / "a" / "2.pack").write_bytes(sound[:-1])
+    switch_to(packs, 2)
+    with caplog.at_level(logging.WARNING):
+        places.refresh_packs()
+    assert seen(places) == (True, False)
+    assert len(places.pack_problems) == 1
+    assert "2.pack" in places.pack_problems[0]
+    assert "going on without it" in caplog.text
+    places.refresh_packs()  # nothing has moved: not tried again yet
+    assert len(caplog.records) == 1
+    (packs / "a" / "2.pack").write_bytes(sound)
+    now = module.time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + 61)
+    places.refresh_packs()
+    assert seen(places) == (False, True)
+    assert places.pack_problems == ()
+
+
+def test_a_foreign_pack_and_a_failing_index_change_nothing(
+    places: Recognizer, packs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch_to(packs, 2)
+
+    def fails(*_: object) -> None:
+        raise MemoryError("no room for a second index")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "Shelf", fails)
+        places.refresh_packs()
+    assert places.pack_problems == ("MemoryError: no room for a second index",)
+    assert open_files(packs) == {"a/1.pack", "b/1.pack"}
+    assert seen(places) == (True, False)
+    manifest_path(packs / "a" / "2.pack").unlink()
+    switch_to(packs, 2)
+    places.refresh_packs()
+    assert "manifest" in places.pack_problems[0]
+    assert seen(places) == (True, False)
+
+
+def test_a_pack_that_is_new_joins_and_ids_stay(places: Recognizer, packs: Path, bundle: Bundle, tmp_path: Path) -> None:
+    ids = {image.name: image.image_id for image in places.shelf.images()}
+    with Recognizer.open(tmp_path / "third.db", bundle=bundle) as third:
+        add_images(third.store, bundle, range(500, 510))
+    cut(tmp_path / "third.db", packs, "aa", 1)  # sorted between the two that are there
+    switch(packs, "aa", packs / "aa" / "1.pack")
+    places.refresh_packs()
+    assert best(places, 505) == "505.jpg"
+    now = {image.name: image.image_id for image in places.shelf.images()}
+    assert {name: now[name] for name in ids} == ids
+    assert now["505.jpg"] >> 40 == 3
+
+
+def test_going_back_is_followed_and_a_version_that_is_gone_does_not_matter(
+    places: Recognizer, packs: Path, bundle: Bundle
+) -> None:
+    switch(packs, "a", packs / "a" / "2.pack")
+    places.refresh_packs()
+    assert seen(places) == (False, True)
+    assert go_back(packs, "a") == packs / "a" / "1.pack"
+    assert not (packs / "a" / "2.pack").exists()
+    assert seen(places) == (False, True)  # the file is gone, its content is still open
+    places.refresh_packs()
+    assert seen(places) == (True, False)
+
+
+def test_a_pack_named_by_its_file_stays(packs: Path, bundle: Bundle, tmp_path: Path) -> None:
+    with Recognizer.open(tmp_path / "own.db", bundle=bundle, packs=[packs / "a" / "1.pack"]) as places:
+        switch_to(packs, 2)
+        places.refresh_packs()
+        assert seen(places) == (True, False)
+
+
+def test_closing_waits_for_a_pack_that_is_being_opened(places: Recognizer, packs: Path) -> None:
+    switch_to(packs, 2)
+    places._packs._next_look = 0.0
+    places._packs.look()
+    places.close()
+    assert open_files(packs) == set()
+    places.close()

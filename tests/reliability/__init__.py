@@ -1,1 +1,0 @@
-"""The reliability lab: faults, hostile input, long runs (`python -m tests.reliability`, `make bench-reliability`)."""

@@ -170,7 +170,7 @@ def answered_from(device: Path, own: Path, bundle: Bundle, packs: Sequence[Path]
         with Recognizer.open(own, bundle=bundle, packs=[device]) as places:
             if places.rank(made_up(bundle, 11), 1)[0].name != "11.jpg":
                 return 0
-            return 1 + contents.index(check_pack(places.shelf.packs[0].path).content_sha256)
+            return 1 + contents.index(check_pack(places.combined.packs[0].path).content_sha256)
     except (DelfEdgeError, IndexError, ValueError):
         return 0
 

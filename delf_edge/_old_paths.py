@@ -33,10 +33,10 @@ MOVED: dict[str, tuple[str, ...]] = {
     "index_file": ("index.index_file",),
     "slots": ("index.slots",),
     "store": ("storage.store",),
-    "database": ("storage.sqlite",),
-    "connection": ("storage.connection",),
+    "database": ("storage.schema", "storage.sqlite"),
+    "connection": ("storage.sqlite",),
     "rows": ("storage.rows",),
-    "edits": ("storage.edits",),
+    "edits": ("storage.write_transaction",),
     "upkeep": ("storage.maintenance",),
     "records": ("storage.records",),
     "shelf": ("storage.combined",),
@@ -77,6 +77,17 @@ MOVED: dict[str, tuple[str, ...]] = {
     "terminal": ("cli.common",),
     "shipping_commands": ("cli.packs",),
     "batch_commands": ("cli.distributed",),
+}
+
+# Names that changed with their modules: the old one and the new one.
+RENAMED: dict[str, str] = {
+    "Edit": "WriteTransaction",
+    "Following": "LivePacks",
+    "ListedPhoto": "PhotoEntry",
+    "ListedRow": "PhotoEntry",
+    "Rows": "CheckedRows",
+    "Shelf": "CombinedStore",
+    "View": "PackSnapshot",
 }
 
 
@@ -139,8 +150,9 @@ def _lookup(module: str, homes: tuple[str, ...]) -> Callable[[str], Any]:
         if not name.startswith("__"):
             for home in homes:
                 found = importlib.import_module(f"delf_edge.{home}")
-                if hasattr(found, name):
-                    return getattr(found, name)
+                for now in (name, RENAMED.get(name, name)):
+                    if hasattr(found, now):
+                        return getattr(found, now)
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return get

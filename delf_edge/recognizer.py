@@ -25,12 +25,12 @@ from delf_edge.features.extractor import Extractor, clock, extract_options
 from delf_edge.images.decode import ChannelOrder, PhotoSource, content_hash, load_image, make_thumbnail, read_photo
 from delf_edge.index.inverted_index import CandidateIndex
 from delf_edge.packs.installed import open_packs
-from delf_edge.packs.live import Following, marks
+from delf_edge.packs.live import LivePacks, pointer_states
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.product_quantizer import CodeLayout, encode
 from delf_edge.quantization.product_quantizer import tiny as shortened
 from delf_edge.query.pipeline import Asker, Explanation, IdentifyOptions
-from delf_edge.storage.combined import Shelf
+from delf_edge.storage.combined import CombinedStore
 from delf_edge.storage.records import NewImage, Problem, StoreInfo
 from delf_edge.storage.store import Store
 from delf_edge.types import Answer, Codes, Features, Image, Match
@@ -93,21 +93,21 @@ class Recognizer:
         preset: str | None = None,
         num_threads: int = 1,
         packs: Sequence[Store] = (),
-        follow: Callable[[Shelf, CandidateIndex], Following] = Following,
+        follow: Callable[[CombinedStore, CandidateIndex], LivePacks] = LivePacks,
     ) -> None:
         """Use `Recognizer.open`."""
         self.store, self.bundle = store, bundle
         self._extractor = Extractor(bundle, num_threads=num_threads)
         self._extract_options = extract_options(bundle, preset)
         self._coarse = CoarseIndex(bundle.codebook.centroids)
-        shelf = Shelf(store, packs)
-        self._packs = follow(shelf, CandidateIndex.from_store(shelf, database=store.path, uuid=store.uuid))
+        combined = CombinedStore(store, packs)
+        self._packs = follow(combined, CandidateIndex.from_store(combined, database=store.path, uuid=store.uuid))
         self.asker = Asker(bundle, self._coarse, self._packs)
 
     @property
-    def shelf(self) -> Shelf:
+    def combined(self) -> CombinedStore:
         """The database and the packs beside it, read as one; see `steady`."""
-        return self._packs.now.shelf
+        return self._packs.now.store
 
     @classmethod
     def open(
@@ -141,7 +141,7 @@ class Recognizer:
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle or default_bundle_path())
         layout = CodeLayout.of(loaded.codebook)
         folders = [Path(place) for place in packs if Path(place).is_dir()]
-        mark = marks(folders)
+        seen = pointer_states(folders)
         with ExitStack() as opened:  # closed again where something fails
             store = opened.enter_context(
                 Store.open(path, bundle_id=loaded.id, layout=layout, mode="ro" if read_only else "rw")
@@ -151,7 +151,7 @@ class Recognizer:
                 for place in packs
                 for pack in open_packs(place, bundle_id=loaded.id, layout=layout)
             ]
-            follow = partial(Following, folders=folders, mark=mark)
+            follow = partial(LivePacks, folders=folders, seen=seen)
             recognizer = cls(store, loaded, preset=preset, num_threads=num_threads, packs=beside, follow=follow)
             opened.pop_all()
             return recognizer
@@ -169,10 +169,10 @@ class Recognizer:
     # ------------------------------------------------------------------ packs
 
     @contextmanager
-    def steady(self) -> Iterator[Shelf]:
+    def steady(self) -> Iterator[CombinedStore]:
         """Inside the block this thread sees the same packs at every call, whatever is switched meanwhile."""
-        with self._packs.use() as view:
-            yield view.shelf
+        with self._packs.pin() as snapshot:
+            yield snapshot.store
 
     def refresh_packs(self) -> None:
         """Take up packs that were switched, before this returns; queries do so by themselves, in the background."""
@@ -358,7 +358,7 @@ class Recognizer:
             StoreError: the database cannot be read.
         """
         timings: dict[str, float] = {}
-        with self._packs.use():
+        with self._packs.pin():
             features = self.extract(photo, channel_order=channel_order, timings=timings)
             return self.asker.answer(features, options, top=top, deadline_ms=deadline_ms, timings=timings)
 
@@ -401,7 +401,7 @@ class Recognizer:
             At least one; only the first may be unknown.
         """
         timings: dict[str, float] = {}
-        with self._packs.use():
+        with self._packs.pin():
             image, features = self._extract(photo, channel_order, timings)
             return self.asker.explain_all(image, features, limit, options, deadline_ms, timings)
 
@@ -429,7 +429,7 @@ class Recognizer:
 
     def rank(self, features: Features, top_k: int = 100, *, options: IdentifyOptions | None = None) -> list[Match]:
         """As `search`, for features that were extracted before."""
-        with self._packs.use():
+        with self._packs.pin():
             return self.asker.rank(features, top_k, options)
 
     # ------------------------------------------------------------------ the file

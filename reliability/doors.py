@@ -25,7 +25,7 @@ from delf_edge.files import remove_database
 from delf_edge.images.decode import load_image
 from delf_edge.query.pipeline import IdentifyOptions
 from delf_edge.recognizer import Recognizer
-from delf_edge.storage.sqlite import row_crc32
+from delf_edge.storage.schema import row_crc32
 from delf_edge.storage.store import Store
 from delf_edge.types import Image
 from reliability import world

@@ -208,7 +208,7 @@ def test_a_match_list_that_ends_early_is_the_beginning_of_the_whole(places: Reco
     places.asker.index.refresh(places.store)
     features = places.extract(encoded(7))
     candidates = places.asker.candidates(features, IdentifyOptions(), 40)
-    evidence = Evidence(places.asker.calibration, places.shelf, features, candidates)
+    evidence = Evidence(places.asker.calibration, places.combined, features, candidates)
     for candidate, verification in places.asker.verified(features, candidates[:5], IdentifyOptions()):
         evidence.add(candidate, verification)
     whole, early = evidence.matches(), evidence.matches(1)
@@ -247,7 +247,7 @@ def test_certain_is_what_no_unchecked_image_of_another_landmark_comes_near(place
             0, np.zeros((n_inliers, 2), np.int32), np.ones(n_inliers, np.bool_), np.zeros((2, 3), np.float64)
         )
         candidates = [Candidate(i, 0.0, 0.0, score) for i, score in zip(ids, scores, strict=True)]
-        evidence = Evidence(calibration, places.shelf, Features.empty(8), candidates)
+        evidence = Evidence(calibration, places.combined, Features.empty(8), candidates)
         for candidate in candidates[:n_checked]:
             evidence.add(candidate, proof)
         return evidence.is_certain(0.99, 6)

@@ -1,8 +1,8 @@
 """One shard: a list of photos becomes a sealed database and a manifest, both written whole or not at all.
 
-The file is a database (`database.py`) in which an image's id is its row in the manifest plus 1, and nothing depends on
-the clock; or, for the fit of a codebook, arrays (`raw.py`). Beside it `NAME.json`, written last, so that a shard with a
-manifest is finished::
+The file is a database (`storage.schema`) in which an image's id is its row in the manifest plus 1, and nothing depends
+on the clock; or, for the fit of a codebook, arrays (`raw_features.py`). Beside it `NAME.json`, written last, so that a
+shard with a manifest is finished::
 
     format, number, key, bundle_id, preset
     file_bytes, sha256   of the file

@@ -17,7 +17,7 @@ from delf_edge.geo import Box
 from delf_edge.packs.manifest import PackManifest, check_name, manifest_path
 from delf_edge.storage.records import StoredImage
 from delf_edge.storage.rows import Row, chunks
-from delf_edge.storage.sqlite import Value, row_bytes
+from delf_edge.storage.schema import Value, row_bytes
 from delf_edge.storage.store import Store
 
 CONTENT = ("landmarks", "images", "codes", "thumbnails")  # the tables that a pack's content consists of

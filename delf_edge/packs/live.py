@@ -2,8 +2,8 @@
 
 At a query, at most once a second, the pointers of the folders are looked at (a `stat` for each pack). Where one has
 moved, a thread opens the new version and makes the index for it, and then both are put into use at once. A query works
-with one `View` from its beginning to its end, so it is answered wholly from the old packs or wholly from the new ones;
-an old pack is closed when no query uses it any more. What cannot be opened changes nothing but `problems`.
+with one `PackSnapshot` from its beginning to its end, so it is answered wholly from the old packs or wholly from the
+new ones; an old pack is closed when no query uses it any more. What cannot be opened changes nothing but `problems`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from delf_edge.errors import DelfEdgeError, PackError, StoreError
 from delf_edge.index.inverted_index import CandidateIndex
 from delf_edge.packs.installed import POINTER, names, open_installed, versions
 from delf_edge.packs.manifest import open_pack
-from delf_edge.storage.combined import Shelf
+from delf_edge.storage.combined import CombinedStore
 from delf_edge.storage.store import Store
 
-_LOOK, _RETRY = 1.0, 60.0  # seconds between looks, and until what failed is tried again
+_POLL, _RETRY = 1.0, 60.0  # seconds between polls, and until what failed is tried again
 _log = logging.getLogger(__name__)
-Mark = tuple[tuple[str, int, int, int], ...]
+PointerStates = tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(slots=True, eq=False)
 class _Pack:
-    """An open pack, its number on the shelf, and how many views hold it."""
+    """An open pack, its number in the combined store, and how many snapshots hold it."""
 
     store: Store
     number: int
@@ -38,16 +38,16 @@ class _Pack:
 
 
 @dataclass(slots=True, eq=False)
-class View:
+class PackSnapshot:
     """Stores and their index, as they are searched together; `users` are the queries that work with it."""
 
-    shelf: Shelf
+    store: CombinedStore
     index: CandidateIndex
     packs: tuple[_Pack, ...]
     users: int = 0
 
 
-def marks(folders: Sequence[Path]) -> Mark:
+def pointer_states(folders: Sequence[Path]) -> PointerStates:
     """What changes whenever a pack of the folders is switched; a folder that cannot be read says nothing."""
     found = []
     for folder in folders:
@@ -58,82 +58,82 @@ def marks(folders: Sequence[Path]) -> Mark:
     return tuple(found)
 
 
-class Following:
-    """The view in use, and how it gives way to the next.
+class LivePacks:
+    """The snapshot in use, and how it gives way to the next.
 
     Args:
-        shelf: the database and the packs beside it; those that lie in one of the folders are followed.
+        store: the database and the packs beside it; those that lie in one of the folders are followed.
         index: of all of them.
         folders: where `delf-edge update` switches packs.
-        mark: `marks(folders)` from before the packs were opened; None: from now.
+        seen: `pointer_states(folders)` from before the packs were opened; None: from now.
     """
 
     def __init__(
         self,
-        shelf: Shelf,
+        store: CombinedStore,
         index: CandidateIndex,
         folders: Sequence[Path] = (),
-        mark: Mark | None = None,
+        seen: PointerStates | None = None,
     ) -> None:
-        self._own, self._folders = shelf.own, tuple(folders)
+        self._own, self._folders = store.own, tuple(folders)
         self._lock = threading.Lock()  # of the fields
-        self._loading = threading.Lock()  # whoever makes a new view
+        self._loading = threading.Lock()  # whoever makes a new snapshot
         self._thread: threading.Thread | None = None
-        self._mine = threading.local()
+        self._local = threading.local()
         self._closed = False
-        self._seen = marks(self._folders) if mark is None else mark
-        self._next_look, self._retry_at = 0.0, float("inf")
-        packs = tuple(_Pack(store, number, 1) for number, store in enumerate(shelf.packs, 1))
+        self._seen = pointer_states(self._folders) if seen is None else seen
+        self._next_poll, self._retry_at = 0.0, float("inf")
+        packs = tuple(_Pack(pack, number, 1) for number, pack in enumerate(store.packs, 1))
         self._last_number = len(packs)
-        self._view = View(shelf, index, packs)
+        self._snapshot = PackSnapshot(store, index, packs)
         self.problems: tuple[str, ...] = ()
         self.switches = 0
 
     @property
-    def now(self) -> View:
-        """The view of this thread's query, or where it has none the newest."""
-        pinned: View | None = getattr(self._mine, "view", None)
-        return self._view if pinned is None else pinned
+    def now(self) -> PackSnapshot:
+        """The snapshot of this thread's query, or where it has none the newest."""
+        pinned: PackSnapshot | None = getattr(self._local, "snapshot", None)
+        return self._snapshot if pinned is None else pinned
 
     @contextmanager
-    def use(self) -> Iterator[View]:
-        """One and the same view until the end of the block; inside another such block, that one's."""
-        pinned: View | None = getattr(self._mine, "view", None)
+    def pin(self) -> Iterator[PackSnapshot]:
+        """One and the same snapshot until the end of the block; inside another such block, that one's."""
+        pinned: PackSnapshot | None = getattr(self._local, "snapshot", None)
         if pinned is not None:
             yield pinned
             return
-        self.look()
+        self.poll()
         with self._lock:
-            view = self._view
-            view.users += 1
-        self._mine.view = view
+            snapshot = self._snapshot
+            snapshot.users += 1
+        self._local.snapshot = snapshot
         try:
-            yield view
+            yield snapshot
         finally:
-            self._mine.view = None
+            self._local.snapshot = None
             with self._lock:
-                view.users -= 1
-                idle = self._let_go(view) if view is not self._view and not view.users else []
+                snapshot.users -= 1
+                idle = self._let_go(snapshot) if snapshot is not self._snapshot and not snapshot.users else []
             _close(idle)
 
-    def _let_go(self, view: View) -> list[_Pack]:
-        """Give up a view's packs; returns those that nobody holds now. With the lock held."""
-        for pack in view.packs:
+    def _let_go(self, snapshot: PackSnapshot) -> list[_Pack]:
+        """Give up a snapshot's packs; returns those that nobody holds now. With the lock held."""
+        for pack in snapshot.packs:
             pack.holders -= 1
-        idle = [pack for pack in view.packs if not pack.holders]
-        view.packs = ()
+        idle = [pack for pack in snapshot.packs if not pack.holders]
+        snapshot.packs = ()
         return idle
 
-    def look(self) -> None:
-        """Start taking up what has changed, if a look is due; costs a few microseconds when it is not."""
+    def poll(self) -> None:
+        """Start taking up what has changed, if a poll is due; costs a few microseconds when it is not."""
         now = time.monotonic()
-        if not self._folders or now < self._next_look:
+        if not self._folders or now < self._next_poll:
             return
         with self._lock:
-            if now < self._next_look or self._closed or (self._thread is not None and self._thread.is_alive()):
+            if now < self._next_poll or self._closed or (self._thread is not None and self._thread.is_alive()):
                 return
-            self._next_look = now + _LOOK
-            if marks(self._folders) == self._seen and now < self._retry_at:
+            self._next_poll = now + _POLL
+            if pointer_states(self._folders) == self._seen and now < self._retry_at:
                 return
             self._thread = threading.Thread(target=self.refresh, name="delf-edge-packs", daemon=True)
             self._thread.start()
@@ -143,14 +143,14 @@ class Following:
         if not self._folders:
             return
         with self._loading:
-            mark = marks(self._folders)  # before anything is opened: a later switch is seen at the next look
-            if self._closed or (mark == self._seen and time.monotonic() < self._retry_at):
+            seen = pointer_states(self._folders)  # before anything is opened: a later switch is seen at the next poll
+            if self._closed or (seen == self._seen and time.monotonic() < self._retry_at):
                 return
             opened: list[_Pack] = []
             problems: list[str] = []
             try:
                 packs = self._wanted(opened, problems)
-                if set(packs) != set(self._view.packs):
+                if set(packs) != set(self._snapshot.packs):
                     self._publish(packs)
             except Exception as e:  # whatever it is, what is in use stays in use
                 problems.append(f"{type(e).__name__}: {e}")
@@ -158,12 +158,12 @@ class Following:
             _close([pack for pack in opened if not pack.holders])
             self.problems = tuple(problems)
             self._retry_at = time.monotonic() + _RETRY if problems else float("inf")
-            self._seen = mark
+            self._seen = seen
 
     def _wanted(self, opened: list[_Pack], problems: list[str]) -> list[_Pack]:
-        """The packs of the next view: those in use, but for the ones that have a newer version that opens."""
-        homes = {pack.store.path.parent: pack for pack in self._view.packs}
-        packs = {pack.number: pack for pack in self._view.packs}
+        """The packs of the next snapshot: those in use, but for the ones that have a newer version that opens."""
+        homes = {pack.store.path.parent: pack for pack in self._snapshot.packs}
+        packs = {pack.number: pack for pack in self._snapshot.packs}
         for folder in self._folders:
             for name in names(folder):
                 old, files = homes.get(folder / name), versions(folder, name)
@@ -186,21 +186,21 @@ class Following:
             problems.append(f"{name}: {e}")
             _log.warning("%s cannot be used, going on without it: %s", path, e)
         try:
-            return (
-                open_installed(folder, name, bundle_id=self._own.bundle_id, layout=self._own.layout) if first else None
-            )
+            if first:
+                return open_installed(folder, name, bundle_id=self._own.bundle_id, layout=self._own.layout)
         except DelfEdgeError:
-            return None
+            pass
+        return None
 
     def _publish(self, packs: list[_Pack]) -> None:
-        shelf = Shelf(self._own, [pack.store for pack in packs], [pack.number for pack in packs])
-        view = View(shelf, self._view.index.moved_to(shelf), tuple(packs))
+        store = CombinedStore(self._own, [pack.store for pack in packs], [pack.number for pack in packs])
+        snapshot = PackSnapshot(store, self._snapshot.index.moved_to(store), tuple(packs))
         with self._lock:
             if self._closed:
                 return
             for pack in packs:
                 pack.holders += 1
-            old, self._view = self._view, view
+            old, self._snapshot = self._snapshot, snapshot
             self.switches += 1
             idle = [] if old.users else self._let_go(old)
         _close(idle)
@@ -213,7 +213,7 @@ class Following:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
-        _close(list(self._view.packs))
+        _close(list(self._snapshot.packs))
         self._own.close()
 
 

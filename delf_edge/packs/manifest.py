@@ -1,6 +1,6 @@
 """Packs: read-only parts of a database, one sealed SQLite file each, with a manifest beside it.
 
-`poland.pack` is a database like any other (`database.py`), sealed; `poland.pack.json` says what it is::
+`poland.pack` is a database like any other (`storage.schema`), sealed; `poland.pack.json` says what it is::
 
     format            1
     name, version     what it is called, and a number that only grows

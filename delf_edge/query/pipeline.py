@@ -22,11 +22,11 @@ from delf_edge.errors import OptionError
 from delf_edge.features.extractor import clock
 from delf_edge.geo import Near
 from delf_edge.index.inverted_index import CandidateIndex, SearchOptions
-from delf_edge.packs.live import Following
+from delf_edge.packs.live import LivePacks
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.product_quantizer import TurnedDecoder
 from delf_edge.query.ranking import Evidence
-from delf_edge.storage.combined import Shelf
+from delf_edge.storage.combined import CombinedStore
 from delf_edge.storage.records import StoredImage
 from delf_edge.types import Answer, BoolArray, Candidate, Codes, Features, Float32Array, Image, Match, Verification
 from delf_edge.verification import VerifyOptions, outside_hull, verify
@@ -90,13 +90,13 @@ class Asker:
     Args:
         bundle: the loaded model.
         coarse: index of its centroids.
-        packs: what is searched; inside `packs.use()` every stage sees the same.
+        packs: what is searched; inside `packs.pin()` every stage sees the same.
 
     Attributes:
         calibration: the bundle's weights.
     """
 
-    def __init__(self, bundle: Bundle, coarse: CoarseIndex, packs: Following) -> None:
+    def __init__(self, bundle: Bundle, coarse: CoarseIndex, packs: LivePacks) -> None:
         self.calibration = Calibration.from_mapping(bundle.calibration)
         self._codebook, self._coarse, self._decoder = bundle.codebook, coarse, TurnedDecoder(bundle.codebook)
         self._packs = packs
@@ -107,8 +107,8 @@ class Asker:
         return self._packs.now.index
 
     @property
-    def _shelf(self) -> Shelf:
-        return self._packs.now.shelf
+    def _shelf(self) -> CombinedStore:
+        return self._packs.now.store
 
     def answer(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 
 from delf_edge.bundle.calibration import Calibration
 from delf_edge.query.query_expansion import expand
-from delf_edge.storage.combined import Shelf
+from delf_edge.storage.combined import CombinedStore
 from delf_edge.storage.records import StoredImage
 from delf_edge.types import Candidate, Features, Float32Array, Match, Verification
 
@@ -33,7 +33,7 @@ class Evidence:
     """
 
     def __init__(
-        self, calibration: Calibration, shelf: Shelf, features: Features, candidates: Sequence[Candidate]
+        self, calibration: Calibration, shelf: CombinedStore, features: Features, candidates: Sequence[Candidate]
     ) -> None:
         self.checked: dict[int, Verification] = {}
         self._calibration, self._shelf, self._features, self._candidates = calibration, shelf, features, candidates

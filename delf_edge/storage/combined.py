@@ -2,7 +2,7 @@
 
 An image of the own database keeps its id; one of pack k (1, 2, ...) has its id there plus k * 2^40. A photo that is
 in several of them counts once, in the first that has it when they are opened. Packs do not change while they are open:
-another version is another shelf (`following.py`).
+another version is another `CombinedStore` (`packs.live`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,20 @@ from delf_edge.storage.records import Landmark, StoredImage
 from delf_edge.storage.store import Store
 from delf_edge.types import Changes, Codes
 
-_SHIFT = 40
+_SHIFT = 40  # bits of an image's id in its own store
 
 
-class Shelf:
+def join_image_id(number: int, image_id: int) -> int:
+    """The id, among several stores, of an image of store `number`."""
+    return image_id + (number << _SHIFT)
+
+
+def split_image_id(image_id: int) -> tuple[int, int]:
+    """The number of an image's store, and its id there."""
+    return image_id >> _SHIFT, image_id & ((1 << _SHIFT) - 1)
+
+
+class CombinedStore:
     """The reading side of `Store` over several of them.
 
     Args:
@@ -42,36 +52,38 @@ class Shelf:
                 raise OptionError(f"{pack.path}: codes of {pack.layout}; {own.path} has {own.layout}")
         given = range(1, len(packs) + 1) if numbers is None else numbers
         self._stores: dict[int, Store] = {0: own, **dict(zip(given, packs, strict=True))}
-        self._twins = self._find_twins() if packs else {}
+        self._duplicates = self._find_duplicates() if packs else {}
 
-    def _find_twins(self) -> dict[int, frozenset[int]]:
+    def _find_duplicates(self) -> dict[int, frozenset[int]]:
         """For each store the local ids of photos that an earlier one has."""
         seen: set[bytes] = set()
-        twins = {}
+        duplicates = {}
         for number, store in self._stores.items():
             contents = store.contents()
-            twins[number] = frozenset(i for i, content in contents.items() if content in seen)
+            duplicates[number] = frozenset(i for i, content in contents.items() if content in seen)
             seen.update(contents.values())
-        return twins
+        return duplicates
 
     def __len__(self) -> int:
-        return sum(map(len, self._stores.values())) - sum(map(len, self._twins.values()))
+        return sum(map(len, self._stores.values())) - sum(map(len, self._duplicates.values()))
 
     def close(self) -> None:
         """Close all of them."""
         for store in self._stores.values():
             store.close()
 
-    def place_of(self, image_id: int) -> tuple[Store, int] | None:
+    def find(self, image_id: int) -> tuple[Store, int] | None:
         """The store of an image and its id there; None where there is no such store."""
-        store = self._stores.get(image_id >> _SHIFT)
-        return None if store is None else (store, image_id & ((1 << _SHIFT) - 1))
+        number, local_id = split_image_id(image_id)
+        store = self._stores.get(number)
+        return None if store is None else (store, local_id)
 
     def _by_store(self, image_ids: Sequence[int]) -> Iterator[tuple[int, Store, list[int]]]:
         """(number, store, local ids) of those that are asked for."""
         asked: dict[int, list[int]] = defaultdict(list)
         for image_id in image_ids:
-            asked[image_id >> _SHIFT].append(image_id & ((1 << _SHIFT) - 1))
+            number, local_id = split_image_id(image_id)
+            asked[number].append(local_id)
         for number in sorted(asked):
             if number in self._stores:
                 yield number, self._stores[number], asked[number]
@@ -88,8 +100,8 @@ class Shelf:
         """As `Store.code_batches`, over all of them; of the same photo twice, the first."""
         if image_ids is None:
             for number, store in self._stores.items():
-                twins = self._twins.get(number, frozenset())
-                ids = None if not twins else [i for i in store.contents() if i not in twins]
+                duplicates = self._duplicates.get(number, frozenset())
+                ids = None if not duplicates else [i for i in store.contents() if i not in duplicates]
                 for batch in store.code_batches(ids, size=size):
                     yield _moved(batch, number)
         else:
@@ -102,16 +114,16 @@ class Shelf:
         found = {number: store.fingerprints() for number, store in self._stores.items()}
         ids, marks = [], []
         for number, (_, own_ids, own_marks) in found.items():
-            twins = self._twins.get(number, frozenset())
-            keep = ~np.isin(own_ids, list(twins)) if twins else np.ones(len(own_ids), np.bool_)
-            ids.append(own_ids[keep] + np.int64(number << _SHIFT))
+            duplicates = self._duplicates.get(number, frozenset())
+            keep = ~np.isin(own_ids, list(duplicates)) if duplicates else np.ones(len(own_ids), np.bool_)
+            ids.append(own_ids[keep] + join_image_id(number, 0))
             marks.append(own_marks[keep])
         return found[0][0], np.concatenate(ids), np.concatenate(marks)
 
     def codes(self, image_ids: Sequence[int]) -> dict[int, Codes]:
         """As `Store.codes`."""
         return {
-            i + (number << _SHIFT): codes
+            join_image_id(number, i): codes
             for number, store, ids in self._by_store(image_ids)
             for i, codes in store.codes(ids).items()
         }
@@ -120,35 +132,35 @@ class Shelf:
         """As `Store.image`; a name is looked up in the own database."""
         if isinstance(key, str):
             return self.own.image(key)
-        place = self.place_of(key)
-        if place is None:
+        found = self.find(key)
+        if found is None:
             return self.own.image(key)  # says that there is none
-        return replace(place[0].image(place[1]), image_id=key)
+        return replace(found[0].image(found[1]), image_id=key)
 
     def images(self) -> Iterator[StoredImage]:
         """All images, the own ones first; of the same photo twice, the first."""
         for number, store in self._stores.items():
-            twins = self._twins.get(number, frozenset())
+            duplicates = self._duplicates.get(number, frozenset())
             for image in store.images():
-                if image.image_id not in twins:
-                    yield replace(image, image_id=image.image_id + (number << _SHIFT)) if number else image
+                if image.image_id not in duplicates:
+                    yield replace(image, image_id=join_image_id(number, image.image_id)) if number else image
 
     def images_by_id(self, image_ids: Sequence[int]) -> list[StoredImage]:
         """As `Store.images_by_id`."""
         return [
-            replace(image, image_id=image.image_id + (number << _SHIFT))
+            replace(image, image_id=join_image_id(number, image.image_id))
             for number, store, ids in self._by_store(image_ids)
             for image in store.images_by_id(ids)
         ]
 
     def image_ids(self, landmark: str) -> list[int]:
         """Ids of the images that show a landmark, ascending."""
-        return [i + (number << _SHIFT) for number, s in self._stores.items() for i in s.image_ids(landmark)]
+        return [join_image_id(number, i) for number, s in self._stores.items() for i in s.image_ids(landmark)]
 
     def thumbnail(self, image_id: int) -> bytes | None:
         """As `Store.thumbnail`."""
-        place = self.place_of(image_id)
-        return None if place is None else place[0].thumbnail(place[1])
+        found = self.find(image_id)
+        return None if found is None else found[0].thumbnail(found[1])
 
     def landmarks(self) -> list[Landmark]:
         """All landmarks by name; one of several stores has the sum of their images and the first known coordinates.
@@ -172,4 +184,4 @@ class Shelf:
 
 
 def _moved(batch: CodeBatch, number: int) -> CodeBatch:
-    return replace(batch, image_ids=batch.image_ids + np.int64(number << _SHIFT)) if number else batch
+    return replace(batch, image_ids=batch.image_ids + join_image_id(number, 0)) if number else batch

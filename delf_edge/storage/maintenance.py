@@ -10,14 +10,14 @@ from pathlib import Path
 from delf_edge.errors import StoreError
 from delf_edge.files import partial_path, sync_path
 from delf_edge.quantization.product_quantizer import CodeLayout
-from delf_edge.storage.connection import SharedConnection
-from delf_edge.storage.edits import next_revision
 from delf_edge.storage.records import Problem, StoreInfo
-from delf_edge.storage.rows import TABLES, Rows, chunks, put_row
-from delf_edge.storage.sqlite import Value, as_store_error, file_bytes, is_corruption, pragma_value, transaction
+from delf_edge.storage.rows import TABLES, CheckedRows, chunks, put_row
+from delf_edge.storage.schema import Value, pragma_value
+from delf_edge.storage.sqlite import SharedConnection, as_store_error, file_bytes, is_corruption, transaction
+from delf_edge.storage.write_transaction import next_revision
 
 
-def info(rows: Rows, bundle_id: str, layout: CodeLayout) -> StoreInfo:
+def info(rows: CheckedRows, bundle_id: str, layout: CodeLayout) -> StoreInfo:
     """See `Store.info`."""
     file, meta = rows.file, rows.meta()
     with file.read() as db, transaction(db, "BEGIN"):
@@ -40,7 +40,7 @@ def info(rows: Rows, bundle_id: str, layout: CodeLayout) -> StoreInfo:
     )
 
 
-def verify(rows: Rows, layout: CodeLayout, progress: Callable[[int, int], None] | None) -> list[Problem]:
+def verify(rows: CheckedRows, layout: CodeLayout, progress: Callable[[int, int], None] | None) -> list[Problem]:
     """See `Store.verify`."""
     problems = _verify_pages(rows.file)
     rows.damaged.clear()
@@ -75,7 +75,7 @@ def _verify_pages(file: SharedConnection) -> list[Problem]:
     return [Problem("file", file.path.name, line) for line in lines]
 
 
-def _names_of_damaged(rows: Rows) -> dict[Value, str]:
+def _names_of_damaged(rows: CheckedRows) -> dict[Value, str]:
     """Names of the damaged images, as far as they can be read."""
     names: dict[Value, str] = {}
     with rows.file.read() as db:
@@ -90,7 +90,7 @@ def _names_of_damaged(rows: Rows) -> dict[Value, str]:
     return names
 
 
-def seal(rows: Rows) -> None:
+def seal(rows: CheckedRows) -> None:
     """See `Store.seal`."""
     rows.file.require_writable("seal")
     with rows.file.read() as db:

@@ -1,4 +1,4 @@
-"""The rows of a database (its tables: `database.py`), each with a checksum that is written and checked here."""
+"""The rows of a database (its tables: `schema.py`), each with a checksum that is written and checked here."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from delf_edge.errors import CorruptRowError, NotADatabaseError, NotFoundError
 from delf_edge.quantization.product_quantizer import CodeLayout, packed_size, unpack_codes
-from delf_edge.storage.connection import SharedConnection
-from delf_edge.storage.sqlite import Value, is_corruption, row_crc32
+from delf_edge.storage.schema import Value, row_crc32
+from delf_edge.storage.sqlite import SharedConnection, is_corruption
 from delf_edge.types import Codes
 
 Row = tuple[Any, ...]
@@ -59,8 +59,8 @@ def next_id(db: sqlite3.Connection, table: str) -> int:
     return int(row[0]) + 1 if row else 1
 
 
-class Rows:
-    """Rows of an open file, without their checksums.
+class CheckedRows:
+    """CheckedRows of an open file, without their checksums.
 
     Attributes:
         file: the file.
@@ -89,7 +89,7 @@ class Rows:
         return row[:-1]
 
     def many(self, table: str, keys: Sequence[Value]) -> Iterator[Row]:
-        """Rows, ascending by key within a chunk; damaged ones are skipped and noted."""
+        """CheckedRows, ascending by key within a chunk; damaged ones are skipped and noted."""
         columns = (*TABLES[table], "crc32")
         for chunk in chunks(keys):
             with self.file.read() as db:
@@ -156,7 +156,7 @@ class Rows:
         return int(row[0])
 
     def codes(self, image_ids: Sequence[Value], layout: CodeLayout) -> Iterator[Row]:
-        """Rows of `codes` whose blobs have the size that their counts of features say."""
+        """CheckedRows of `codes` whose blobs have the size that their counts of features say."""
         for row in self.many("codes", image_ids):
             try:
                 if not isinstance(row[2], bytes) or packed_size(row[2], layout) != row[1]:

@@ -1,22 +1,6 @@
-"""The SQLite file beneath `store.py`: opening, schema, faults.
+"""SQLite: opening a file, faults, transactions, and a connection that threads share and forks open anew.
 
-Only these two modules and those between them (`connection.py`, `rows.py`, `edits.py`, `upkeep.py`) speak to sqlite3.
-
-Schema, version 1 (`PRAGMA user_version`; `PRAGMA application_id` is "DELF")::
-
-    meta        key, value                     bundle_id, uuid, revision, code_size, global_dim, n_words, sealed, ...
-    landmarks   id, name, metadata, latitude, longitude, revision
-    images      id, name, landmark_id, metadata, width, height, content_hash, added_at, revision
-    codes       image_id, n, blob              packed codes (layout: codec.py), n features
-    thumbnails  image_id, jpeg                 a small JPEG of the photo, for images that were added with one
-    tombstones  image_id, content_hash, revision    what was removed; ids are never used again
-
-Every row ends with `crc32`: zlib's CRC-32 of the table's name and the values before it, in order, each as a tag and its
-bytes (`row_bytes`). `revision` counts write transactions; a row carries the one that wrote it last, so "what changed
-since" is an index lookup for an open reader as for a delta.
-
-Pages of a new file are 1024 bytes: packed codes of any size then leave little of their last pages empty. In pages of
-4096 bytes, which older files have and keep, those of 300 features of 16 bytes take 29 bytes a feature instead of 23.
+Only the modules of this folder speak to sqlite3. The schema: `schema`.
 """
 
 from __future__ import annotations
@@ -24,87 +8,26 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
+import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from delf_edge.errors import (
     NotADatabaseError,
     OptionError,
     ReadOnlyError,
-    SchemaVersionError,
     StoreBusyError,
     StoreError,
     StoreFullError,
 )
+from delf_edge.storage.schema import PAGE_SIZE, SCHEMA_VERSION, check_schema, check_version, migrate, pragma_value
 
-Value = int | float | str | bytes | None
-
-APPLICATION_ID = 0x44454C46  # "DELF"
-SCHEMA_VERSION = 1
-PAGE_SIZE = 1024
-WAL_LIMIT = 4 << 20  # bytes the log is cut back to after a checkpoint
-
-_SCHEMA_1 = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, crc32 INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE landmarks (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, metadata TEXT NOT NULL,
-    latitude REAL, longitude REAL, revision INTEGER NOT NULL, crc32 INTEGER NOT NULL);
-CREATE TABLE images (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,
-    landmark_id INTEGER NOT NULL REFERENCES landmarks (id), metadata TEXT NOT NULL,
-    width INTEGER NOT NULL, height INTEGER NOT NULL, content_hash BLOB NOT NULL UNIQUE,
-    added_at REAL NOT NULL, revision INTEGER NOT NULL, crc32 INTEGER NOT NULL);
-CREATE INDEX images_landmark ON images (landmark_id);
-CREATE INDEX images_revision ON images (revision);
-CREATE TABLE codes (
-    image_id INTEGER PRIMARY KEY REFERENCES images (id),
-    n INTEGER NOT NULL, blob BLOB NOT NULL, crc32 INTEGER NOT NULL);
-CREATE TABLE thumbnails (
-    image_id INTEGER PRIMARY KEY REFERENCES images (id), jpeg BLOB NOT NULL, crc32 INTEGER NOT NULL);
-CREATE TABLE tombstones (
-    image_id INTEGER PRIMARY KEY, content_hash BLOB NOT NULL, revision INTEGER NOT NULL, crc32 INTEGER NOT NULL);
-CREATE INDEX tombstones_revision ON tombstones (revision);
-"""
-
-
-def _create_schema_1(connection: sqlite3.Connection) -> None:
-    for statement in _SCHEMA_1.split(";\n"):
-        if statement.strip():
-            connection.execute(statement)
-
-
-# version reached -> the step from the version before it; each runs inside one transaction
-_MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _create_schema_1}
-
-
-def row_bytes(table: str, values: Sequence[Value]) -> bytes:
-    """A row as bytes, little-endian: the table's name in ASCII; then for every value a tag and its content.
-
-    `n` for NULL; `i` and int64; `f` and float64; `t` (text, UTF-8) or `b` (blob), an uint32 length and the bytes.
-    """
-    parts = [table.encode()]
-    for value in values:
-        if isinstance(value, str):
-            text = value.encode("utf-8", "surrogateescape")
-            parts += (struct.pack("<cI", b"t", len(text)), text)
-        elif isinstance(value, bytes):
-            parts += (struct.pack("<cI", b"b", len(value)), value)
-        elif value is None:
-            parts.append(b"n")
-        else:
-            parts.append(struct.pack("<cq", b"i", value) if isinstance(value, int) else struct.pack("<cd", b"f", value))
-    return b"".join(parts)
-
-
-def row_crc32(table: str, values: Sequence[Value]) -> int:
-    """CRC-32 of a row's bytes."""
-    return zlib.crc32(row_bytes(table, values))
+_WAL_LIMIT = 4 << 20  # bytes the log is cut back to after a checkpoint
+_WAL_HIGH = 8 << 20  # bytes of log that make a writer insist on a checkpoint
+_forked: list[sqlite3.Connection] = []  # a parent's connections: closing them in a child would harm the parent
 
 
 @contextmanager
@@ -172,7 +95,7 @@ def connect(path: Path, *, writable: bool, create: bool, busy_timeout: float) ->
                 connection.execute(f"PRAGMA {pragma}")  # a mapped file that shrinks would kill the process
             if writable:
                 _prepare(connection, path, busy_timeout)
-            _check_schema(connection, path)
+            check_schema(connection, path)
         except BaseException:
             connection.close()
             raise
@@ -233,7 +156,7 @@ def _open(path: Path, mode: str, busy_timeout: float) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection, path: Path, busy_timeout: float) -> None:
     """WAL with FULL, and the schema brought to this version."""
-    _check_version(connection, path)
+    check_version(connection, path)
     connection.execute(f"PRAGMA page_size={PAGE_SIZE}")
     deadline = time.monotonic() + busy_timeout
     while True:  # SQLite does not wait for this one itself
@@ -247,51 +170,10 @@ def _prepare(connection: sqlite3.Connection, path: Path, busy_timeout: float) ->
     if mode != "wal":
         raise ReadOnlyError(f"{path}: the file system does not allow a write-ahead log (journal mode {mode})")
     connection.execute("PRAGMA synchronous=FULL")
-    connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT}")
+    connection.execute(f"PRAGMA journal_size_limit={_WAL_LIMIT}")
     if pragma_value(connection, "user_version") < SCHEMA_VERSION:
         with transaction(connection):
-            for version in range(pragma_value(connection, "user_version") + 1, SCHEMA_VERSION + 1):
-                _MIGRATIONS[version](connection)
-            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-
-
-def _check_version(connection: sqlite3.Connection, path: Path) -> None:
-    version = pragma_value(connection, "user_version")
-    application = pragma_value(connection, "application_id")
-    blank = not version and not application and not connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-    if application != APPLICATION_ID and not blank:
-        raise NotADatabaseError(f"{path}: a SQLite file of another program (application id {application:#x})")
-    if version > SCHEMA_VERSION:
-        raise SchemaVersionError(
-            f"{path}: schema version {version}; this delf-edge reads up to {SCHEMA_VERSION}, install a newer one"
-        )
-
-
-def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """The schema must be ours to the letter: no trigger, view or column that a stranger added."""
-    _check_version(connection, path)
-    version = pragma_value(connection, "user_version")
-    if version < SCHEMA_VERSION:
-        raise SchemaVersionError(
-            f"{path}: schema version {version} is older than {SCHEMA_VERSION}; open it once with mode='rw'"
-        )
-    found = set(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
-    strange = found ^ _expected_schema()
-    if strange:
-        names = ", ".join(sorted({f"{kind} {name}" for kind, name, _, _ in strange}))
-        raise NotADatabaseError(f"{path}: its schema differs from version {version} of delf-edge in: {names}")
-
-
-@cache
-def _expected_schema() -> frozenset[tuple[str, str, str, str | None]]:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        for version in sorted(_MIGRATIONS):
-            _MIGRATIONS[version](connection)
-        return frozenset(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
-    finally:
-        connection.close()
+            migrate(connection)
 
 
 @contextmanager
@@ -307,6 +189,71 @@ def transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") 
         raise
 
 
-def pragma_value(connection: sqlite3.Connection, pragma: str) -> Any:
-    """The single value that a pragma returns."""
-    return connection.execute(f"PRAGMA {pragma}").fetchone()[0]
+class SharedConnection:
+    """Reads and durable transactions of one file, one thread at a time.
+
+    Attributes:
+        path: the file.
+        writable: whether it may be changed.
+    """
+
+    def __init__(self, path: Path, *, writable: bool, create: bool, busy_timeout: float) -> None:
+        self.path, self.writable = path, writable
+        self._busy_timeout = busy_timeout
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._connection: sqlite3.Connection | None = connect(
+            path, writable=writable, create=create, busy_timeout=busy_timeout
+        )
+
+    def close(self) -> None:
+        """Close the file; closing twice is fine."""
+        if self._pid != os.getpid():
+            self._adopt_fork()
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _adopt_fork(self) -> None:
+        """In a forked child: leave the parent's connection alone and open a new one."""
+        if self._connection is not None:
+            _forked.append(self._connection)
+            self._connection = connect(self.path, writable=self.writable, create=False, busy_timeout=self._busy_timeout)
+        self._lock, self._pid = threading.RLock(), os.getpid()
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for this thread alone; sqlite3's errors become delf-edge's. May be nested."""
+        if self._pid != os.getpid():
+            self._adopt_fork()
+        with self._lock, translate_errors(self.path):
+            if self._connection is None:
+                raise StoreError(f"{self.path}: this Store is closed; open it again")
+            yield self._connection
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One durable transaction."""
+        self.require_writable("change")
+        with self.read() as db:
+            with transaction(db):
+                yield db
+            self._limit_log(db)
+
+    def require_writable(self, purpose: str) -> None:
+        """Raise `ReadOnlyError` where the file was opened for reading."""
+        if not self.writable:
+            raise ReadOnlyError(f"{self.path}: opened with mode='ro'; open it with mode='rw' to {purpose} it")
+
+    def _limit_log(self, db: sqlite3.Connection) -> None:
+        try:
+            if os.stat(f"{self.path}-wal").st_size <= _WAL_HIGH:
+                return
+            db.execute("PRAGMA busy_timeout=200")  # for readers to finish; not longer, the transaction itself is safe
+            try:
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                db.execute(f"PRAGMA busy_timeout={round(self._busy_timeout * 1000)}")
+        except (OSError, sqlite3.OperationalError):
+            return  # the next writer tries again

@@ -1,11 +1,11 @@
-"""Images, landmarks and codes in one SQLite file (the schema: `database.py`; the codes: `codec.py`).
+"""Images, landmarks and codes in one SQLite file (its tables: `schema.py`).
 
 A `Store` may be shared between threads, and any number of processes may have the file open, one of them writing at a
 time. What `add` has returned from survives a power cut. A damaged row raises `CorruptRowError` when it is asked for by
 name, is skipped and noted in `Store.damaged` by everything that iterates, and the rest stays readable.
 
-Beneath: threads, forks and transactions (`connection.py`), checked rows (`rows.py`), what a write transaction changes
-(`edits.py`), and what is done to the whole file (`maintenance.py`).
+Beneath: threads, forks and transactions (`sqlite.py`), checked rows (`rows.py`), what a write transaction changes
+(`write_transaction.py`), and what is done to the whole file (`maintenance.py`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 from delf_edge.errors import BundleMismatchError, CorruptRowError, NotADatabaseError, OptionError, ReadOnlyError
 from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout
 from delf_edge.storage import maintenance
-from delf_edge.storage.connection import SharedConnection
-from delf_edge.storage.edits import Edit, dump_metadata, pack_image
 from delf_edge.storage.records import Added, Landmark, NewImage, Problem, StoredImage, StoreInfo
-from delf_edge.storage.rows import TABLES, Row, Rows, chunks, put_row
-from delf_edge.storage.sqlite import Value, transaction
+from delf_edge.storage.rows import TABLES, CheckedRows, Row, chunks, put_row
+from delf_edge.storage.schema import Value
+from delf_edge.storage.sqlite import SharedConnection, transaction
+from delf_edge.storage.write_transaction import WriteTransaction, dump_metadata, pack_image
 from delf_edge.types import Changes, Codes
 
 
@@ -50,7 +50,7 @@ class Store:
         """Use `Store.open`."""
         self.path, self.writable = path, writable
         self._file = SharedConnection(path, writable=writable, create=create, busy_timeout=busy_timeout)
-        self._rows = Rows(self._file)
+        self._rows = CheckedRows(self._file)
 
     @property
     def damaged(self) -> dict[tuple[str, Value], str]:
@@ -216,9 +216,9 @@ class Store:
             return edit.set_landmark(name, text, latitude, longitude)
 
     @contextmanager
-    def _edit(self) -> Iterator[Edit]:
+    def _edit(self) -> Iterator[WriteTransaction]:
         with self._file.write() as db:
-            yield Edit(db, self._rows)
+            yield WriteTransaction(db, self._rows)
 
     # ------------------------------------------------------------------ reading
 
@@ -314,7 +314,7 @@ class Store:
         """All images as they are now: the revision, ids int64 (I,) ascending, and the CRC-32 of their rows (I,).
 
         A checksum changes with everything about an image, its codes included (the row carries the revision that wrote
-        it). Rows that cannot be read are left out.
+        it). CheckedRows that cannot be read are left out.
         """
         with self._file.read() as db, transaction(db, "BEGIN"):
             revision, pairs = self._rows.revision(db), self._rows.all_marks(db)
@@ -347,7 +347,7 @@ class Store:
         return self._rows.keys(table)
 
     def rows(self, table: str, keys: Sequence[Value] | None = None) -> Iterator[Row]:
-        """Rows as they are stored, without checksum, columns as in `TABLES`; damaged ones are skipped and noted.
+        """CheckedRows as they are stored, without checksum, columns as in `TABLES`; damaged ones are skipped and noted.
 
         Args:
             table: a table of `TABLES`.

@@ -1,6 +1,6 @@
 """What changed between two versions of a pack, as a small database of its own.
 
-A delta is a sealed database (`database.py`) with the rows of every image that was added or changed and their
+A delta is a sealed database (`storage.schema`) with the rows of every image that was added or changed and their
 landmarks, and a tombstone for every image that is gone; its `meta` holds besides::
 
     delta_from, delta_to     `content_sha256` of the versions it leads from and to

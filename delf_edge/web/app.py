@@ -44,7 +44,7 @@ from delf_edge.geo import parse_position
 from delf_edge.images.decode import content_hash, load_image, make_thumbnail, probe_size, read_photo
 from delf_edge.query.pipeline import Explanation
 from delf_edge.recognizer import Recognizer
-from delf_edge.storage.combined import Shelf
+from delf_edge.storage.combined import CombinedStore
 from delf_edge.web.event_stream import Hub, Sessions
 from delf_edge.web.metrics import Metrics, resident_bytes
 from delf_edge.web.openapi import document
@@ -160,7 +160,7 @@ class Service:
         with self.places.steady() as store:
             return self._listed(store)
 
-    def _listed(self, store: Shelf) -> dict[str, Any]:
+    def _listed(self, store: CombinedStore) -> dict[str, Any]:
         images: dict[str, list[dict[str, Any]]] = {}
         for image in store.images():
             facts = {"id": image.image_id, "name": image.name, "width": image.size[0], "height": image.size[1]}
@@ -282,7 +282,7 @@ class Service:
             return JSONResponse({"status": "failing", "reason": str(e)}, 503)
         status = "ok" if self.healthy else "stuck"
         body: dict[str, Any] = {"status": status, "version": delf_edge.__version__, "revision": revision}
-        body["packs"] = [pack.path.name for pack in self.places.shelf.packs]
+        body["packs"] = [pack.path.name for pack in self.places.combined.packs]
         body["pack_problems"] = list(self.places.pack_problems)
         return JSONResponse(body, 200 if self.healthy else 503)
 
@@ -294,7 +294,7 @@ class Service:
             "delf_edge_listeners": ("Open event streams.", len(self.hub)),
             "delf_edge_sessions": ("Browser cameras being watched.", len(self.sessions)),
             "delf_edge_images": ("Images in the database.", len(self.places.store)),
-            "delf_edge_packs": ("Packs that are searched.", len(self.places.shelf.packs)),
+            "delf_edge_packs": ("Packs that are searched.", len(self.places.combined.packs)),
             "delf_edge_pack_switches": ("Times that packs were taken up since the start.", self.places.pack_switches),
             "delf_edge_pack_problems": ("Packs whose version in use cannot be used.", len(self.places.pack_problems)),
             "delf_edge_damaged_rows": ("Damaged rows met since the start.", len(self.places.store.damaged)),

@@ -92,22 +92,22 @@ def seen(places: Recognizer) -> tuple[bool, bool]:
 def test_a_switch_is_taken_up_and_the_old_file_closed(places: Recognizer, packs: Path) -> None:
     assert seen(places) == (True, False)
     of_b, own = best(places, 305), best(places, 402)
-    numbers = {image.name: image.image_id for image in places.shelf.images()}
+    numbers = {image.name: image.image_id for image in places.combined.images()}
     switch_to(packs, 2)
     places.refresh_packs()
     assert seen(places) == (False, True)
     assert (best(places, 305), best(places, 402), best(places, KEPT)) == (of_b, own, f"{KEPT}.jpg")
     assert open_files(packs) == {"a/2.pack", "b/1.pack"}
     assert (places.pack_switches, places.pack_problems) == (1, ())
-    again = {image.name: image.image_id for image in places.shelf.images()}
+    again = {image.name: image.image_id for image in places.combined.images()}
     assert {name: again[name] for name in numbers if name in again} == {n: i for n, i in numbers.items() if n in again}
-    assert places.asker.index.n_images == len(places.shelf) == len(again)
+    assert places.asker.index.n_images == len(places.combined) == len(again)
     places.refresh_packs()
     assert places.pack_switches == 1
 
 
 def test_a_query_sees_it_by_itself(places: Recognizer, packs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LOOK", 0.0)
+    monkeypatch.setattr(module, "_POLL", 0.0)
     assert seen(places) == (True, False)
     switch_to(packs, 2)
     waiting = threading.Event()
@@ -123,8 +123,8 @@ def test_the_folders_are_not_looked_at_more_than_once_a_second(
     places: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = []
-    real = module.marks
-    monkeypatch.setattr(module, "marks", lambda folders: looks.append(1) or real(folders))
+    real = module.pointer_states
+    monkeypatch.setattr(module, "pointer_states", lambda folders: looks.append(1) or real(folders))
     now = [1000.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     for _ in range(20):
@@ -139,7 +139,7 @@ def test_a_query_under_way_keeps_its_packs(places: Recognizer, packs: Path) -> N
         other = threading.Thread(target=places.refresh_packs)
         other.start()
         other.join()
-        assert places.shelf is before
+        assert places.combined is before
         assert seen(places) == (True, False)  # this thread still
         assert open_files(packs) == {"a/1.pack", "a/2.pack", "b/1.pack"}
         with places.steady() as inner:
@@ -208,7 +208,7 @@ def test_a_foreign_pack_and_a_failing_index_change_nothing(
         raise MemoryError("no room for a second index")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "Shelf", fails)
+        patch.setattr(module, "CombinedStore", fails)
         places.refresh_packs()
     assert places.pack_problems == ("MemoryError: no room for a second index",)
     assert open_files(packs) == {"a/1.pack", "b/1.pack"}
@@ -221,14 +221,14 @@ def test_a_foreign_pack_and_a_failing_index_change_nothing(
 
 
 def test_a_pack_that_is_new_joins_and_ids_stay(places: Recognizer, packs: Path, bundle: Bundle, tmp_path: Path) -> None:
-    ids = {image.name: image.image_id for image in places.shelf.images()}
+    ids = {image.name: image.image_id for image in places.combined.images()}
     with Recognizer.open(tmp_path / "third.db", bundle=bundle) as third:
         add_images(third.store, bundle, range(500, 510))
     cut(tmp_path / "third.db", packs, "aa", 1)  # sorted between the two that are there
     switch(packs, "aa", packs / "aa" / "1.pack")
     places.refresh_packs()
     assert best(places, 505) == "505.jpg"
-    now = {image.name: image.image_id for image in places.shelf.images()}
+    now = {image.name: image.image_id for image in places.combined.images()}
     assert {name: now[name] for name in ids} == ids
     assert now["505.jpg"] >> 40 == 3
 
@@ -256,7 +256,7 @@ def test_a_pack_named_by_its_file_stays(packs: Path, bundle: Bundle, tmp_path: P
 def test_closing_waits_for_a_pack_that_is_being_opened(places: Recognizer, packs: Path) -> None:
     switch_to(packs, 2)
     places._packs._next_look = 0.0
-    places._packs.look()
+    places._packs.poll()
     places.close()
     assert open_files(packs) == set()
     places.close()

@@ -50,8 +50,8 @@ def test_packs_together_answer_as_the_merged_database(merged: Path, bundle: Bund
         Recognizer.open(merged, bundle=bundle, read_only=True) as whole,
         Recognizer.open(tmp_path / "own.db", bundle=bundle, packs=packs) as split,
     ):
-        assert len(split.shelf) == len(whole.store) == 60
-        assert [(p.name, p.n_images, p.latitude) for p in split.shelf.landmarks()] == [
+        assert len(split.combined) == len(whole.store) == 60
+        assert [(p.name, p.n_images, p.latitude) for p in split.combined.landmarks()] == [
             (p.name, p.n_images, p.latitude) for p in whole.store.landmarks()
         ]
         for seed in range(0, 60, 7):
@@ -61,18 +61,18 @@ def test_packs_together_answer_as_the_merged_database(merged: Path, bundle: Bund
                 (m.name, m.score, m.probability, m.n_inliers) for m in many
             ]
             assert many[0].name == f"{seed}.jpg"
-            assert split.shelf.image(many[0].image_id).name == f"{seed}.jpg"
+            assert split.combined.image(many[0].image_id).name == f"{seed}.jpg"
 
 
 def test_own_images_and_packs_are_searched_together(merged: Path, bundle: Bundle, tmp_path: Path) -> None:
     packs = cut_all(merged, tmp_path)[:2]
     with Recognizer.open(tmp_path / "own.db", bundle=bundle, packs=packs) as places:
-        n = len(places.shelf)
+        n = len(places.combined)
         add_images(places.store, bundle, range(100, 103))
-        assert len(places.shelf) == n + 3
+        assert len(places.combined) == n + 3
         assert places.rank(features_of(places, 101), 1)[0].name == "101.jpg"
-        packed = next(image for image in places.shelf.images() if image.image_id >> 40 == 2)
-        assert places.shelf.codes([packed.image_id, 1]).keys() == {packed.image_id, 1}
+        packed = next(image for image in places.combined.images() if image.image_id >> 40 == 2)
+        assert places.combined.codes([packed.image_id, 1]).keys() == {packed.image_id, 1}
         with pytest.raises(NotFoundError):
             places.remove(packed.name)
         places.store.remove("101.jpg")
@@ -85,8 +85,8 @@ def test_the_same_photo_in_two_packs_counts_once(merged: Path, bundle: Bundle, t
     shutil.copy(first, twin)
     shutil.copy(manifest_path(first), manifest_path(twin))
     with Recognizer.open(tmp_path / "own.db", bundle=bundle, packs=[first, twin]) as places:
-        assert len(places.shelf) == check_pack(first).images
-        assert len(places.shelf) == len(list(places.shelf.images())) == places.asker.index.n_images
+        assert len(places.combined) == check_pack(first).images
+        assert len(places.combined) == len(list(places.combined.images())) == places.asker.index.n_images
 
 
 def test_cutting_by_region_collection_and_list(merged: Path, tmp_path: Path) -> None:

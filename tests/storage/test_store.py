@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from delf_edge.errors import NotFoundError, OptionError, ReadOnlyError, StoreError
 from delf_edge.quantization.product_quantizer import CodeLayout
-from delf_edge.storage import connection, edits
+from delf_edge.storage import sqlite, write_transaction
 from delf_edge.storage.records import NewImage
 from delf_edge.storage.store import Store
 from delf_edge.types import Codes
@@ -226,7 +226,7 @@ def test_an_open_reader_sees_changes_at_once(path: Path) -> None:
 
 
 def test_old_tombstones_are_forgotten_and_said_to_be(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edits, "_MAX_TOMBSTONES", 10)
+    monkeypatch.setattr(write_transaction, "_MAX_TOMBSTONES", 10)
     with open_rw(path) as store:
         start = store.revision()
         for i in range(40):
@@ -412,7 +412,7 @@ def test_a_store_opened_before_fork_works_in_both(path: Path) -> None:
 
 
 def test_the_log_stays_small(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "_WAL_HIGH", 200_000)
+    monkeypatch.setattr(sqlite, "_WAL_HIGH", 200_000)
     with open_rw(path) as store:
         largest = 0
         for i in range(100):

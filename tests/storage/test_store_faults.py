@@ -28,7 +28,7 @@ from delf_edge.errors import (
 )
 from delf_edge.quantization.product_quantizer import CodeLayout, pack_codes
 from delf_edge.storage.records import NewImage
-from delf_edge.storage.sqlite import row_crc32
+from delf_edge.storage.schema import row_crc32
 from delf_edge.storage.store import Store
 from delf_edge.types import Codes
 from testing.paths import ROOT

@@ -79,7 +79,7 @@ def answers(device: Path, bundle: Bundle) -> int:
     own = device.parent / "own.db"
     with Recognizer.open(own, bundle=bundle, packs=[device]) as places:
         assert places.rank(features_of(places, 11), 1)[0].name != ""
-        (pack,) = places.shelf.packs
+        (pack,) = places.combined.packs
         return check_pack(pack.path).version
 
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from delf_edge.errors import OptionError
 from delf_edge.quantization.product_quantizer import CodeLayout, pack_codes
 from delf_edge.storage.records import Added, NewImage
-from delf_edge.storage.rows import Rows, next_id, put_row
-from delf_edge.storage.sqlite import Value
+from delf_edge.storage.rows import CheckedRows, next_id, put_row
+from delf_edge.storage.schema import Value
 
 _MAX_TOMBSTONES = 20_000
 
@@ -39,7 +39,7 @@ def dump_metadata(metadata: Mapping[str, Any], name: str) -> str:
         raise OptionError(f"{name}: metadata must be what JSON can hold: {e}") from e
 
 
-def next_revision(db: sqlite3.Connection, rows: Rows) -> int:
+def next_revision(db: sqlite3.Connection, rows: CheckedRows) -> int:
     """Number this write transaction."""
     revision = rows.revision(db) + 1
     put_row(db, "meta", ("revision", str(revision)))
@@ -52,14 +52,14 @@ def next_revision(db: sqlite3.Connection, rows: Rows) -> int:
     return revision
 
 
-class Edit:
+class WriteTransaction:
     """A numbered write transaction that changes images and landmarks.
 
     Attributes:
         db: the connection, inside the transaction.
     """
 
-    def __init__(self, db: sqlite3.Connection, rows: Rows) -> None:
+    def __init__(self, db: sqlite3.Connection, rows: CheckedRows) -> None:
         self.db, self._rows = db, rows
         self._revision = next_revision(db, rows)
 

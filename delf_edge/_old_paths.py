@@ -74,9 +74,9 @@ MOVED: dict[str, tuple[str, ...]] = {
     "web.hub": ("web.event_stream",),
     "web.jobs": ("web.work_queue",),
     "web.guard": ("web.security",),
-    "terminal": ("cli.common",),
+    "terminal": ("cli.common", "cli.output", "cli.main"),
     "shipping_commands": ("cli.packs",),
-    "batch_commands": ("cli.distributed",),
+    "batch_commands": ("cli.distributed", "cli.interchange"),
 }
 
 # Names that changed with their modules: the old one and the new one.

@@ -1,32 +1,23 @@
-"""What every command shares: the program, common options, errors, output and progress."""
+"""What the commands share: options, exit codes, errors, and the way to the database."""
 
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from delf_edge.cli.output import error_json, print_json, say
 from delf_edge.errors import DelfEdgeError, OptionError
 
 if TYPE_CHECKING:
     from delf_edge.recognizer import Recognizer
+    from delf_edge.storage.store import Store
 
 FOUND, UNKNOWN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-
-app = typer.Typer(
-    name="delf-edge",
-    help="Recognise places offline: a photo goes in, the landmark it shows comes out, "
-    "with the matched points as proof.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
 
 Database = Annotated[Path, typer.Argument(metavar="DB", help="The database, one file.", show_default=False)]
 Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="The photo.", show_default=False)]
@@ -65,21 +56,45 @@ PacksOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
-class Step(Protocol):
-    """Moves the progress bar on by one, and prints a line above it."""
+class CommandGroup:
+    """Commands under one heading of `delf-edge --help`."""
 
-    def __call__(self, complaint: str | None = None) -> None:
-        """One is done; `complaint` is the line."""
+    def __init__(self, heading: str) -> None:
+        self.heading = heading
+        self._commands: list[tuple[str, Callable[..., None]]] = []
+
+    def command(self, name: str) -> Callable[[Callable[..., int]], Callable[..., None]]:
+        """Register a command that returns its exit code; errors become one line on stderr and exit code 2."""
+
+        def register(body: Callable[..., int]) -> Callable[..., None]:
+            run = _with_exit_code(body)
+            self._commands.append((name, run))
+            return run
+
+        return register
+
+    def add_to(self, app: typer.Typer) -> None:
+        """Make the commands those of a program."""
+        for name, run in self._commands:
+            app.command(name, rich_help_panel=self.heading)(run)
 
 
-def say(line: str) -> None:
-    """One line on stderr."""
-    typer.echo(line, err=True)
+def _with_exit_code(body: Callable[..., int]) -> Callable[..., None]:
+    @functools.wraps(body)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            code = body(*args, **kwargs)
+        except KeyboardInterrupt:
+            say("interrupted; what was stored is safe, and the same command goes on from there")
+            code = INTERRUPTED
+        except (DelfEdgeError, OSError) as e:
+            say(f"delf-edge: {e}")
+            if kwargs["as_json"]:
+                print_json({"error": error_json(e)})
+            code = BAD_INPUT
+        raise typer.Exit(code)
 
-
-def print_json(value: dict[str, Any]) -> None:
-    """One JSON object on stdout; NaN is no JSON, so it becomes an error rather than bad output."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False, default=str))
+    return run
 
 
 @contextmanager
@@ -89,54 +104,6 @@ def needs(extra: str) -> Iterator[None]:
         yield
     except ImportError as e:
         raise OptionError(f"{e}; install the extra: python -m pip install 'delf-edge[{extra}]'") from e
-
-
-def command(name: str) -> Callable[[Callable[..., int]], Callable[..., None]]:
-    """Register a command that returns its exit code; errors become one line on stderr and exit code 2."""
-
-    def register(body: Callable[..., int]) -> Callable[..., None]:
-        @functools.wraps(body)
-        def run(*args: Any, **kwargs: Any) -> None:
-            try:
-                code = body(*args, **kwargs)
-            except KeyboardInterrupt:
-                say("interrupted; what was stored is safe, and the same command goes on from there")
-                code = INTERRUPTED
-            except (DelfEdgeError, OSError) as e:
-                say(f"delf-edge: {e}")
-                if kwargs["as_json"]:
-                    print_json({"error": error_json(e)})
-                code = BAD_INPUT
-            raise typer.Exit(code)
-
-        app.command(name)(run)
-        return run
-
-    return register
-
-
-def error_json(e: BaseException) -> dict[str, str]:
-    """An error as JSON."""
-    return {"type": type(e).__name__, "message": str(e)}
-
-
-@contextmanager
-def progress(what: str, total: int) -> Iterator[Step]:
-    """A progress bar on stderr, shown when that is a terminal; complaints are printed in any case."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, soft_wrap=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal or total < 2) as bar:
-        task = bar.add_task(what, total=total)
-
-        def step(complaint: str | None = None) -> None:
-            if complaint is not None:
-                console.print(complaint, markup=False, highlight=False)
-            bar.advance(task)
-
-        yield step
 
 
 def open_database(
@@ -154,3 +121,26 @@ def open_database(
     return Recognizer.open(
         database, bundle=bundle, preset=preset, num_threads=threads, read_only=read_only, packs=packs or ()
     )
+
+
+def parse_numbers(text: str, n: int, complaint: str) -> list[float]:
+    """n numbers between commas.
+
+    Raises:
+        OptionError: anything else; its message is `complaint`.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError as e:
+        raise OptionError(complaint) from e
+    if len(numbers) != n:
+        raise OptionError(complaint)
+    return numbers
+
+
+def set_positions(store: Store, positions: Mapping[str, tuple[float, float]]) -> None:
+    """Write the coordinates of those of the landmarks that are in the database and have others."""
+    for landmark in store.landmarks():
+        at = positions.get(landmark.name)
+        if at is not None and at != (landmark.latitude, landmark.longitude):
+            store.set_landmark(landmark.name, metadata=landmark.metadata, latitude=at[0], longitude=at[1])

@@ -1,11 +1,11 @@
-"""The commands for many photos and other programs: build on a cluster, export, import."""
+"""The commands for millions of photos: build databases, fit a codebook, on one machine or many."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,17 +13,17 @@ from delf_edge.cli.common import (
     FOUND,
     UNKNOWN,
     BundleOption,
-    Database,
+    CommandGroup,
     JsonOption,
     PresetOption,
-    command,
     needs,
-    print_json,
-    say,
 )
+from delf_edge.cli.output import print_json, say, show
 
 if TYPE_CHECKING:  # Dask is an extra, and slow to import
     from delf_edge.distributed.cluster import Progress
+
+commands = CommandGroup("Many photos")
 
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="CSV or Parquet table of photos, a path or URL.", show_default=False)
@@ -49,7 +49,7 @@ BaseOption = Annotated[
 ]
 
 
-@command("build")
+@commands.command("build")
 def build(
     source: Source,
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder of the result, a path or URL.", show_default=False)],
@@ -93,12 +93,12 @@ def build(
         print_json({"source": source, "out": out, **dataclasses.asdict(report)})
     else:
         for made in report.databases:
-            typer.echo(f"{made.url}: {made.images} images of {made.landmarks} landmarks, {made.bytes} bytes")
-        typer.echo(f"{report.shards} shards made, {report.skipped} found finished, {report.bad} rows without an image")
+            show(f"{made.url}: {made.images} images of {made.landmarks} landmarks, {made.bytes} bytes")
+        show(f"{report.shards} shards made, {report.skipped} found finished, {report.bad} rows without an image")
     return UNKNOWN if report.bad else FOUND
 
 
-@command("fit-codebook")
+@commands.command("fit-codebook")
 def fit_codebook(
     source: Source,
     out: Annotated[Path, typer.Argument(metavar="NEW_BUNDLE", help="Folder of the new bundle.", show_default=False)],
@@ -184,9 +184,9 @@ def fit_codebook(
     if as_json:
         print_json({"source": source, **dataclasses.asdict(done)})
     else:
-        typer.echo(f"{done.folder}: bundle {done.bundle}, {done.photos} photos of {done.landmarks} landmarks")
+        show(f"{done.folder}: bundle {done.bundle}, {done.photos} photos of {done.landmarks} landmarks")
         if done.calibration_of is not None:
-            typer.echo(f"its probability is that of bundle {done.calibration_of}; fit it again before you rely on it")
+            show(f"its probability is that of bundle {done.calibration_of}; fit it again before you rely on it")
     return UNKNOWN if done.bad else FOUND
 
 
@@ -208,62 +208,3 @@ def _progress(shard_size: int) -> tuple[Callable[[str, int], None], Callable[[Pr
         )
 
     return started, moved
-
-
-@command("export")
-def export(
-    database: Database,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the files.", show_default=False)],
-    descriptors: Annotated[
-        bool, typer.Option("--descriptors", help="Also every feature's descriptor as float32, for other engines.")
-    ] = False,
-    bundle: BundleOption = None,
-    as_json: JsonOption = False,
-) -> int:
-    """Write a database as Parquet and GeoJSON, for other programs.
-
-    images.parquet has the metadata and codes of every image, landmarks.geojson the places with coordinates. Needs the
-    extra: python -m pip install 'delf-edge[interchange]'.
-    """
-    with needs("interchange"):
-        from delf_edge.interchange.parquet import export_database
-    from delf_edge.bundle.bundle import Bundle, default_bundle_path
-    from delf_edge.storage.store import Store
-
-    with Store.open(database, mode="ro") as store:
-        codebook = Bundle.load(bundle or default_bundle_path()) if descriptors else None
-        written = export_database(store, out, decode_with=codebook)
-    return _said(written, as_json, database=str(database))
-
-
-@command("import")
-def import_(
-    database: Database,
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder that export wrote.", show_default=False)],
-    bundle: BundleOption = None,
-    as_json: JsonOption = False,
-) -> int:
-    """Add the images of an export to a database.
-
-    The database is made if it does not exist. The same photo again updates its name, landmark and metadata. Needs the
-    extra: python -m pip install 'delf-edge[interchange]'.
-    """
-    with needs("interchange"):
-        from delf_edge.interchange.parquet import import_database
-    from delf_edge.bundle.bundle import Bundle, default_bundle_path
-    from delf_edge.quantization.product_quantizer import CodeLayout
-    from delf_edge.storage.store import Store
-
-    loaded = Bundle.load(bundle or default_bundle_path())
-    with Store.open(database, bundle_id=loaded.id, layout=CodeLayout.of(loaded.codebook)) as store:
-        done = import_database(store, source)
-    return _said(done, as_json, database=str(database))
-
-
-def _said(facts: dict[str, Any], as_json: bool, **more: str) -> int:
-    if as_json:
-        print_json({**more, **facts})
-    else:
-        for key, value in facts.items():
-            typer.echo(f"{key}: {value}")
-    return FOUND

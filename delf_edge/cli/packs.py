@@ -1,4 +1,4 @@
-"""The commands that bring databases to other machines: cut packs, publish them, follow a channel."""
+"""The commands that bring databases to other machines: cut packs, publish them, keep them up to date."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import Annotated
 
 import typer
 
-from delf_edge.cli.common import FOUND, UNKNOWN, BundleOption, Database, JsonOption, command, needs, print_json, say
+from delf_edge.cli.common import FOUND, UNKNOWN, BundleOption, CommandGroup, Database, JsonOption, needs
+from delf_edge.cli.output import print_json, say, show
 from delf_edge.errors import OptionError
+
+commands = CommandGroup("Packs")
 
 KeysOption = Annotated[
     Path, typer.Option("--keys", metavar="DIR", help="Folder of the channel's private keys.", show_default=False)
 ]
 
 
-@command("pack")
+@commands.command("pack")
 def pack(
     database: Database,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The pack's file.", show_default=False)],
@@ -85,14 +88,14 @@ def pack(
     if as_json:
         print_json({"database": str(database), "pack": str(out), "manifest": manifest.as_json()})
     else:
-        typer.echo(
+        show(
             f"{out}: {manifest.name} version {manifest.version}, {manifest.images} images of {manifest.landmarks} "
             f"landmarks, {manifest.bytes} bytes"
         )
     return FOUND
 
 
-@command("publish")
+@commands.command("publish")
 def publish(
     channel: Annotated[Path, typer.Argument(metavar="CHANNEL", help="The channel's folder.", show_default=False)],
     keys: KeysOption,
@@ -139,13 +142,13 @@ def publish(
         print_json({"channel": str(channel), "packs": facts})
     else:
         for name, fact in facts.items():
-            typer.echo(f"{name} version {fact['version']}: {fact['bytes']} bytes, deltas of {fact['deltas']} bytes")
+            show(f"{name} version {fact['version']}: {fact['bytes']} bytes, deltas of {fact['deltas']} bytes")
         if new:
-            typer.echo(f"give {channel}/metadata/1.root.json to every device; keep {keys}/root.pem off line")
+            show(f"give {channel}/metadata/1.root.json to every device; keep {keys}/root.pem off line")
     return FOUND
 
 
-@command("update")
+@commands.command("update")
 def update(
     source: Annotated[str, typer.Argument(metavar="CHANNEL", help="A folder or a URL.", show_default=False)],
     folder: Annotated[Path, typer.Argument(metavar="PACKS", help="Folder of this device's packs.", show_default=False)],
@@ -171,10 +174,10 @@ def update(
     extra: python -m pip install 'delf-edge[update]'.
     """
     with needs("update"):
-        from delf_edge.updates.client import update as follow
+        from delf_edge.updates.client import update as update_packs
     from delf_edge.bundle.bundle import Bundle, default_bundle_path
 
-    report = follow(source, folder, Bundle.load(bundle or default_bundle_path()), root=root, wanted=names or ())
+    report = update_packs(source, folder, Bundle.load(bundle or default_bundle_path()), root=root, wanted=names or ())
     if as_json:
         print_json({"channel": source, **dataclasses.asdict(report)})
     for result in report.packs:
@@ -182,7 +185,7 @@ def update(
             say(result.reason)
         if not as_json:
             fetched = f", fetched as {result.how}" if result.how else ""
-            typer.echo(f"{result.name}: {result.status}, version {result.version}{fetched}")
+            show(f"{result.name}: {result.status}, version {result.version}{fetched}")
     if not as_json:
-        typer.echo(f"{report.bytes} bytes fetched")
+        show(f"{report.bytes} bytes fetched")
     return FOUND if report.sound else UNKNOWN

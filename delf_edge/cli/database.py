@@ -1,0 +1,200 @@
+"""The commands for what is stored: look, correct, remove, check, copy, seal."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from delf_edge.cli.common import (
+    FOUND,
+    UNKNOWN,
+    CommandGroup,
+    Database,
+    JsonOption,
+    parse_numbers,
+    set_positions,
+)
+from delf_edge.cli.output import print_json, say, show
+from delf_edge.errors import OptionError
+
+commands = CommandGroup("Database")
+
+
+@commands.command("info")
+def info(database: Database, as_json: JsonOption = False) -> int:
+    """Say what is in a database."""
+    from delf_edge.storage.store import Store
+
+    with Store.open(database, mode="ro") as store:
+        facts = dataclasses.asdict(store.info())
+        landmarks = {landmark.name: landmark.n_images for landmark in store.landmarks()}
+        damaged = list(store.damaged.values())
+    if as_json:
+        print_json({**facts, "landmarks": landmarks, "damaged": damaged})
+        return FOUND
+    for key, value in facts.items():
+        show(f"{key.replace('_', ' ')}: {value}")
+    for name, count in landmarks.items():
+        show(f"  {count:6d}  {name}")
+    for what in damaged:
+        say(what)
+    return FOUND
+
+
+@commands.command("remove")
+def remove(
+    database: Database,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Images to remove.", show_default=False)
+    ] = None,
+    landmark: Annotated[
+        str | None,
+        typer.Option("--landmark", metavar="NAME", help="Remove all images of this landmark.", show_default=False),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Remove images, or a landmark.
+
+    It takes effect at once, also for programs that have the database open.
+    """
+    from delf_edge.storage.store import Store
+
+    if bool(names) == (landmark is not None):
+        raise OptionError("name the images to remove, or a landmark with --landmark; one of the two")
+    with Store.open(database) as store:
+        wanted = list(names or [])
+        if landmark is not None:
+            wanted = [image.name for image in store.images() if image.landmark == landmark]
+            if not wanted:
+                raise OptionError(f"{database}: no image shows a landmark called {landmark!r}; see `delf-edge info`")
+        store.remove(*wanted)
+    if as_json:
+        print_json({"database": str(database), "removed": wanted})
+    else:
+        show(f"removed {len(wanted)} images")
+    return FOUND
+
+
+@commands.command("relabel")
+def relabel(
+    database: Database,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the image.", show_default=False)],
+    landmark: Annotated[str, typer.Argument(metavar="LANDMARK", help="The landmark it shows.", show_default=False)],
+    as_json: JsonOption = False,
+) -> int:
+    """Say that an image shows another landmark."""
+    from delf_edge.storage.store import Store
+
+    with Store.open(database) as store:
+        store.relabel(name, landmark)
+    if as_json:
+        print_json({"database": str(database), "name": name, "landmark": landmark})
+    else:
+        show(f"{name} shows {landmark}")
+    return FOUND
+
+
+@commands.command("locate")
+def locate(
+    database: Database,
+    landmark: Annotated[str, typer.Argument(metavar="LANDMARK", help="The landmark.", show_default=False)],
+    at: Annotated[
+        str, typer.Option("--at", metavar="LAT,LON", help="Degrees, south and west negative.", show_default=False)
+    ],
+    as_json: JsonOption = False,
+) -> int:
+    """Say where a landmark is.
+
+    A camera that knows its own position then takes only the landmarks around it for candidates: `identify --near`.
+    """
+    from delf_edge.geo import parse_position
+    from delf_edge.storage.store import Store
+
+    latitude, longitude = parse_numbers(at, 2, f"--at {at}: give latitude,longitude in degrees")
+    with Store.open(database) as store:
+        if landmark not in {place.name for place in store.landmarks()}:
+            raise OptionError(f"{database}: no landmark is called {landmark!r}; see `delf-edge info`")
+        position = parse_position(latitude, longitude)
+        if position is not None:
+            set_positions(store, {landmark: position})
+    if as_json:
+        print_json({"database": str(database), "landmark": landmark, "latitude": latitude, "longitude": longitude})
+    else:
+        show(f"{landmark} is at latitude {latitude:g}, longitude {longitude:g}")
+    return FOUND
+
+
+@commands.command("verify")
+def verify(database: Database, as_json: JsonOption = False) -> int:
+    """Check every page and every checksum.
+
+    The exit code is 1 if something is damaged.
+    """
+    from delf_edge.storage.store import Store
+
+    with Store.open(database, mode="ro") as store:
+        n_images = len(store)
+        problems = store.verify()
+    if as_json:
+        found = [dataclasses.asdict(problem) for problem in problems]
+        print_json({"database": str(database), "images": n_images, "problems": found})
+    else:
+        for problem in problems:
+            show(f"{problem.table}: {problem.name}: {problem.what}")
+        show(f"{n_images} images checked, {len(problems)} problems")
+    return UNKNOWN if problems else FOUND
+
+
+@commands.command("snapshot")
+def snapshot(
+    database: Database,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The copy.", show_default=False)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Copy a database while it is in use."""
+    from delf_edge.storage.store import Store
+
+    with Store.open(database, mode="ro") as store:
+        n_images = len(store)
+        store.snapshot(out, overwrite=overwrite)
+    size = out.stat().st_size
+    if as_json:
+        print_json({"database": str(database), "snapshot": str(out), "images": n_images, "bytes": size})
+    else:
+        show(f"{out}: {n_images} images, {size} bytes")
+    return FOUND
+
+
+@commands.command("seal")
+def seal(
+    database: Database,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Seal a copy of this name and leave DB as it is.", show_default=False
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Make one compact read-only file.
+
+    It can be read from read-only media, which a database in use cannot.
+    """
+    from delf_edge.storage.store import Store
+
+    target = database if out is None else out
+    if out is not None:
+        with Store.open(database, mode="ro") as store:
+            store.snapshot(out)
+    with Store.open(target) as store:
+        store.seal()
+    size = target.stat().st_size
+    if as_json:
+        print_json({"database": str(database), "sealed": str(target), "bytes": size})
+    else:
+        show(f"{target}: sealed, {size} bytes")
+    return FOUND

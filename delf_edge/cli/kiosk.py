@@ -1,0 +1,72 @@
+"""The command that serves the kiosk page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from delf_edge.cli.common import (
+    FOUND,
+    BundleOption,
+    CommandGroup,
+    Database,
+    JsonOption,
+    PacksOption,
+    PresetOption,
+    ThreadsOption,
+    needs,
+    open_database,
+)
+from delf_edge.cli.output import print_json, show
+
+commands = CommandGroup("Kiosk")
+
+
+@commands.command("serve")
+def serve(
+    database: Database,
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="N", min=1, max=65535, help="Port to listen on.")] = 8000,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="Name that browsers call it by.", show_default=False),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file",
+            metavar="FILE",
+            help="File with the token for changes; default: the variable DELF_EDGE_TOKEN, or a new one each time.",
+            show_default=False,
+        ),
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Allow no changes.")] = False,
+    bundle: BundleOption = None,
+    preset: PresetOption = None,
+    threads: ThreadsOption = 1,
+    packs: PacksOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Serve the kiosk page and its service, until it is stopped.
+
+    The page is for this machine alone unless --host says otherwise; from another machine everything needs the token.
+    Needs the extra: python -m pip install 'delf-edge[web]'.
+    """
+    with needs("web"):
+        from delf_edge.web.app import ServiceOptions, create_app
+        from delf_edge.web.security import Policy, is_loopback
+        from delf_edge.web.server import address_of, read_token
+        from delf_edge.web.server import serve as run
+    token, is_new = read_token(token_file)
+    names = frozenset(name.lower() for name in [host, *(allow_host or [])])
+    policy = Policy(token, names, loopback_only=is_loopback(host))
+    with open_database(database, bundle, preset, threads, read_only=read_only, packs=packs) as recognizer:
+        url = address_of(host, port, token if is_new and not read_only else None)
+        if as_json:
+            print_json({"database": str(database), "url": url, "read_only": read_only})
+        else:
+            show(url)
+        run(create_app(recognizer, ServiceOptions(policy)), host, port)
+    return FOUND

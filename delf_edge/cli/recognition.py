@@ -1,0 +1,157 @@
+"""The commands that ask: which place does a photo show, and what proves it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from delf_edge.cli.common import (
+    BAD_INPUT,
+    FOUND,
+    UNKNOWN,
+    BundleOption,
+    CommandGroup,
+    Database,
+    JsonOption,
+    NearOption,
+    PacksOption,
+    Photo,
+    PresetOption,
+    ThreadsOption,
+    open_database,
+    parse_numbers,
+)
+from delf_edge.cli.output import error_json, print_json, progress, show
+from delf_edge.errors import DelfEdgeError
+
+if TYPE_CHECKING:
+    from delf_edge.query.pipeline import IdentifyOptions
+    from delf_edge.types import Answer
+
+commands = CommandGroup("Recognition")
+
+
+@commands.command("identify")
+def identify(
+    database: Database,
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="The photos.", show_default=False)],
+    top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Landmarks to list for each photo.")] = 5,
+    near: NearOption = None,
+    bundle: BundleOption = None,
+    preset: PresetOption = None,
+    threads: ThreadsOption = 1,
+    packs: PacksOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Name the place that each photo shows.
+
+    The exit code is 0 if every photo was recognised, 1 if one is unknown, 2 if one cannot be read.
+    """
+    options = _near(near)
+    rows: list[dict[str, Any]] = []
+    code = FOUND
+    with (
+        open_database(database, bundle, preset, threads, read_only=True, packs=packs) as recognizer,
+        progress("identifying", len(photos)) as step,
+    ):
+        for photo in photos:
+            try:
+                answer = recognizer.identify(photo, top=top, options=options)
+            except (DelfEdgeError, OSError) as e:
+                if not isinstance(e, ValueError | OSError):
+                    raise  # not this photo but the database or the bundle
+                rows.append({"photo": str(photo), "error": error_json(e)})
+                code = BAD_INPUT
+                step(f"{photo}: {e}")
+                continue
+            step()
+            rows.append(_answer_json(photo, answer))
+            code = code if answer.found else max(code, UNKNOWN)
+            if not as_json:
+                _print_answer(photo, answer)
+    if as_json:
+        print_json({"database": str(database), "answers": rows})
+    return code
+
+
+@commands.command("explain")
+def explain(
+    database: Database,
+    photo: Photo,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The picture to write, .png or .jpg.", show_default=False)
+    ],
+    near: NearOption = None,
+    bundle: BundleOption = None,
+    preset: PresetOption = None,
+    threads: ThreadsOption = 1,
+    packs: PacksOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Draw the proof of an answer.
+
+    Both photos, a line for each inlier, and the outline of the place that was found. An unknown photo is drawn with
+    the best candidate, and the exit code is 1.
+    """
+    options = _near(near)
+    with open_database(database, bundle, preset, threads, read_only=True, packs=packs) as recognizer:
+        explanation = recognizer.explain(photo, options=options)
+    from delf_edge.diagnostics.match_drawing import draw, save_picture
+
+    save_picture(draw(explanation), out)
+    answer = explanation.answer
+    if as_json:
+        points = {
+            "query_keypoints": explanation.query_keypoints.tolist(),
+            "stored_keypoints": explanation.stored_keypoints.tolist(),
+        }
+        print_json({**_answer_json(photo, answer), "picture": str(out), **points})
+    else:
+        _print_answer(photo, answer)
+        show(f"  picture: {out}")
+    return FOUND if answer.found else UNKNOWN
+
+
+def _answer_json(photo: Path, answer: Answer) -> dict[str, Any]:
+    """An `Answer` as JSON; the matched points are in `explain`."""
+    return {
+        "photo": str(photo),
+        "landmark": answer.landmark,
+        "image": answer.image,
+        "probability": answer.probability,
+        "n_inliers": answer.n_inliers,
+        "reason": answer.reason,
+        "matches": _match_json(answer),
+        "milliseconds": dict(answer.milliseconds),
+    }
+
+
+def _match_json(answer: Answer) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(match) for match in answer.matches]
+
+
+def _print_answer(photo: Path, answer: Answer) -> None:
+    """The answer, the runners-up and the time of each stage, as text."""
+    show(f"{photo}: {answer.landmark or 'unknown'}")
+    show(f"  {answer.reason}")
+    if answer.matches:
+        width = max(len(match.landmark) for match in answer.matches)
+        show(f"  {'landmark':{width}}  probability  inliers  image")
+        for match in answer.matches:
+            show(f"  {match.landmark:{width}}  {match.probability:11.3f}  {match.n_inliers:7d}  {match.name}")
+    if answer.milliseconds:
+        stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in answer.milliseconds.items())
+        show(f"  milliseconds: {stages}")
+
+
+def _near(text: str | None) -> IdentifyOptions | None:
+    """The options that --near stands for."""
+    if text is None:
+        return None
+    from delf_edge.geo import Near
+    from delf_edge.query.pipeline import IdentifyOptions
+
+    return IdentifyOptions(near=Near(*parse_numbers(text, 3, f"--near {text}: give latitude,longitude,metres")))

@@ -1,11 +1,13 @@
-"""The evaluation lab: protocols, readers, systems, peers, and the one table they all end in.
+"""The evaluation lab: commands on top, and what they share in four folders beneath.
 
 ::
 
-    datasets, readers  -> what is asked          (Dataset)
-    systems/           -> who answers            (System.extract, add, search)
-    runner, protocols  -> how well they answered (rankings -> figures)
-    evaluate, bench, ablations, calibrate, selection: the commands
+    data/     what is asked                     (Dataset, readers, the training set, kept features)
+    metrics/  how well it was answered          (rankings -> figures)
+    systems/  who answers                       (System.extract, add, search)
+    lab/      how it is run and written down    (runner, tuning, reports, plots)
+    evaluate, bench, ablations, calibrate, ...: the commands, `python -m benchmarks.NAME`
 
-A workstation's tool: it may import `delf_edge` and `converters`; nothing imports it.
+A module imports from its own folder and from those above it in this list. A workstation's tool: it may import
+`delf_edge` and its converters; nothing of `delf_edge` imports it.
 """

@@ -22,16 +22,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks import plots, report, stats
-from benchmarks.cache import FeatureCache
-from benchmarks.code import code_digest
-from benchmarks.datasets import Dataset, DatasetError, read_json
-from benchmarks.geometry import MODELS
-from benchmarks.runner import Progress, environment, extract_all, figures, jsonable, photos_of, run, to_stderr
+from benchmarks.data.datasets import Dataset, DatasetError, read_json
+from benchmarks.data.feature_cache import FeatureCache
+from benchmarks.data.trainset import training_dataset
+from benchmarks.lab import plots, report
+from benchmarks.lab.code import code_digest
+from benchmarks.lab.figures import figures
+from benchmarks.lab.records import environment, jsonable
+from benchmarks.lab.runner import Progress, extract_all, photos_of, run, to_stderr
+from benchmarks.metrics import stats
 from benchmarks.systems.delf import DelfSystem, from_arrays
+from benchmarks.systems.geometry import MODELS
 from benchmarks.systems.local import LocalOptions
 from benchmarks.systems.registry import runtime_options
-from benchmarks.trainset import training_dataset
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.errors import DelfEdgeError
 from delf_edge.features.extractor import ExtractOptions, extract_options

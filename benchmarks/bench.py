@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots, report
-from benchmarks.code import code_digest
-from benchmarks.runner import environment
+from benchmarks.lab import plots, report
+from benchmarks.lab.code import code_digest
+from benchmarks.lab.records import environment
 from benchmarks.systems import registry
 
 HERE = Path(__file__).parent

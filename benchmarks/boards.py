@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runner import environment
+from benchmarks.lab.records import environment
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.features.extractor import extract_options
 from delf_edge.features.pyramid import BASE_SIZE

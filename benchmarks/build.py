@@ -34,7 +34,7 @@ from unittest import mock
 import cv2
 import numpy as np
 
-from benchmarks.runner import environment
+from benchmarks.lab.records import environment
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.distributed import shards as shard_module
 from delf_edge.distributed.cluster import Progress, connect, make_shards

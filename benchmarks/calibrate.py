@@ -25,14 +25,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import logistic, protocols, stats
-from benchmarks.cache import FeatureCache
-from benchmarks.datasets import Dataset, DatasetError
-from benchmarks.protocols import Floats
-from benchmarks.runner import Progress, environment, extract_all, jsonable, run, silent, to_stderr, top_is_right
+from benchmarks.data.datasets import Dataset, DatasetError
+from benchmarks.data.feature_cache import FeatureCache
+from benchmarks.data.trainset import training_dataset
+from benchmarks.lab.figures import top_is_right
+from benchmarks.lab.records import environment, jsonable
+from benchmarks.lab.runner import Progress, extract_all, run, silent, to_stderr
+from benchmarks.metrics import logistic, protocols, stats
+from benchmarks.metrics.protocols import Floats
 from benchmarks.systems.base import Result, best_two_places
 from benchmarks.systems.delf import expand_proven, fuse
-from benchmarks.trainset import training_dataset
 from delf_edge.bundle.calibration import Calibration
 from delf_edge.types import Float32Array
 

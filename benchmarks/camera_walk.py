@@ -23,7 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.runner import environment
+from benchmarks.lab.records import environment
 from delf_edge.camera.sources import Frame
 from delf_edge.camera.watcher import CameraOptions, Watcher
 from delf_edge.images.decode import load_image

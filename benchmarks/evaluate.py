@@ -22,27 +22,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks import readers, stats
-from benchmarks.cache import FeatureCache
-from benchmarks.datasets import Dataset, DatasetError
-from benchmarks.runner import (
-    Progress,
-    environment,
-    extract_all,
-    extract_missing,
-    figures,
-    jsonable,
-    photos_of,
-    rankings,
-    run,
-    silent,
-    to_stderr,
-    top_is_right,
-)
+from benchmarks.data import readers
+from benchmarks.data.datasets import Dataset, DatasetError
+from benchmarks.data.feature_cache import FeatureCache
+from benchmarks.data.trainset import training_dataset
+from benchmarks.lab.figures import figures, rankings, top_is_right
+from benchmarks.lab.records import environment, jsonable
+from benchmarks.lab.runner import Progress, extract_all, extract_missing, photos_of, run, silent, to_stderr
+from benchmarks.lab.tuning import Tuned, tuned
+from benchmarks.metrics import stats
 from benchmarks.systems import registry
 from benchmarks.systems.base import NotInstalledError, System
-from benchmarks.trainset import training_dataset
-from benchmarks.tuning import Tuned, tuned
 
 OUT = Path("out")
 
@@ -151,7 +141,7 @@ def prepare(dataset: Dataset, names: Sequence[str], setup: Setup) -> None:
     _check(dataset)
     for name in names:
         if name == registry.RUNTIME:
-            from benchmarks.systems.runtime import prepare_runtime
+            from benchmarks.lab.runtime import prepare_runtime
 
             bundle = registry.load_bundle(setup.bundle)
             prepare_runtime(dataset, bundle, setup.preset, setup.out / "databases", setup.progress)
@@ -169,7 +159,7 @@ def _check(dataset: Dataset) -> None:
 
 
 def _runtime(dataset: Dataset, name: str, setup: Setup) -> dict[str, Any]:
-    from benchmarks.systems.runtime import run_runtime
+    from benchmarks.lab.runtime import run_runtime
 
     loaded = registry.load_bundle(setup.bundle)
     done = run_runtime(dataset, loaded, setup.preset, setup.out / "databases", setup.progress)

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.calibrate import STRANGERS
-from benchmarks.datasets import Dataset, DatasetError
-from benchmarks.runner import Progress, environment, silent, to_stderr
-from benchmarks.trainset import training_dataset
+from benchmarks.data.datasets import Dataset, DatasetError
+from benchmarks.data.trainset import training_dataset
+from benchmarks.lab.records import environment
+from benchmarks.lab.runner import Progress, silent, to_stderr
 from delf_edge import Recognizer
 from delf_edge.errors import DelfEdgeError
 from delf_edge.images.decode import content_hash

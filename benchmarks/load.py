@@ -27,7 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.runner import environment
+from benchmarks.lab.records import environment
 from delf_edge.images.decode import load_image
 from delf_edge.interchange.photo_lists import list_folder
 from delf_edge.recognizer import Recognizer

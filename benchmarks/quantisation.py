@@ -14,7 +14,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from benchmarks.runner import environment
+from benchmarks.lab.records import environment
 from delf_edge.bundle.bundle import default_bundle_path
 
 

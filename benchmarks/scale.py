@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.runner import environment
+from benchmarks.lab.records import environment
 
 RESULTS = Path(__file__).parent / "results"
 FEATURES = 300

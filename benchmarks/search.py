@@ -25,13 +25,16 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 
-from benchmarks import plots, protocols, search_life, stats
-from benchmarks.cache import Arrays, FeatureCache
-from benchmarks.datasets import Dataset, read_json
-from benchmarks.runner import Progress, environment, jsonable, rankings, to_stderr
-from benchmarks.search_data import Copies, all_photos, projected, raw_features
-from benchmarks.search_peer import Peer
-from benchmarks.systems.runtime import label
+from benchmarks.data.datasets import Dataset, read_json
+from benchmarks.data.feature_cache import Arrays, FeatureCache
+from benchmarks.lab import plots, search_life
+from benchmarks.lab.figures import rankings
+from benchmarks.lab.records import environment, jsonable
+from benchmarks.lab.runner import Progress, to_stderr
+from benchmarks.lab.runtime import label
+from benchmarks.lab.search_data import Copies, all_photos, projected, raw_features
+from benchmarks.metrics import protocols, stats
+from benchmarks.systems.faiss_search import Peer
 from delf_edge import native
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.index.index_file import index_path

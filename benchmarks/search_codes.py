@@ -20,13 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import protocols, stats
-from benchmarks.cache import FeatureCache
-from benchmarks.datasets import Dataset, read_json
-from benchmarks.runner import Progress, environment, jsonable, rankings, silent, to_stderr
-from benchmarks.search_data import projected, raw_features
-from benchmarks.systems.runtime import label
-from benchmarks.trainset import fitting_photos, training_dataset
+from benchmarks.data.datasets import Dataset, read_json
+from benchmarks.data.feature_cache import FeatureCache
+from benchmarks.data.trainset import fitting_photos, training_dataset
+from benchmarks.lab.figures import rankings
+from benchmarks.lab.records import environment, jsonable
+from benchmarks.lab.runner import Progress, silent, to_stderr
+from benchmarks.lab.runtime import label
+from benchmarks.lab.search_data import projected, raw_features
+from benchmarks.metrics import protocols, stats
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.codebooks.fit import CodebookOptions, fit
 from delf_edge.index.inverted_index import SearchOptions

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import plots
-from benchmarks.protocols import Floats
-from benchmarks.runner import load
+from benchmarks.lab import plots
+from benchmarks.lab.runner import load
+from benchmarks.metrics.protocols import Floats
 from benchmarks.systems.base import NotInstalledError
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.errors import DelfEdgeError
@@ -64,7 +64,7 @@ def imagenet_heat(level: UInt8Array) -> Floats:
     Raises:
         NotInstalledError: PyTorch or the weights are missing.
     """
-    from benchmarks.backbones import torch_cells
+    from benchmarks.systems.backbones import torch_cells
 
     return l2_norm(torch_cells(level))
 

@@ -32,10 +32,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cache import FeatureCache
-from benchmarks.datasets import read_json
-from benchmarks.runner import environment
-from benchmarks.search_data import raw_features
+from benchmarks.data.datasets import read_json
+from benchmarks.data.feature_cache import FeatureCache
+from benchmarks.lab.records import environment
+from benchmarks.lab.search_data import raw_features
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.errors import DelfEdgeError, PackError, UpdateError
 from delf_edge.features.extractor import project

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.runner import environment
+from benchmarks.lab.records import environment
 from benchmarks.systems.base import NotInstalledError
 from benchmarks.systems.keypoints import xfeat
 from delf_edge.bundle.bundle import Bundle, default_bundle_path

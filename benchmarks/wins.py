@@ -18,9 +18,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks import plots
-from benchmarks.datasets import Dataset, DatasetError, read_json
-from benchmarks.runner import load
+from benchmarks.data.datasets import Dataset, DatasetError, read_json
+from benchmarks.lab import plots
+from benchmarks.lab.runner import load
 from delf_edge.types import UInt8Array
 
 GREEN, RED = "tab:green", "tab:red"

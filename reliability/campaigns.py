@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runner import environment
+from benchmarks.lab.records import environment
 from testing.paths import ROOT
 
 # name -> (size of a batch, whole campaign, short form)

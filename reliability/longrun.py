@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.runner import environment
+from benchmarks.lab.records import environment
 from delf_edge.camera.sources import Frame
 from delf_edge.camera.watcher import Watcher
 from delf_edge.errors import ImageError, StoreBusyError

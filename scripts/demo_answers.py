@@ -41,7 +41,7 @@ def answers(database: Path, monuments: int | None) -> None:
 
 def compare(here: Path, there: Path, doctor: Path) -> dict[str, Any]:
     """How the answers differ, and what `doctor` found there."""
-    from benchmarks.runner import environment  # not in the userland
+    from benchmarks.lab.records import environment  # not in the userland
 
     a, b = ({row[0]: row[1:] for row in map(json.loads, p.read_text().splitlines())} for p in (here, there))
     whole = read_queries(PHOTOS)

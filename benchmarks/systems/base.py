@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cache import Arrays
-from benchmarks.protocols import Floats
+from benchmarks.data.feature_cache import Arrays
+from benchmarks.metrics.protocols import Floats
 from delf_edge.types import UInt8Array
 
 

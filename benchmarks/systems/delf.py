@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cache import Arrays
+from benchmarks.data.feature_cache import Arrays
 from benchmarks.systems.base import Result, System, best_two_places
 from benchmarks.systems.global_descriptors import Expansion, expand
 from benchmarks.systems.local import LocalIndex, LocalOptions, Verifier

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cache import Arrays
-from benchmarks.protocols import Floats
+from benchmarks.data.feature_cache import Arrays
+from benchmarks.metrics.protocols import Floats
 from benchmarks.systems.base import Result, System, unit
 from delf_edge.types import Float32Array, UInt8Array
 

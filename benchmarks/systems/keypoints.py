@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cache import Arrays
+from benchmarks.data.feature_cache import Arrays
 from benchmarks.systems.base import NotInstalledError, unit
 from delf_edge.types import UInt8Array
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cache import Arrays
+from benchmarks.data.feature_cache import Arrays
 from benchmarks.systems.base import Result, System
 from benchmarks.systems.keypoints import Detector, at_base_size
 from delf_edge.features.extractor import project

@@ -90,7 +90,7 @@ def runtime_options() -> LocalOptions:
 
 
 def _global(pooling: str, expansion: Expansion, bundle: Path | None) -> System:
-    from benchmarks.backbones import bundle_backbone
+    from benchmarks.systems.backbones import bundle_backbone
 
     return GlobalSystem(bundle_backbone(load_bundle(bundle)), pooling, expansion)
 
@@ -114,7 +114,7 @@ def _xfeat() -> System:
 
 
 def _embedding() -> System:
-    from benchmarks.backbones import torch_embedding
+    from benchmarks.systems.backbones import torch_embedding
 
     return EmbeddingSystem(*torch_embedding())
 

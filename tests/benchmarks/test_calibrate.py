@@ -17,9 +17,9 @@ from benchmarks.calibrate import (
     training_map,
     wrong_inliers,
 )
-from benchmarks.datasets import Dataset, DatasetError, Query
+from benchmarks.data.datasets import Dataset, DatasetError, Query
+from benchmarks.data.trainset import fitting_photos, training_dataset
 from benchmarks.systems.base import Result
-from benchmarks.trainset import fitting_photos, training_dataset
 from delf_edge.bundle.calibration import Calibration
 
 N_PLACES, VIEWS, FILLER = 20, 4, 40

@@ -10,13 +10,15 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import bench, calibrate, evaluate, readers, report, runner
-from benchmarks.cache import FeatureCache
-from benchmarks.datasets import Dataset, Query, read_json
-from benchmarks.protocols import score_rankings
+from benchmarks import bench, calibrate, evaluate
+from benchmarks.data import readers
+from benchmarks.data.datasets import Dataset, Query, read_json
+from benchmarks.data.feature_cache import FeatureCache
+from benchmarks.data.trainset import training_dataset
+from benchmarks.lab import figures, report, runner
+from benchmarks.metrics.protocols import score_rankings
 from benchmarks.systems import registry
 from benchmarks.systems.base import Result
-from benchmarks.trainset import training_dataset
 from delf_edge.bundle.calibration import Calibration
 from testing.paths import ROOT, TINY_BUNDLE
 
@@ -185,7 +187,7 @@ def test_figures_by_hand() -> None:
     ]
     stranger = [Result(np.array([-np.inf, 0.1, 0.2, 0.3]), 0.3), Result(np.array([0.5, -np.inf, -np.inf, 0.2]), 0.5)]
     spent = runner.Spent(1.0, 2.0)
-    row = runner.figures(dataset, runner.Run(known, stranger, spent, spent, 1.0, 1.0), threshold=0.4)
+    row = figures.figures(dataset, runner.Run(known, stranger, spent, spent, 1.0, 1.0), threshold=0.4)
     assert row["map"] == pytest.approx((1 + (0 / 1 + 1 / 2) / 4 + (1 / 3 + 2 / 4) / 4) / 2)
     assert row["top1"] == 0.5
     assert row["gap"] == pytest.approx(0.5)
@@ -203,7 +205,7 @@ def test_figures_by_hand() -> None:
 
 def test_a_tie_never_helps_a_row() -> None:
     dataset = Dataset("mini", Path(), ("a", "b"), (Query("q", {"positive": (0,)}),))
-    ranked = runner.rankings(dataset, [np.zeros(2)])
+    ranked = figures.rankings(dataset, [np.zeros(2)])
     assert score_rankings(dataset, ranked)["map"].top1 == 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import few_places
-from benchmarks.datasets import PLAIN, Dataset, Query
+from benchmarks.data.datasets import PLAIN, Dataset, Query
 from delf_edge import Recognizer
 from testing.paths import DEMO
 

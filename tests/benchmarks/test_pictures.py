@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import ablations, geometry, plots, report, selection, wins
-from benchmarks.protocols import Floats
+from benchmarks import ablations, selection, wins
+from benchmarks.lab import plots, report
+from benchmarks.metrics.protocols import Floats
+from benchmarks.systems import geometry
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.types import Features
 from delf_edge.verification import VerifyOptions
@@ -119,8 +121,8 @@ def test_ablations_run_record_and_go_on(
 
 
 def test_every_group_can_be_built() -> None:
-    from benchmarks.cache import FeatureCache
-    from benchmarks.runner import silent
+    from benchmarks.data.feature_cache import FeatureCache
+    from benchmarks.lab.runner import silent
 
     lab = ablations.Lab(TINY_BUNDLE, "fast", Path(), FeatureCache(None), silent)
     found = ablations.groups(lab)

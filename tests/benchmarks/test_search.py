@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from benchmarks.lab.search_data import Copies
 from benchmarks.search import Lab, recorded, write
-from benchmarks.search_data import Copies
 from delf_edge.features.extractor import l2_normalise
 from delf_edge.index.inverted_lists import State
 from delf_edge.index.scoring import neighbours
@@ -67,7 +67,7 @@ def test_a_copy_depends_on_its_number_alone(copies: Copies) -> None:
 
 def test_faiss_scores_the_very_same_features(copies: Copies, codebook: Codebook) -> None:
     pytest.importorskip("faiss")
-    from benchmarks.search_peer import Peer
+    from benchmarks.systems.faiss_search import Peer
 
     layout = CodeLayout.of(codebook)
     batch = CodeBatch.of([(i, copies.make(i)) for i in range(30)], layout)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import protocols
-from benchmarks.datasets import PLAIN, Query, read_json
+from benchmarks.data.datasets import PLAIN, Query, read_json
+from benchmarks.metrics import protocols
 from delf_edge.converters.export.ranking import Question, QuestionsError, average_precision, read_questions
 
 

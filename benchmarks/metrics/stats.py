@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.protocols import Floats, mean
+from benchmarks.metrics.protocols import Floats, mean
 
 RESAMPLES = 2000
 

@@ -1,6 +1,6 @@
 """Life of a database for the search benchmark: starting, growing, many processes at once, and a long day.
 
-Every function gives JSON-ready figures. What is timed in a fresh process runs `python -m benchmarks.search_life TASK`.
+Every function gives JSON-ready figures. What is timed in a fresh process runs `python -m benchmarks.lab.search_life`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.search_data import Copies
+from benchmarks.lab.search_data import Copies
 from delf_edge.index.index_file import index_path
 from delf_edge.storage.records import NewImage
 from delf_edge.storage.store import Store
@@ -33,7 +33,7 @@ def in_process(*words: str) -> dict[str, Any]:
     """What a task prints, run in a fresh process; `seconds` is the whole of it, from the process' start."""
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.search_life", *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmarks.lab.search_life", *words], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(f"search_life {' '.join(words)}: {done.stderr[-2000:]}")
@@ -108,7 +108,7 @@ def adding(database: Path, copies: Copies, first: int, n: int) -> dict[str, Any]
 def crowd(database: Path, seconds: float, writers: int = 2, readers: int = 4) -> dict[str, Any]:
     """Processes that replace images by one of two versions, and processes that ask: no answer may be half of each."""
     tasks = [("write", str(i)) for i in range(writers)] + [("read", str(i)) for i in range(readers)]
-    command = [sys.executable, "-m", "benchmarks.search_life"]
+    command = [sys.executable, "-m", "benchmarks.lab.search_life"]
     running = [
         subprocess.Popen([*command, task, str(database), number, str(seconds)], stdout=subprocess.PIPE, text=True)
         for task, number in tasks

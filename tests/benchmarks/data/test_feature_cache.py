@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.cache import FeatureCache, photo_hash
+from benchmarks.data.feature_cache import FeatureCache, photo_hash
 
 
 def test_made_once_and_found_again(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.lab.runtime import ranked
 from benchmarks.systems import keypoints
 from benchmarks.systems.base import NotInstalledError, System, best_two_places
 from benchmarks.systems.delf import expand_proven, from_arrays, fuse, to_arrays
@@ -27,7 +28,6 @@ from benchmarks.systems.global_descriptors import (
     rmac_regions,
 )
 from benchmarks.systems.local import LocalIndex, LocalOptions, LocalSystem, cut, inliers_first
-from benchmarks.systems.runtime import ranked
 from delf_edge.bundle.calibration import Calibration
 from delf_edge.recognizer import Recognizer
 from delf_edge.types import Features

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import readers
-from benchmarks.datasets import DatasetError, read_json
-from benchmarks.protocols import score_rankings
-from benchmarks.safe_pickle import UnsafePickleError, loads
+from benchmarks.data import readers
+from benchmarks.data.datasets import DatasetError, read_json
+from benchmarks.data.safe_pickle import UnsafePickleError, loads
+from benchmarks.metrics.protocols import score_rankings
 
 
 def photos(folder: Path, *names: str) -> Path:

@@ -6,8 +6,18 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-HERE = Path(__file__).parent
-LAB = ("backbones", "datasets", "evaluate", "protocols", "runner", "safe_pickle", "stats", "trainset", "tuning")
+BENCHMARKS = Path(__file__).parent.parent
+# What turns a row's answers into figures.
+LAB = (
+    "evaluate.py",
+    "data/*.py",
+    "metrics/*.py",
+    "lab/figures.py",
+    "lab/runner.py",
+    "lab/runtime.py",
+    "lab/tuning.py",
+    "systems/*.py",
+)
 # What a query runs: folders and modules of `delf_edge` from the recognizer down.
 SDK = (
     "bundle",
@@ -23,13 +33,12 @@ SDK = (
 
 def row_code() -> list[Path]:
     """The source files that a row of the table runs: the SDK up to the recognizer, and the lab's way to figures."""
-    folder = HERE.parent / "delf_edge"
+    folder = BENCHMARKS.parent / "delf_edge"
     return [
         *sorted(folder.glob("*.py")),
         *(path for name in SDK for path in sorted((folder / name).glob("*.py"))),
         *sorted(folder.glob("*.cpp")),
-        *(HERE / f"{name}.py" for name in LAB),
-        *sorted((HERE / "systems").glob("*.py")),
+        *(path for pattern in LAB for path in sorted(BENCHMARKS.glob(pattern))),
     ]
 
 

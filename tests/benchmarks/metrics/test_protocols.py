@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import protocols
-from benchmarks.datasets import LANDMARKS, OXFORD, REVISITED, Dataset, Query
+from benchmarks.data.datasets import LANDMARKS, OXFORD, REVISITED, Dataset, Query
+from benchmarks.metrics import protocols
 
 
 def test_trapezoid_by_hand() -> None:

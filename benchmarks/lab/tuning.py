@@ -15,15 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import stats
-from benchmarks.cache import FeatureCache
-from benchmarks.code import code_digest
-from benchmarks.datasets import Dataset
-from benchmarks.protocols import score_rankings
-from benchmarks.runner import Progress, Run, jsonable, rankings, run, silent
+from benchmarks.data.datasets import Dataset
+from benchmarks.data.feature_cache import FeatureCache
+from benchmarks.data.trainset import training_dataset
+from benchmarks.lab.code import code_digest
+from benchmarks.lab.figures import rankings
+from benchmarks.lab.records import jsonable
+from benchmarks.lab.runner import Progress, Run, run, silent
+from benchmarks.metrics import stats
+from benchmarks.metrics.protocols import score_rankings
 from benchmarks.systems.base import Result, System
 from benchmarks.systems.local import inliers_first
-from benchmarks.trainset import training_dataset
 
 FALSE_ACCEPTS = 0.01
 MIN_INLIERS = (4, 6, 8, 10, 12, 15, 20, 30)

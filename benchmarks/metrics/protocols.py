@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.datasets import Dataset, Query, Setting
+from benchmarks.data.datasets import Dataset, Query, Setting
 
 Ranking = NDArray[np.int64]
 Floats = NDArray[np.float64]

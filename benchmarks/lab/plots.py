@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.protocols import precision_recall
+from benchmarks.metrics.protocols import precision_recall
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,32 +41,6 @@ def bundle_backbone(bundle: Bundle, scales: Sequence[float] = SCALES) -> Backbon
     return Backbone(f"bundle {bundle.id} {bundle.variant} {tuple(scales)} of {BASE_SIZE}", maps)
 
 
-def torch_backbone(checkpoint: Path | None = None, scales: Sequence[float] = SCALES) -> Backbone:
-    """The tail map of a checkpoint of `delf_edge.converters.training.trainer`, or of the ImageNet weights.
-
-    Raises:
-        NotInstalledError: PyTorch or the weights are missing.
-    """
-    import cv2
-
-    network = _network(checkpoint)
-    import torch
-
-    def maps(pixels: UInt8Array) -> list[Float32Array]:
-        height, width = pixels.shape[:2]
-        out = []
-        for scale in scales:
-            f = BASE_SIZE * scale / max(height, width)
-            size = max(32, round(width * f)), max(32, round(height * f))
-            level = pixels if size == (width, height) else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-            with torch.inference_mode():
-                y = network.tail(network.trunk(_tensor(level)))
-            out.append(np.ascontiguousarray(y[0].permute(1, 2, 0).numpy()))
-        return out
-
-    return Backbone(f"{_digest(checkpoint)} {tuple(scales)} of {BASE_SIZE}", maps)
-
-
 def torch_embedding(checkpoint: Path | None = None) -> tuple[str, Callable[[UInt8Array], Float32Array]]:
     """Key and function of the classifier's global average pool: photo uint8 (H, W, 3) to float32 (C,).
 

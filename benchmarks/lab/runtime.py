@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.datasets import Dataset, Query
-from benchmarks.runner import (
+from benchmarks.data.datasets import Dataset, Query
+from benchmarks.lab.runner import (
     TIMED_PHOTOS,
     Progress,
     Run,

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Arrays = Mapping[str, NDArray[Any]]
-DEFAULT = Path("out/features")
 
 
 class FeatureCache:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks import logistic, stats
+from benchmarks.metrics import logistic, stats
 
 
 def test_bootstrap_covers_the_mean_and_repeats() -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from benchmarks.datasets import PLAIN, Dataset, DatasetError, Query
+from benchmarks.data.datasets import PLAIN, Dataset, DatasetError, Query
 
 T = TypeVar("T")
 FILLER = ("stitching/", "indoor_ie_tower/")

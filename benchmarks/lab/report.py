@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import stats
+from benchmarks.metrics import stats
 
 Rows = Mapping[str, Mapping[str, Any]]
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"

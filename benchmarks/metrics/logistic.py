@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.protocols import Floats
+from benchmarks.metrics.protocols import Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)

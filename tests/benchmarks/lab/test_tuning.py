@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import code, runner, tuning
-from benchmarks.cache import Arrays, FeatureCache
-from benchmarks.datasets import Dataset, Query
+from benchmarks.data.datasets import Dataset, Query
+from benchmarks.data.feature_cache import Arrays, FeatureCache
+from benchmarks.lab import code, runner, tuning
 from benchmarks.systems import registry
 from benchmarks.systems.base import Result, System
 from benchmarks.systems.local import inliers_first

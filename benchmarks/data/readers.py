@@ -20,8 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.datasets import LANDMARKS, OXFORD, PLAIN, REVISITED, Dataset, DatasetError, Query, Setting, read_json
-from benchmarks.safe_pickle import UnsafePickleError, loads
+from benchmarks.data.datasets import (
+    LANDMARKS,
+    OXFORD,
+    PLAIN,
+    REVISITED,
+    Dataset,
+    DatasetError,
+    Query,
+    Setting,
+    read_json,
+)
+from benchmarks.data.safe_pickle import UnsafePickleError, loads
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".JPG", ".JPEG", ".PNG")
 

@@ -1,0 +1,1 @@
+"""How well it was answered: protocols, intervals, thresholds, and the fit of a probability."""

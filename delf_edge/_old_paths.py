@@ -71,7 +71,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "updates.device": ("updates.client",),
     "updates.fetching": ("updates.fetcher",),
     "updates.selftest": ("updates.self_test",),
-    "web.hub": ("web.event_stream",),
+    "web.hub": ("web.event_stream", "web.sessions"),
     "web.jobs": ("web.work_queue",),
     "web.guard": ("web.security",),
     "terminal": ("cli.common", "cli.output", "cli.main"),

@@ -1,58 +1,63 @@
-"""Counters in the text format of Prometheus (exposition format 0.0.4)."""
+"""What the service counts and measures, for Prometheus."""
 
 from __future__ import annotations
 
-import collections
-import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 BUCKETS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)  # seconds
 
 
 class Metrics:
-    """What the service has done so far; from the event loop's thread only."""
+    """The counters of one service, and whatever else it shows.
+
+    Attributes:
+        requests: by route, method and status.
+        answers: identified photos by outcome.
+        seconds: per identified photo, queueing included.
+    """
 
     def __init__(self) -> None:
-        self.requests: collections.Counter[tuple[str, str, int]] = collections.Counter()
-        self.answers: collections.Counter[str] = collections.Counter()
-        self._buckets = [0] * (len(BUCKETS) + 1)
-        self._seconds = 0.0
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self.requests = Counter(
+            "delf_edge_requests",
+            "Requests by route, method and status.",
+            ["route", "method", "status"],
+            registry=self._registry,
+        )
+        self.answers = Counter(
+            "delf_edge_answers", "Identified photos by outcome.", ["outcome"], registry=self._registry
+        )
+        self.seconds = Histogram(
+            "delf_edge_identify_seconds",
+            "Seconds per identified photo, queueing included.",
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
 
-    def observe(self, seconds: float) -> None:
-        """Count one answered photo."""
-        self._buckets[next((i for i, limit in enumerate(BUCKETS) if seconds <= limit), len(BUCKETS))] += 1
-        self._seconds += seconds
+    def add_gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """A value that is asked for whenever the metrics are."""
+        Gauge(name, text, registry=self._registry).set_function(value)
 
-    def text(self, gauges: Mapping[str, tuple[str, float]], events: Mapping[str, int]) -> str:
-        """All metrics; `gauges`: name -> (help, value)."""
-        lines = _family("delf_edge_requests_total", "counter", "Requests by route, method and status.")
-        lines += [
-            f'delf_edge_requests_total{{route="{route}",method="{method}",status="{status}"}} {n}'
-            for (route, method, status), n in sorted(self.requests.items())
-        ]
-        lines += _family("delf_edge_answers_total", "counter", "Identified photos by outcome.")
-        lines += [f'delf_edge_answers_total{{outcome="{name}"}} {n}' for name, n in sorted(self.answers.items())]
-        lines += _family("delf_edge_events_total", "counter", "Published events by kind.")
-        lines += [f'delf_edge_events_total{{kind="{name}"}} {n}' for name, n in sorted(events.items())]
-        lines += _family("delf_edge_identify_seconds", "histogram", "Seconds per identified photo, queueing included.")
-        total = 0
-        for limit, n in zip([*map(str, BUCKETS), "+Inf"], self._buckets, strict=True):
-            total += n
-            lines.append(f'delf_edge_identify_seconds_bucket{{le="{limit}"}} {total}')
-        lines += [f"delf_edge_identify_seconds_sum {self._seconds:.6f}", f"delf_edge_identify_seconds_count {total}"]
-        for name, (text, value) in gauges.items():
-            lines += [*_family(name, "gauge", text), f"{name} {value:g}"]
-        return "\n".join(lines) + "\n"
+    def add_counts(self, name: str, text: str, label: str, counts: Mapping[str, int]) -> None:
+        """A counter that somebody else keeps: label's value -> count."""
+        self._registry.register(_Counts(name, text, label, counts))
 
-
-def resident_bytes() -> int:
-    """Bytes of RAM that this process holds; 0 where /proc does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
+    def text(self) -> str:
+        """All of them, in the text format of Prometheus (exposition format 0.0.4)."""
+        return generate_latest(self._registry).decode()
 
 
-def _family(name: str, kind: str, text: str) -> list[str]:
-    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+class _Counts(Collector):
+    def __init__(self, name: str, text: str, label: str, counts: Mapping[str, int]) -> None:
+        self._name, self._text, self._label, self._counts = name, text, label, counts
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(self._name, self._text, labels=[self._label])
+        for value, count in sorted(self._counts.items()):
+            family.add_metric([value], count)
+        yield family

@@ -15,8 +15,8 @@ import uvicorn
 from starlette.applications import Starlette
 
 from delf_edge.errors import OptionError
-from delf_edge.web.app import Service
 from delf_edge.web.security import is_loopback
+from delf_edge.web.service import Service
 
 MIN_TOKEN = 16  # characters
 TOKEN_VARIABLE = "DELF_EDGE_TOKEN"

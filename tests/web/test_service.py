@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from openapi_spec_validator import validate
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
@@ -30,10 +31,12 @@ from delf_edge.packs.installed import switch
 from delf_edge.query.pipeline import IdentifyOptions
 from delf_edge.storage.store import Store
 from delf_edge.web.app import ServiceOptions, create_app
-from delf_edge.web.event_stream import Hub, Sessions
+from delf_edge.web.event_stream import Hub
 from delf_edge.web.openapi import document
+from delf_edge.web.routes import identify
 from delf_edge.web.security import Policy
 from delf_edge.web.server import _tell_systemd, address_of, notify, read_token
+from delf_edge.web.sessions import Sessions
 from delf_edge.web.work_queue import BusyError, Jobs
 from testing.paths import ROOT, TINY_BUNDLE
 from testing.synthetic_database import make_database
@@ -237,6 +240,11 @@ def test_the_page_and_its_headers(client: TestClient) -> None:
         assert client.get(path).status_code == 404
 
 
+def test_a_stream_of_events_ends_at_once_where_only_its_headers_are_asked_for(client: TestClient) -> None:
+    response = client.head("/v1/events")
+    assert (response.status_code, response.headers["content-type"].split(";")[0]) == (200, "text/event-stream")
+
+
 def test_the_page_names_no_other_host_and_has_no_inline_code(client: TestClient) -> None:
     for path in STATIC.iterdir():
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
@@ -312,23 +320,30 @@ def test_a_body_that_never_comes_is_given_up() -> None:
 def test_uploads_at_the_same_time_are_few(places: Recognizer) -> None:
     async def play() -> None:
         options = ServiceOptions(Policy(TOKEN, body_timeout=30), uploads=1)
-        service = create_app(places, options).state.service
+        app = create_app(places, options)
         go = asyncio.Event()
 
         async def slowly() -> dict[str, Any]:
             await go.wait()
             return {"type": "http.request", "body": b"no photo", "more_body": False}
 
-        scope = {"type": "http", "method": "POST", "path": "/v1/identify", "headers": [], "query_string": b""}
-        first = asyncio.create_task(service.identify(Request(scope, slowly)))  # type: ignore[arg-type]
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/identify",
+            "headers": [],
+            "query_string": b"",
+            "app": app,
+        }
+        first = asyncio.create_task(identify(Request(scope, slowly)))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         with pytest.raises(BusyError, match="uploads"):
-            await service.identify(Request(scope, slowly))  # type: ignore[arg-type]
+            await identify(Request(scope, slowly))  # type: ignore[arg-type]
         go.set()
         with pytest.raises(ImageError):
             await first
         with pytest.raises(ImageError):  # there is room again
-            await service.identify(Request(scope, slowly))  # type: ignore[arg-type]
+            await identify(Request(scope, slowly))  # type: ignore[arg-type]
 
     asyncio.run(play())
 
@@ -395,7 +410,7 @@ def test_openapi_lists_every_route_and_what_it_answers(client: TestClient) -> No
     described = {(method.upper(), path) for path, operations in document()["paths"].items() for method in operations}
     routes = {
         (method, re.sub(r":\w+}", "}", route.path))
-        for route in client.app.state.service.routes()  # type: ignore[attr-defined]
+        for route in client.app.routes  # type: ignore[attr-defined]
         for method in route.methods - {"HEAD"}
         if not route.path.endswith((".js", ".css", ".svg")) and route.path != "/"
     }
@@ -450,16 +465,51 @@ def test_switched_packs_are_taken_up_and_reported(tmp_path: Path, bundle: Bundle
         assert "delf_edge_pack_problems 0" in text
 
 
+def sample(text: str, name: str, **labels: str) -> float:
+    """The value of a metric."""
+    families = text_string_to_metric_families(text)
+    (value,) = (s.value for family in families for s in family.samples if s.name == name and s.labels == labels)
+    return value
+
+
+def test_the_metrics_are_those_that_dashboards_know(client: TestClient) -> None:
+    enrol(client, 0, "Town hall")
+    names = {
+        sample.name
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        for sample in family.samples
+    }
+    assert names >= {
+        "delf_edge_requests_total",
+        "delf_edge_events_total",
+        "delf_edge_identify_seconds_bucket",
+        "delf_edge_identify_seconds_sum",
+        "delf_edge_identify_seconds_count",
+        "delf_edge_jobs",
+        "delf_edge_jobs_refused",
+        "delf_edge_listeners",
+        "delf_edge_sessions",
+        "delf_edge_images",
+        "delf_edge_packs",
+        "delf_edge_pack_switches",
+        "delf_edge_pack_problems",
+        "delf_edge_damaged_rows",
+        "process_resident_memory_bytes",
+    }
+
+
 def test_health_and_metrics(client: TestClient, places: Recognizer) -> None:
     client.post("/v1/identify", content=photo(0))
     client.get("/nothing/at/all")
     health = client.get("/healthz").json()
     assert health["status"] == "ok"
     text = client.get("/metrics").text
-    assert 'delf_edge_requests_total{route="/v1/identify",method="POST",status="200"} 1' in text
-    assert 'delf_edge_requests_total{route="other",method="GET",status="404"} 1' in text
-    assert "delf_edge_identify_seconds_count 1" in text
-    assert int(re.findall(r"^process_resident_memory_bytes (\S+)", text, re.M)[0].split(".")[0].split("e")[0]) > 0
+    assert sample(text, "delf_edge_requests_total", route="/v1/identify", method="POST", status="200") == 1
+    assert sample(text, "delf_edge_requests_total", route="other", method="GET", status="404") == 1
+    assert sample(text, "delf_edge_answers_total", outcome="unknown") == 1
+    assert sample(text, "delf_edge_identify_seconds_count") == 1
+    assert sample(text, "delf_edge_identify_seconds_bucket", le="+Inf") == 1
+    assert sample(text, "process_resident_memory_bytes") > 1e6
     for line in text.splitlines():
         assert re.fullmatch(r"# (HELP|TYPE) \S+ .+|[a-z_]+(\{[^}]*\})? [0-9.e+]+", line), line
     places.close()

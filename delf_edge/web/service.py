@@ -1,0 +1,115 @@
+"""What the routes share: the recogniser, the queue of work, the listeners, the cameras of browsers."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+from starlette.requests import Request
+
+from delf_edge.camera.watcher import CameraOptions
+from delf_edge.errors import ImageTooLargeError
+from delf_edge.images.decode import probe_size
+from delf_edge.recognizer import Recognizer
+from delf_edge.web.answers import event_json
+from delf_edge.web.event_stream import Hub
+from delf_edge.web.metrics import Metrics
+from delf_edge.web.security import Policy
+from delf_edge.web.sessions import Sessions
+from delf_edge.web.work_queue import BusyError, Jobs
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """How the service works.
+
+    Attributes:
+        policy: who may do what.
+        workers: photos worked on at the same time.
+        queue: photos that may wait; the next one gets 503.
+        uploads: bodies that may arrive at the same time, which bounds the memory they take; the next one gets 503.
+        timeout: seconds that a photo waits for its turn, and again as many that the work on it may take; then 503.
+        max_pixels: a photo with more gets 413.
+        camera: how frames of a session are watched.
+    """
+
+    policy: Policy
+    workers: int = 1
+    queue: int = 8
+    uploads: int = 16
+    timeout: float = 20.0
+    max_pixels: int = 50_000_000
+    camera: CameraOptions = dataclasses.field(default_factory=CameraOptions)
+
+
+class Service:
+    """The state behind the routes; `create_app` makes one.
+
+    Attributes:
+        recognizer: the open database.
+        options: see `ServiceOptions`.
+        policy: who may do what.
+        jobs: the work of the recogniser.
+        hub: events to whoever listens.
+        metrics: what is counted.
+        sessions: a watcher for each browser's camera.
+    """
+
+    def __init__(self, recognizer: Recognizer, options: ServiceOptions) -> None:
+        self.recognizer, self.options, self.policy = recognizer, options, options.policy
+        self.jobs = Jobs(options.workers, options.queue, options.timeout)
+        self.hub = Hub()
+        self.sessions = Sessions(recognizer, options.camera)
+        self.metrics = Metrics()
+        self._uploads = 0
+        self._add_metrics()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether jobs come to an end: a job of three times the timeout is stuck."""
+        return self.jobs.oldest < 3 * self.options.timeout
+
+    async def read_photo(self, request: Request) -> bytes:
+        """The body, if it can be a photo: what is too large is refused before anything waits for it."""
+        if self._uploads >= self.options.uploads:
+            raise BusyError("too many uploads at once; try again in a moment")
+        self._uploads += 1
+        try:
+            data = await self.policy.body(request)
+        finally:
+            self._uploads -= 1
+        width, height, _ = probe_size(data)
+        if width * height > self.options.max_pixels:
+            raise ImageTooLargeError(
+                f"the photo has {width} x {height} pixels, at most {self.options.max_pixels} are taken; shrink it"
+            )
+        return data
+
+    async def watch_idle(self) -> None:
+        """What a browser's camera saw last leaves, although the browser is gone or its camera is unplugged."""
+        while True:
+            await asyncio.sleep(1.0)
+            for session, event in self.sessions.idle(self.options.camera.signal):
+                self.hub.publish(event.kind, {**event_json(event), "session": session})
+
+    async def follow_packs(self) -> None:
+        """Switched packs are taken up while nobody asks, too."""
+        while True:
+            await asyncio.sleep(1.0)
+            await asyncio.to_thread(self.recognizer.refresh_packs)
+
+    def _add_metrics(self) -> None:
+        recognizer, jobs, metrics = self.recognizer, self.jobs, self.metrics
+        metrics.add_counts("delf_edge_events", "Published events by kind.", "kind", self.hub.sent)
+        for name, text, value in (
+            ("jobs", "Photos that are worked on or wait.", lambda: jobs.pending),
+            ("jobs_refused", "Photos that were turned away since the start.", lambda: jobs.refused),
+            ("listeners", "Open event streams.", lambda: len(self.hub)),
+            ("sessions", "Browser cameras being watched.", lambda: len(self.sessions)),
+            ("images", "Images in the database.", lambda: len(recognizer.store)),
+            ("packs", "Packs that are searched.", lambda: len(recognizer.combined.packs)),
+            ("pack_switches", "Times that packs were taken up since the start.", lambda: recognizer.pack_switches),
+            ("pack_problems", "Packs whose version in use cannot be used.", lambda: len(recognizer.pack_problems)),
+            ("damaged_rows", "Damaged rows met since the start.", lambda: len(recognizer.store.damaged)),
+        ):
+            metrics.add_gauge(f"delf_edge_{name}", text, value)

@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
-from delf_edge.features.extractor import Extractor, clock, extract_options
+from delf_edge.features.extractor import Extractor, extract_options
 from delf_edge.images.decode import ChannelOrder, PhotoSource, content_hash, load_image, make_thumbnail, read_photo
 from delf_edge.index.inverted_index import CandidateIndex
 from delf_edge.packs.installed import open_packs
@@ -33,6 +33,7 @@ from delf_edge.query.pipeline import Asker, Explanation, IdentifyOptions
 from delf_edge.storage.combined import CombinedStore
 from delf_edge.storage.records import NewImage, Problem, StoreInfo
 from delf_edge.storage.store import Store
+from delf_edge.timing import clock
 from delf_edge.types import Answer, Codes, Features, Image, Match
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from delf_edge import Bundle, Recognizer
-from delf_edge.features.extractor import l2_normalise
+from delf_edge.arrays import l2_normalise
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.product_quantizer import CodeLayout, encode
 from delf_edge.storage.records import NewImage

@@ -11,8 +11,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from delf_edge import native
+from delf_edge.arrays import l2_normalise
 from delf_edge.errors import OptionError
-from delf_edge.features.extractor import l2_normalise
 from delf_edge.index.inverted_lists import State
 from delf_edge.index.scoring import global_similarity, neighbours, voters
 from delf_edge.quantization.coarse_quantizer import CoarseIndex

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from delf_edge import native
+from delf_edge.arrays import l2_normalise
 from delf_edge.errors import OptionError
-from delf_edge.features.extractor import l2_normalise
 from delf_edge.types import Features
 from delf_edge.verification import VerifyOptions, _samples, estimate_affine, match, outside_hull, verify
 

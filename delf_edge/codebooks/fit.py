@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from delf_edge.codebooks.kmeans import assign, fit_opq, fit_pq, pq_decode, pq_encode, tree_kmeans, unit
+from delf_edge.arrays import unit
+from delf_edge.codebooks.kmeans import assign, fit_opq, fit_pq, pq_decode, pq_encode, tree_kmeans
 from delf_edge.codebooks.partitions import Parts, Whole, every, head
 from delf_edge.codebooks.projections import Moments, Projection, matched_projection, moments_of, pca, project
 from delf_edge.types import Codebook, Float32Array, Float64Array

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from delf_edge.arrays import unit
 from delf_edge.codebooks.partitions import Parts, as_parts
 from delf_edge.types import Float32Array, Float64Array, Int32Array
 
@@ -23,12 +24,6 @@ IntArray = NDArray[np.int64]
 Sets = list[Float32Array]  # the centroids of every piece
 
 _BLOCK_BYTES = 16 << 20  # of one block of a product of all rows with all centroids
-
-
-def unit(x: NDArray[Any]) -> Float32Array:
-    """Rows of (N, D) scaled to unit L2 norm; zero rows stay zero."""
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.asarray(x / np.maximum(norms, 1e-12), np.float32)
 
 
 def assign(x: Float32Array, centroids: Float32Array) -> tuple[Int32Array, Float32Array]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from delf_edge.codebooks.kmeans import unit
+from delf_edge.arrays import unit
 from delf_edge.types import Float32Array, Float64Array
 
 Projection = tuple[Float32Array, Float32Array]  # mean (C,), basis (D, C)

@@ -23,8 +23,8 @@ import numpy as np
 from distributed import Client
 from distributed.scheduler import KilledWorker
 
+from delf_edge.arrays import unit
 from delf_edge.codebooks.fit import CodebookOptions, Fit, automatic_words, quantise
-from delf_edge.codebooks.kmeans import unit
 from delf_edge.codebooks.projections import Moments, Projection, moments_of, pca, project
 from delf_edge.distributed.cluster import result_of
 from delf_edge.distributed.raw_features import read_features

@@ -16,19 +16,17 @@ Source: Noh et al., ICCV 2017, sections 3 and 4.1; Radenovic et al., TPAMI 2018 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from delf_edge.arrays import l2_normalise
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.errors import BundleError, OptionError
 from delf_edge.features.network import Engine
 from delf_edge.features.pyramid import BASE_SIZE, MAX_UPSCALE, build_pyramid, working_size
+from delf_edge.timing import clock
 from delf_edge.types import BoolArray, Codebook, Features, Float32Array, Image, PyramidLevel
 
 _EPS = np.float32(1e-6)  # floor of GeM, as in its paper
@@ -93,12 +91,6 @@ def extract_options(bundle: Bundle, preset: str | None = None, **overrides: Any)
     if unknown:
         raise BundleError(f"preset {name!r} sets {', '.join(unknown)}, unknown to this SDK; upgrade delf-edge")
     return ExtractOptions(**{**stored, **overrides})
-
-
-def l2_normalise(rows: NDArray[np.floating[Any]]) -> Float32Array:
-    """Rows of (..., D) scaled to unit L2, float32; a zero row stays zero."""
-    norm = np.sqrt(np.einsum("...d,...d->...", rows, rows))[..., None]
-    return np.asarray(rows / np.maximum(norm, np.float32(1e-12)), np.float32)
 
 
 def project(codebook: Codebook, raw: Float32Array) -> Float32Array:
@@ -288,13 +280,3 @@ def _check_outputs(what: str, engine: Engine, wanted: set[str]) -> None:
         raise BundleError(
             f"the {what} has outputs {', '.join(engine.outputs)}, but not {', '.join(missing)}; export it again"
         )
-
-
-@contextmanager
-def clock(times: dict[str, float], stage: str) -> Iterator[None]:
-    """Note the milliseconds that the block takes as `times[stage]`."""
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        times[stage] = (time.perf_counter() - began) * 1000

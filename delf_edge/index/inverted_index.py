@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge import native
+from delf_edge.arrays import l2_normalise
 from delf_edge.errors import OptionError
-from delf_edge.features.extractor import l2_normalise
 from delf_edge.index.index_file import index_path, read_index, write_index
 from delf_edge.index.inverted_lists import MAX_SEGMENT, State
 from delf_edge.index.scoring import asmk, count_votes, global_similarity, neighbours, weigh

@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge import native
+from delf_edge.arrays import l2_normalise
 from delf_edge.errors import OptionError
-from delf_edge.features.extractor import l2_normalise
 from delf_edge.index.inverted_lists import IntArray, Segment, State
 from delf_edge.quantization.product_quantizer import inner_product_tables
 from delf_edge.types import BoolArray, Codebook, Float32Array, Float64Array, Int32Array

@@ -33,8 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge import native
+from delf_edge.arrays import l2_normalise
 from delf_edge.errors import OptionError
-from delf_edge.features.extractor import l2_normalise
 from delf_edge.types import Codebook, Codes, Features, Float32Array, UInt8Array, UInt16Array
 
 PACK_VERSION = 1

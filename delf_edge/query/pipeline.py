@@ -19,7 +19,6 @@ import numpy as np
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.bundle.calibration import Calibration
 from delf_edge.errors import OptionError
-from delf_edge.features.extractor import clock
 from delf_edge.geo import Near
 from delf_edge.index.inverted_index import CandidateIndex, SearchOptions
 from delf_edge.packs.live import LivePacks
@@ -28,6 +27,7 @@ from delf_edge.quantization.product_quantizer import TurnedDecoder
 from delf_edge.query.ranking import Evidence
 from delf_edge.storage.combined import CombinedStore
 from delf_edge.storage.records import StoredImage
+from delf_edge.timing import clock
 from delf_edge.types import Answer, BoolArray, Candidate, Codes, Features, Float32Array, Image, Match, Verification
 from delf_edge.verification import VerifyOptions, outside_hull, verify
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from delf_edge.arrays import l2_normalise
 from delf_edge.bundle.calibration import Calibration
-from delf_edge.features.extractor import l2_normalise
 from delf_edge.types import Float32Array, Float64Array, Int32Array
 
 POOL = 100  # candidates, the best first, that take part; the others keep their similarity

@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 
 from benchmarks.lab.search_data import Copies
 from benchmarks.search import Lab, recorded, write
-from delf_edge.features.extractor import l2_normalise
+from delf_edge.arrays import l2_normalise
 from delf_edge.index.inverted_lists import State
 from delf_edge.index.scoring import neighbours
 from delf_edge.quantization.coarse_quantizer import CoarseIndex

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from delf_edge.arrays import unit
 from delf_edge.codebooks import fit as cb
 from delf_edge.codebooks import kmeans as cl
 from delf_edge.codebooks import projections as pj
@@ -74,7 +75,7 @@ def test_a_projection_from_matches_drops_what_changes_between_two_photos() -> No
     views = [(point + rng.normal(size=point.shape) * light + 3).astype(np.float32) for _ in range(2)]
     moments = pj.Moments(12)
     for view in views:
-        moments.add(cl.unit(view))
+        moments.add(unit(view))
 
     def same_is_nearest(projection: pj.Projection) -> float:
         first, second = (pj.project(v[:400], *projection) for v in views)
@@ -167,7 +168,7 @@ def test_kmeans_finds_separate_clusters_and_repeats_bit_for_bit() -> None:
 
 
 def test_lloyd_never_makes_the_error_larger() -> None:
-    x = cl.unit(DATA)
+    x = unit(DATA)
 
     def error(iterations: int) -> float:
         c = cl.kmeans(x, 32, iterations=iterations, seed=1)
@@ -177,7 +178,7 @@ def test_lloyd_never_makes_the_error_larger() -> None:
 
 
 def test_spherical_centroids_have_unit_length_and_empty_clusters_are_filled() -> None:
-    x = cl.unit(clusters(600, dim=8, centres=6, noise=0.001))
+    x = unit(clusters(600, dim=8, centres=6, noise=0.001))
     start = np.repeat(x[:1], 6, axis=0)  # five of six centroids get nothing in the first round
     centroids = cl.kmeans(x, 6, iterations=10, spherical=True, start=start)
     np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, atol=1e-5)
@@ -191,7 +192,7 @@ def test_kmeans_says_when_there_is_too_little_data() -> None:
 
 @pytest.mark.parametrize("k", [2, 7, 64])
 def test_two_levels_are_nearly_as_good_as_one_and_repeat_bit_for_bit(k: int) -> None:
-    x = cl.unit(DATA)
+    x = unit(DATA)
 
     def error(centroids: Float32Array) -> float:
         assert centroids.shape == (k, 24)
@@ -203,7 +204,7 @@ def test_two_levels_are_nearly_as_good_as_one_and_repeat_bit_for_bit(k: int) -> 
 
 
 def test_two_levels_share_out_exactly_k_centroids_when_there_are_hardly_more_rows() -> None:
-    x = cl.unit(clusters(70, dim=8, centres=3, noise=0.2))
+    x = unit(clusters(70, dim=8, centres=3, noise=0.2))
     assert len(cl.tree_kmeans(x, 69)) == 69
     with pytest.raises(ValueError, match="71 centroids"):
         cl.tree_kmeans(x, 71)

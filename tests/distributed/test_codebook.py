@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from delf_edge import Bundle, OptionError, Recognizer
+from delf_edge.arrays import unit
 from delf_edge.cli import distributed
 from delf_edge.codebooks import kmeans as cl
 from delf_edge.codebooks.partitions import every, head
@@ -187,7 +188,7 @@ class InParts:
 
 def rows_of(n: int, dim: int = 16) -> Float32Array:
     rng = np.random.default_rng(0)
-    return cl.unit(rng.normal(size=(20, dim))[rng.integers(20, size=n)] + 0.3 * rng.normal(size=(n, dim)))
+    return unit(rng.normal(size=(20, dim))[rng.integers(20, size=n)] + 0.3 * rng.normal(size=(n, dim)))
 
 
 def cut_up(x: Float32Array) -> InParts:

@@ -9,13 +9,13 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from delf_edge.arrays import l2_normalise
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.errors import BundleError, OptionError
 from delf_edge.features.extractor import (
     ExtractOptions,
     Extractor,
     extract_options,
-    l2_normalise,
     local_maxima,
     pool_global,
     project,

@@ -10,8 +10,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from delf_edge import native
+from delf_edge.arrays import l2_normalise
 from delf_edge.errors import OptionError
-from delf_edge.features.extractor import l2_normalise
 from delf_edge.index import inverted_lists, scoring
 from delf_edge.index.inverted_index import CandidateIndex, SearchOptions
 from delf_edge.quantization.coarse_quantizer import CoarseIndex

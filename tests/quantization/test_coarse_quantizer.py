@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from delf_edge.arrays import l2_normalise
 from delf_edge.errors import OptionError
-from delf_edge.features.extractor import l2_normalise
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 
 

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from delf_edge.arrays import l2_normalise
 from delf_edge.errors import OptionError
-from delf_edge.features.extractor import l2_normalise, project
+from delf_edge.features.extractor import project
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.product_quantizer import (
     CodeBatch,

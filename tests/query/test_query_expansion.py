@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from delf_edge.arrays import l2_normalise
 from delf_edge.bundle.calibration import Calibration
-from delf_edge.features.extractor import l2_normalise
 from delf_edge.query.query_expansion import POOL, expand, proven
 
 

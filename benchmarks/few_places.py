@@ -75,14 +75,14 @@ def one_database(
             names = rng.permutation(by_place[place])[:n_photos].tolist()
             places.store.add_many(views.image(name, place) for name in names)
         for name in rng.permutation(known)[:KNOWN].tolist():
-            answer = places.asker.answer(views[name])
+            answer = places.pipeline.answer(views[name])
             counts["known"] += 1
             counts["first right"] += bool(answer.matches) and answer.matches[0].landmark == own
             counts["named right"] += answer.landmark == own
             counts["named wrong"] += answer.landmark not in (None, own)
         for name in rng.permutation(unknown)[:UNKNOWN].tolist():
             counts["strangers"] += 1
-            counts["strangers named"] += places.asker.answer(views[name]).found
+            counts["strangers named"] += places.pipeline.answer(views[name]).found
     return counts
 
 

@@ -38,9 +38,9 @@ from benchmarks.systems.faiss_search import Peer
 from delf_edge import native
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.index.index_file import index_path
-from delf_edge.index.inverted_index import SearchOptions
-from delf_edge.index.inverted_lists import State
+from delf_edge.index.inverted_lists import IndexSnapshot
 from delf_edge.index.scoring import neighbours
+from delf_edge.index.search import SearchOptions
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout, decode, encode, inner_product_tables
 from delf_edge.recognizer import Recognizer
@@ -138,25 +138,25 @@ class Lab:
         return path, {"images_per_second_bulk_first": n / spent}
 
 
-def candidate_stage(lab: Lab, state: State, rounds: int, asked: int | None = None) -> dict[str, Any]:
+def candidate_stage(lab: Lab, snapshot: IndexSnapshot, rounds: int, asked: int | None = None) -> dict[str, Any]:
     """Our candidate stage and faiss' search for the same 60 neighbours, in turn; recall against all lists."""
     o, codebook = SearchOptions(n_probe=8, k_neighbours=60), lab.codebook
-    peer = Peer(state, codebook, 8)
+    peer = Peer(snapshot, codebook, 8)
     spent: dict[str, list[float]] = {"faiss": [], "ours": [], "ours_whole": [], "words": []}
 
     def ours(q: Features) -> native.Hits:
         words, base = lab.coarse.assign(q.descriptors, 8)
         tables = inner_product_tables(q.descriptors, codebook)
-        return neighbours(state, words, base, tables, o.k_neighbours, -1.0)
+        return neighbours(snapshot, words, base, tables, o.k_neighbours, -1.0)
 
-    from delf_edge.index.inverted_index import search
+    from delf_edge.index.search import search
 
     full = [q for q in lab.queries if len(q) == 300][:asked]
     for q in full[:1] * 2 + full * rounds:
         for name, call in (
             ("faiss", lambda q=q: peer.search(q.descriptors, o.k_neighbours)),
             ("ours", lambda q=q: ours(q)),
-            ("ours_whole", lambda q=q: search(state, q, codebook, lab.coarse, o)),
+            ("ours_whole", lambda q=q: search(snapshot, q, codebook, lab.coarse, o)),
             ("words", lambda q=q: lab.coarse.assign(q.descriptors, 8)),
         ):
             start = time.thread_time()
@@ -167,17 +167,17 @@ def candidate_stage(lab: Lab, state: State, rounds: int, asked: int | None = Non
     figures |= {f"{name}_best_ms": float(ms.min()) for name, ms in times.items()}
     figures["ratio_to_faiss"] = float(np.median(times["ours"] / times["faiss"]))
     figures["ratio_of_whole_stage_to_faiss"] = float(np.median(times["ours_whole"] / times["faiss"]))
-    return figures | recall(lab, state, peer, full, ours)
+    return figures | recall(lab, snapshot, peer, full, ours)
 
 
-def recall(lab: Lab, state: State, peer: Peer, queries: Sequence[Features], ours: Any) -> dict[str, Any]:
+def recall(lab: Lab, snapshot: IndexSnapshot, peer: Peer, queries: Sequence[Features], ours: Any) -> dict[str, Any]:
     """recall@60 of both against an exhaustive scan of every stored feature, for features of several queries."""
     k, rng = 60, np.random.default_rng(1)
     chosen = rng.permutation(len(queries))[:10]
     rows = [(int(q), int(f)) for q in chosen for f in rng.permutation(300)[: EXHAUSTIVE // 10]]
     asked = np.stack([queries[q].descriptors[f] for q, f in rows])
     best, ids = np.full((len(rows), 0), -np.inf, np.float32), np.zeros((len(rows), 0), np.int64)
-    for number, segment in enumerate(state.segments):
+    for number, segment in enumerate(snapshot.segments):
         words = segment.all_words()
         for start in range(0, len(segment), 1 << 16):
             part = slice(start, start + (1 << 16))
@@ -216,7 +216,7 @@ def whole_path(lab: Lab, places: Recognizer, rounds: int) -> dict[str, Any]:
         for q in lab.queries:
             spent: dict[str, float] = {}
             began = time.thread_time()
-            places.asker.answer(q, timings=spent)
+            places.pipeline.answer(q, timings=spent)
             cpu.append(1e3 * (time.thread_time() - began))
             wall.append(spent["total"])
             stages.append(spent)
@@ -257,13 +257,13 @@ def ranked(dataset: Dataset, places: Recognizer, queries: Sequence[Features]) ->
 def candidates_alone(lab: Lab, n: int, a: argparse.Namespace) -> dict[str, Any]:
     """The candidate stage over the first n images, in RAM alone."""
     layout = CodeLayout.of(lab.codebook)
-    state = State.empty(layout)
+    snapshot = IndexSnapshot.empty(layout)
     for start in range(0, n, 1000):
         images = [(i, lab.image(i).codes) for i in range(start, min(start + 1000, n))]
-        state = state.extended(CodeBatch.of(images, layout), layout.n_words)
-    figures: dict[str, Any] = {"images": n, "features": state.n_features, "segments": len(state.segments)}
-    figures["index_bytes_per_feature"] = state.nbytes / state.n_features
-    return figures | {"candidates": candidate_stage(lab, state, a.rounds, a.queries)}
+        snapshot = snapshot.extended(CodeBatch.of(images, layout), layout.n_words)
+    figures: dict[str, Any] = {"images": n, "features": snapshot.n_features, "segments": len(snapshot.segments)}
+    figures["index_bytes_per_feature"] = snapshot.nbytes / snapshot.n_features
+    return figures | {"candidates": candidate_stage(lab, snapshot, a.rounds, a.queries)}
 
 
 def measure(lab: Lab, n: int, a: argparse.Namespace) -> dict[str, Any]:
@@ -272,10 +272,16 @@ def measure(lab: Lab, n: int, a: argparse.Namespace) -> dict[str, Any]:
     info: dict[str, Any] = {"images": n, "disk_bytes": path.stat().st_size} | made
     figures = info | {"start": search_life.starts(path, lab.query_photo, a.starts)}
     with Recognizer.open(path, bundle=lab.bundle) as places:
-        state = places.asker.index.state
-        figures |= {"features": state.n_features, "disk_bytes_per_feature": path.stat().st_size / state.n_features}
-        figures |= {"segments": len(state.segments), "index_bytes_per_feature": state.nbytes / state.n_features}
-        figures["candidates"] = candidate_stage(lab, state, a.rounds, a.queries)
+        snapshot = places.pipeline.index.snapshot
+        figures |= {
+            "features": snapshot.n_features,
+            "disk_bytes_per_feature": path.stat().st_size / snapshot.n_features,
+        }
+        figures |= {
+            "segments": len(snapshot.segments),
+            "index_bytes_per_feature": snapshot.nbytes / snapshot.n_features,
+        }
+        figures["candidates"] = candidate_stage(lab, snapshot, a.rounds, a.queries)
         figures |= whole_path(lab, places, a.rounds)
     scratch = path.with_name("growing.db")
     shutil.copy(path, scratch)

@@ -31,7 +31,7 @@ from benchmarks.lab.search_data import projected, raw_features
 from benchmarks.metrics import protocols, stats
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.codebooks.fit import CodebookOptions, fit
-from delf_edge.index.inverted_index import SearchOptions
+from delf_edge.index.search import SearchOptions
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.product_quantizer import tiny
 from delf_edge.recognizer import Recognizer
@@ -81,7 +81,7 @@ def fitted(size: Size, bundle: Bundle, rows: Sequence[Features]) -> Codebook:
 
 def asked(places: Recognizer, dataset: Dataset, queries: Sequence[Features]) -> dict[str, Any]:
     """mAP of `Recognizer.rank`, whole and before RANSAC."""
-    from delf_edge.query.pipeline import RANKING, IdentifyOptions
+    from delf_edge.query.options import RANKING, IdentifyOptions
 
     index, n = {name: i for i, name in enumerate(dataset.database)}, len(dataset.database)
     figures: dict[str, Any] = {}
@@ -103,7 +103,7 @@ def local_alone(places: Recognizer, dataset: Dataset, queries: Sequence[Features
     index, n = {name: i for i, name in enumerate(dataset.database)}, len(dataset.database)
     rows = {image.image_id: index[image.name] for image in places.store.images()}
     coarse = CoarseIndex(places.bundle.codebook.centroids)
-    places.asker.index.refresh(places.store)
+    places.pipeline.index.refresh(places.store)
     found = {}
     choices = {"votes": SearchOptions(global_weight=0, top=n)}
     choices |= {
@@ -116,7 +116,7 @@ def local_alone(places: Recognizer, dataset: Dataset, queries: Sequence[Features
         scores = []
         for features in queries:
             row = np.full(n, -np.inf)
-            for c in places.asker.index.search(features, places.bundle.codebook, coarse, options):
+            for c in places.pipeline.index.search(features, places.bundle.codebook, coarse, options):
                 row[rows[c.image_id]] = c.votes
             scores.append(row)
         scored = protocols.score_rankings(dataset, rankings(dataset, scores))[dataset.settings[0].name]
@@ -148,7 +148,7 @@ def measure(
             figures = asked(places, dataset, asking)
             if scorings:
                 figures["local_alone"] = local_alone(places, dataset, asking)
-            index = places.asker.index
+            index = places.pipeline.index
             figures["ram_bytes_per_feature"] = index.nbytes / max(1, index.n_features)
             places.store.compact()
             stored = index.n_features

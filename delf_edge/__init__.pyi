@@ -86,13 +86,9 @@ from .errors import (
     UpdateRefusedError as UpdateRefusedError,
 )
 from .geo import Near as Near
-from .index.inverted_index import SearchOptions as SearchOptions
-from .query.pipeline import (
-    Explanation as Explanation,
-)
-from .query.pipeline import (
-    IdentifyOptions as IdentifyOptions,
-)
+from .index.search import SearchOptions as SearchOptions
+from .query.options import IdentifyOptions as IdentifyOptions
+from .query.pipeline import Explanation as Explanation
 from .recognizer import (
     AddError as AddError,
 )

@@ -1,6 +1,6 @@
 // The hot loops of search and verification, compiled at install; `native.py` is the only door to them and says what each
 // array is. Plain C++17 with a C interface: no Python header, no processor-specific instruction, nothing that a NumPy form
-// (`scan.py`, `coarse.py`, `codec.py`, `verification.py`) does not also compute, to the same bits where it says so: sums
+// (`index`, `quantization`, `verification.py`) does not also compute, to the same bits where it says so: sums
 // run in NumPy's order, and products and sums are not contracted.
 
 #include <algorithm>
@@ -28,7 +28,7 @@ struct Hits {
     std::vector<float> score;
 };
 
-struct Segment {  // as `native.py` has it; `lists.py` says what each is
+struct Segment {  // as `native.py` has it; `inverted_lists.py` says what each is
     const std::uint8_t *codes;
     const std::uint32_t *starts;  // this and the next three are null in a small segment, which has `words` and `slots`
     const std::uint8_t *steps;

@@ -28,8 +28,8 @@ MOVED: dict[str, tuple[str, ...]] = {
     "coarse": ("quantization.coarse_quantizer",),
     "codec": ("quantization.product_quantizer",),
     "lists": ("index.inverted_lists",),
-    "candidates": ("index.inverted_index",),
-    "scan": ("index.scoring",),
+    "candidates": ("index.inverted_index", "index.search"),
+    "scan": ("index.scoring", "index.asmk"),
     "index_file": ("index.index_file",),
     "slots": ("index.slots",),
     "store": ("storage.store",),
@@ -50,7 +50,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "following": ("packs.live",),
     "listing": ("interchange.photo_lists",),
     "building.listing": ("interchange.photo_tables",),
-    "asking": ("query.pipeline",),
+    "asking": ("query.pipeline", "query.options"),
     "evidence": ("query.ranking",),
     "expansion": ("query.query_expansion",),
     "building.shards": ("distributed.shards",),
@@ -81,12 +81,16 @@ MOVED: dict[str, tuple[str, ...]] = {
 
 # Names that changed with their modules: the old one and the new one.
 RENAMED: dict[str, str] = {
+    "Asker": "QueryPipeline",
+    "CandidateIndex": "InvertedIndex",
     "Edit": "WriteTransaction",
+    "Evidence": "CandidateRanking",
     "Following": "LivePacks",
     "ListedPhoto": "PhotoEntry",
     "ListedRow": "PhotoEntry",
     "Rows": "CheckedRows",
     "Shelf": "CombinedStore",
+    "State": "IndexSnapshot",
     "View": "PackSnapshot",
 }
 

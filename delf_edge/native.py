@@ -7,9 +7,10 @@ slower. It is loaded with ctypes, which releases Python's lock while it runs.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,31 @@ from delf_edge.types import BoolArray, Float32Array, Float64Array, Int32Array, U
 
 VERSION = 5
 _p, _i64, _f32, _f64 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
-Hits = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Float32Array]
+
+
+class Hits(NamedTuple):
+    """Stored features that a search found, H of them.
+
+    Attributes:
+        query: int64 (H,), number of the query's feature.
+        slot: int64 (H,), slot of the image in the index.
+        feature: int64 (H,), index in its segment | number of the segment << 40.
+        score: float32 (H,), similarity to the query's feature, or the weight of its vote.
+    """
+
+    query: NDArray[np.int64]
+    slot: NDArray[np.int64]
+    feature: NDArray[np.int64]
+    score: Float32Array
+
+    @classmethod
+    def join(cls, parts: Iterable[Hits]) -> Hits:
+        """All hits of several searches, one after the other."""
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def take(self, keep: NDArray[np.bool_]) -> Hits:
+        """The hits for which `keep`, bool (H,), is true."""
+        return Hits(self.query[keep], self.slot[keep], self.feature[keep], self.score[keep])
 
 
 class SegmentPointers(ctypes.Structure):
@@ -102,7 +127,7 @@ def scan(
         alive: bool (S,), slots that may be found; None: all.
 
     Returns:
-        query, slot, feature (index in its segment | number of the segment << 40) and score of each.
+        Hits in no order.
 
     Raises:
         MemoryError: as it says.
@@ -129,9 +154,9 @@ def scan(
     if not handle:
         raise MemoryError("no memory for what the search found")
     n = found.value
-    query, slot, feature, score = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64), _floats(n)
-    lib.delf_edge_take(handle, _address(query), _address(slot), _address(feature), _address(score))
-    return query, slot, feature, score
+    hits = Hits(np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64), _floats(n))
+    lib.delf_edge_take(handle, _address(hits.query), _address(hits.slot), _address(hits.feature), _address(hits.score))
+    return hits
 
 
 def nearest(
@@ -202,7 +227,7 @@ def affine(
 
 
 def voters(lib: ctypes.CDLL, hits: Hits) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of every (query, slot) the best hit, by query and slot (see `scan.count_votes`).
+    """Of every (query, slot) the best hit, by query and slot (see `scoring.count_votes`).
 
     Returns:
         int64 (V,), indices into the hits, and int64 (V,), how many of these are hits of the same feature.
@@ -211,7 +236,7 @@ def voters(lib: ctypes.CDLL, hits: Hits) -> tuple[NDArray[np.int64], NDArray[np.
         MemoryError: as it says.
     """
     columns = [np.ascontiguousarray(column) for column in hits]
-    n = len(columns[0])
+    n = len(hits.query)
     chosen, times = np.empty(n, np.int64), np.empty(n, np.int64)
     kept = lib.delf_edge_voters(*map(_address, columns), n, _address(chosen), _address(times))
     if kept < 0:
@@ -233,7 +258,7 @@ def decode(
 def unpack(
     lib: ctypes.CDLL, records: bytes, offset: int, n: int, code_size: int, step: float
 ) -> tuple[Float32Array, UInt16Array, UInt8Array, int]:
-    """Keypoints, words and codes of the n records of `codec.CodeLayout.record` from `offset` on, and the largest word.
+    """Keypoints, words and codes of n packed records (`CodeLayout.record`) from `offset` on, and the largest word.
 
     Raises:
         ValueError: there are fewer bytes.

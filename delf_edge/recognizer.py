@@ -11,10 +11,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -23,13 +23,14 @@ from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
 from delf_edge.features.extractor import Extractor, extract_options
 from delf_edge.images.decode import ChannelOrder, PhotoSource, content_hash, load_image, make_thumbnail, read_photo
-from delf_edge.index.inverted_index import CandidateIndex
+from delf_edge.index.inverted_index import InvertedIndex
 from delf_edge.packs.installed import open_packs
-from delf_edge.packs.live import LivePacks, pointer_states
+from delf_edge.packs.live import LivePacks, PointerStates, pointer_states
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.product_quantizer import CodeLayout, encode
 from delf_edge.quantization.product_quantizer import tiny as shortened
-from delf_edge.query.pipeline import Asker, Explanation, IdentifyOptions
+from delf_edge.query.options import IdentifyOptions
+from delf_edge.query.pipeline import Explanation, QueryPipeline
 from delf_edge.storage.combined import CombinedStore
 from delf_edge.storage.records import NewImage, Problem, StoreInfo
 from delf_edge.storage.store import Store
@@ -83,7 +84,7 @@ class Recognizer:
     Attributes:
         bundle: the loaded model.
         store: the database file.
-        asker: answers where the features are there already.
+        pipeline: answers where the features are there already.
     """
 
     def __init__(
@@ -94,7 +95,8 @@ class Recognizer:
         preset: str | None = None,
         num_threads: int = 1,
         packs: Sequence[Store] = (),
-        follow: Callable[[CombinedStore, CandidateIndex], LivePacks] = LivePacks,
+        pack_folders: Sequence[Path] = (),
+        seen: PointerStates | None = None,
     ) -> None:
         """Use `Recognizer.open`."""
         self.store, self.bundle = store, bundle
@@ -102,8 +104,17 @@ class Recognizer:
         self._extract_options = extract_options(bundle, preset)
         self._coarse = CoarseIndex(bundle.codebook.centroids)
         combined = CombinedStore(store, packs)
-        self._packs = follow(combined, CandidateIndex.from_store(combined, database=store.path, uuid=store.uuid))
-        self.asker = Asker(bundle, self._coarse, self._packs)
+        index = InvertedIndex.from_store(combined, database=store.path, uuid=store.uuid)
+        self._packs = LivePacks(combined, index, pack_folders, seen)
+        self.pipeline = QueryPipeline(bundle, self._coarse, self._packs)
+
+    @property
+    def asker(self) -> QueryPipeline:
+        """The name of `pipeline` in 0.1."""
+        warnings.warn(
+            "Recognizer.asker is now Recognizer.pipeline; it works until 0.3", DeprecationWarning, stacklevel=2
+        )
+        return self.pipeline
 
     @property
     def combined(self) -> CombinedStore:
@@ -131,7 +142,7 @@ class Recognizer:
             num_threads: threads of the network.
             packs: read-only packs to search as well; a folder stands for the packs that `delf-edge update` installed
                 there. Their bytes are compared with their manifests. A version that is put into use in a folder later
-                is taken up at a query, within seconds (`following`).
+                is taken up at a query, within seconds (`packs.live`).
 
         Raises:
             BundleError: the bundle is damaged or unknown to this SDK.
@@ -142,7 +153,7 @@ class Recognizer:
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle or default_bundle_path())
         layout = CodeLayout.of(loaded.codebook)
         folders = [Path(place) for place in packs if Path(place).is_dir()]
-        seen = pointer_states(folders)
+        seen = pointer_states(folders)  # from before the packs are opened: a later switch is seen at a query
         with ExitStack() as opened:  # closed again where something fails
             store = opened.enter_context(
                 Store.open(path, bundle_id=loaded.id, layout=layout, mode="ro" if read_only else "rw")
@@ -152,8 +163,15 @@ class Recognizer:
                 for place in packs
                 for pack in open_packs(place, bundle_id=loaded.id, layout=layout)
             ]
-            follow = partial(LivePacks, folders=folders, seen=seen)
-            recognizer = cls(store, loaded, preset=preset, num_threads=num_threads, packs=beside, follow=follow)
+            recognizer = cls(
+                store,
+                loaded,
+                preset=preset,
+                num_threads=num_threads,
+                packs=beside,
+                pack_folders=folders,
+                seen=seen,
+            )
             opened.pop_all()
             return recognizer
 
@@ -349,7 +367,7 @@ class Recognizer:
 
         Args:
             photo: path, encoded bytes, or uint8 array (H, W, 3) with `channel_order`.
-            top: landmarks listed in `Answer.matches` at most.
+            top: landmarks listed in `Answer.results` at most.
             channel_order: "RGB" or "BGR", for arrays.
             deadline_ms: milliseconds after which no further candidate is checked; the answer then says so.
             options: see `IdentifyOptions`.
@@ -361,7 +379,7 @@ class Recognizer:
         timings: dict[str, float] = {}
         with self._packs.pin():
             features = self.extract(photo, channel_order=channel_order, timings=timings)
-            return self.asker.answer(features, options, top=top, deadline_ms=deadline_ms, timings=timings)
+            return self.pipeline.answer(features, options, top=top, deadline_ms=deadline_ms, timings=timings)
 
     def identify_many(self, photos: Iterable[PhotoSource], *, top: int = 5) -> Iterator[Answer]:
         """Answers to photos, in order."""
@@ -404,7 +422,7 @@ class Recognizer:
         timings: dict[str, float] = {}
         with self._packs.pin():
             image, features = self._extract(photo, channel_order, timings)
-            return self.asker.explain_all(image, features, limit, options, deadline_ms, timings)
+            return self.pipeline.explain_all(image, features, limit, options, deadline_ms, timings)
 
     def search(
         self,
@@ -431,7 +449,7 @@ class Recognizer:
     def rank(self, features: Features, top_k: int = 100, *, options: IdentifyOptions | None = None) -> list[Match]:
         """As `search`, for features that were extracted before."""
         with self._packs.pin():
-            return self.asker.rank(features, top_k, options)
+            return self.pipeline.rank(features, top_k, options)
 
     # ------------------------------------------------------------------ the file
 

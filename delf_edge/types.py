@@ -220,7 +220,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Match:
-    """One image of the answer: a runner-up, or the winner.
+    """One stored image in the results of a query: the best one, or a runner-up.
 
     Attributes:
         image_id: row id in the store.
@@ -251,7 +251,7 @@ class Answer:
         probability: calibrated probability of the best match, 0..1 (also when the answer is unknown).
         n_inliers: its RANSAC inliers.
         reason: one sentence why this is the answer, or why it is unknown.
-        matches: ranked images, the best first; at most one per landmark.
+        results: stored images, the most probable place first; at most one per landmark.
         verification: the proof for the best match, None where nothing was verified.
         milliseconds: stage name -> time it took.
     """
@@ -261,7 +261,7 @@ class Answer:
     probability: float
     n_inliers: int
     reason: str
-    matches: tuple[Match, ...] = ()
+    results: tuple[Match, ...] = ()
     verification: Verification | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
 
@@ -269,6 +269,11 @@ class Answer:
     def found(self) -> bool:
         """Whether a landmark was named."""
         return self.landmark is not None
+
+    @property
+    def matches(self) -> tuple[Match, ...]:
+        """The name of `results` in 0.1."""
+        return self.results
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from delf_edge.camera.sources import open_source
 from delf_edge.camera.temporal_voting import VoteOptions
 from delf_edge.camera.watcher import CameraOptions, watch
 from delf_edge.geo import Near
-from delf_edge.query.pipeline import IdentifyOptions
+from delf_edge.query.options import IdentifyOptions
 from delf_edge.recognizer import Recognizer
 
 

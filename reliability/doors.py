@@ -23,7 +23,7 @@ from delf_edge.errors import DelfEdgeError, ImageError, StoreError
 from delf_edge.features.extractor import Extractor, extract_options
 from delf_edge.files import remove_database
 from delf_edge.images.decode import load_image
-from delf_edge.query.pipeline import IdentifyOptions
+from delf_edge.query.options import IdentifyOptions
 from delf_edge.recognizer import Recognizer
 from delf_edge.storage.schema import row_crc32
 from delf_edge.storage.store import Store

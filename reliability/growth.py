@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from delf_edge.query.pipeline import IdentifyOptions
+from delf_edge.query.options import IdentifyOptions
 from delf_edge.recognizer import Recognizer
 from reliability import world
 from reliability.longrun import resident_bytes

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from delf_edge import native
 from delf_edge.arrays import l2_normalise
 from delf_edge.errors import OptionError
-from delf_edge.index.inverted_lists import State
+from delf_edge.index.inverted_lists import IndexSnapshot
 from delf_edge.index.scoring import global_similarity, neighbours, voters
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.product_quantizer import (
@@ -37,9 +37,9 @@ def lib(compiled: ctypes.CDLL | None) -> ctypes.CDLL:
     return compiled
 
 
-def make_state(rng: np.random.Generator, M: int, images: int, n: int, levels: int = 256) -> State:
+def make_state(rng: np.random.Generator, M: int, images: int, n: int, levels: int = 256) -> IndexSnapshot:
     """Two segments, the second one small; `levels` below 256 makes equal scores common."""
-    state = State.empty(CodeLayout(M, G, K))
+    snapshot = IndexSnapshot.empty(CodeLayout(M, G, K))
     for first, count in ((0, images), (images, 1)):
         batch = CodeBatch(
             np.arange(first, first + count) * 3 + 1,
@@ -49,8 +49,8 @@ def make_state(rng: np.random.Generator, M: int, images: int, n: int, levels: in
             rng.integers(-127, 128, (count, G)).astype(np.int8),
             np.zeros(count, np.uint32),
         )
-        state = state.extended(batch, K)
-    return state
+        snapshot = snapshot.extended(batch, K)
+    return snapshot
 
 
 def both(monkeypatch: pytest.MonkeyPatch, lib: ctypes.CDLL, *arguments: object) -> list[set[tuple[float, ...]]]:
@@ -71,11 +71,11 @@ def test_scan_finds_the_same_to_the_bit(
     M: int, levels: int, k: int, lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng([M, levels, k])
-    state = make_state(rng, M, images=80, n=11, levels=levels).without([3, 70])
+    snapshot = make_state(rng, M, images=80, n=11, levels=levels).without([3, 70])
     words = np.array([rng.permutation(K)[:5] for _ in range(9)], np.int32)
     base = rng.normal(0.5, 0.2, words.shape).astype(np.float32)
     tables = rng.normal(0, 0.3, (9, M, 256)).astype(np.float32)
-    plain, compiled = both(monkeypatch, lib, state, words, base, tables, k, 0.3)
+    plain, compiled = both(monkeypatch, lib, snapshot, words, base, tables, k, 0.3)
     assert plain == compiled
     assert len(plain) >= 9
     slots = {row[1] for row in plain}
@@ -97,8 +97,8 @@ def test_scan_knows_the_image_after_a_long_step(lib: ctypes.CDLL, monkeypatch: p
         np.zeros((n, G), np.int8),
         np.zeros(n, np.uint32),
     )
-    state = State.empty(CodeLayout(4, G, K)).extended(batch, K)
-    (segment,) = state.segments
+    snapshot = IndexSnapshot.empty(CodeLayout(4, G, K)).extended(batch, K)
+    (segment,) = snapshot.segments
     assert segment.jump_by is not None
     assert len(segment.jump_by) > 50
     slots = np.repeat(np.arange(n), many)
@@ -106,7 +106,7 @@ def test_scan_knows_the_image_after_a_long_step(lib: ctypes.CDLL, monkeypatch: p
     asked = np.tile(np.arange(K, dtype=np.int32), (3, 1))
     base, tables = rng.normal(0.5, 0.2, (3, K)).astype(np.float32), rng.normal(0, 0.3, (3, 4, 256)).astype(np.float32)
     for k in (1, 20, 10_000):
-        plain, compiled = both(monkeypatch, lib, state, asked, base, tables, k, 0.3)
+        plain, compiled = both(monkeypatch, lib, snapshot, asked, base, tables, k, 0.3)
         assert plain == compiled
     assert len(plain) > 1000
 
@@ -114,18 +114,18 @@ def test_scan_knows_the_image_after_a_long_step(lib: ctypes.CDLL, monkeypatch: p
 def test_many_equal_scores_are_all_kept(lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
     """The K-th and all that equal it: here 3,000 of them."""
     rng = np.random.default_rng(1)
-    state = make_state(rng, 4, images=300, n=10, levels=1)
+    snapshot = make_state(rng, 4, images=300, n=10, levels=1)
     words = np.arange(K, dtype=np.int32)[None]
     base, tables = np.full((1, K), 0.5, np.float32), np.zeros((1, 4, 256), np.float32)
-    plain, compiled = both(monkeypatch, lib, state, words, base, tables, 5, 0.3)
+    plain, compiled = both(monkeypatch, lib, snapshot, words, base, tables, 5, 0.3)
     assert plain == compiled
     assert len(plain) == 3010
 
 
 def test_nothing_is_found_where_nothing_is(lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = make_state(np.random.default_rng(2), 4, images=3, n=2)
+    snapshot = make_state(np.random.default_rng(2), 4, images=3, n=2)
     words, base = np.zeros((2, 1), np.int32), np.zeros((2, 1), np.float32)
-    assert both(monkeypatch, lib, state, words, base, np.zeros((2, 4, 256), np.float32), 5, 0.3) == [set(), set()]
+    assert both(monkeypatch, lib, snapshot, words, base, np.zeros((2, 4, 256), np.float32), 5, 0.3) == [set(), set()]
 
 
 @pytest.mark.parametrize(("n_words", "P"), [(5, 5), (64, 8), (1000, 8), (1000, 1), (9000, 16)])
@@ -151,12 +151,12 @@ def test_equal_words_come_in_order(lib: ctypes.CDLL) -> None:
 
 def test_global_similarity_is_the_same(lib: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
-    state = make_state(rng, 4, images=50, n=2)
+    snapshot = make_state(rng, 4, images=50, n=2)
     query = rng.normal(size=G).astype(np.float32)
     monkeypatch.setattr(native, "library", lambda: None)
-    plain = global_similarity(state, query)
+    plain = global_similarity(snapshot, query)
     monkeypatch.setattr(native, "library", lambda: lib)
-    assert_allclose(global_similarity(state, query), plain, atol=1e-6)
+    assert_allclose(global_similarity(snapshot, query), plain, atol=1e-6)
     assert np.abs(plain).max() > 0.1
 
 
@@ -181,7 +181,7 @@ def test_the_same_hits_vote(n: int, ordered: bool, lib: ctypes.CDLL, monkeypatch
     rows = rows if ordered else rng.permutation(rows)
     rows = rows[np.sort(np.unique(rows[:, [0, 2]], axis=0, return_index=True)[1])]  # a query meets a feature once
     query, slot, feature, score = rows.T.copy()
-    hits = (query, slot, feature | 3 << 40, score.astype(np.float32))
+    hits = native.Hits(query, slot, feature | 3 << 40, score.astype(np.float32))
     monkeypatch.setattr(native, "library", lambda: None)
     chosen, times = voters(hits)
     monkeypatch.setattr(native, "library", lambda: lib)

@@ -26,7 +26,7 @@ from delf_edge.bundle.calibration import Calibration
 from delf_edge.errors import BundleError
 from delf_edge.geo import Near
 from delf_edge.images.decode import load_image
-from delf_edge.query.ranking import Evidence
+from delf_edge.query.ranking import CandidateRanking
 from delf_edge.types import Candidate, Features, Match, Verification
 from testing.paths import TINY_BUNDLE
 
@@ -73,15 +73,15 @@ def test_an_added_photo_is_ranked_first_with_its_points_as_proof(places: Recogni
 
 def test_the_threshold_of_the_bundle_decides_between_name_and_unknown(places: Recognizer) -> None:
     places.add(encoded(0), landmark="here", name="0.png")
-    places.asker.calibration = Calibration(threshold=0.0)
+    places.pipeline.calibration = Calibration(threshold=0.0)
     named = places.identify(encoded(0))
     assert (named.landmark, named.image, named.found) == ("here", "0.png", True)
-    places.asker.calibration = Calibration(threshold=1.1)
+    places.pipeline.calibration = Calibration(threshold=1.1)
     unknown = places.identify(encoded(0))
     assert (unknown.landmark, unknown.image, unknown.found) == (None, None, False)
     assert unknown.matches[0].name == "0.png"
     assert "below the threshold" in unknown.reason
-    places.asker.calibration = Calibration(threshold=0.0)
+    places.pipeline.calibration = Calibration(threshold=0.0)
     strict = places.identify(encoded(0), options=IdentifyOptions(min_inliers=10_000))
     assert strict.landmark is None
     assert "10000 points are needed" in strict.reason
@@ -181,7 +181,7 @@ def test_two_places_in_one_photo_are_proven_by_different_parts_of_it(tmp_path: P
     with Recognizer.open(tmp_path / "places.db", bundle=bundle, preset="accurate") as places:
         for seed in range(3):
             places.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
-        places.asker.calibration = Calibration(threshold=0.0)
+        places.pipeline.calibration = Calibration(threshold=0.0)
         both = np.hstack([scene(0), scene(1)])
         found = places.explain_all(both, channel_order="BGR", options=IdentifyOptions(min_inliers=15))
         assert [e.answer.landmark for e in found] == ["place 0", "place 1"]
@@ -205,13 +205,13 @@ def test_a_deadline_cuts_the_check_and_says_so(places: Recognizer) -> None:
 def test_a_match_list_that_ends_early_is_the_beginning_of_the_whole(places: Recognizer) -> None:
     for seed in range(40):
         places.add(encoded(seed), landmark=f"place {seed // 2}", name=f"{seed}.png")
-    places.asker.index.refresh(places.store)
+    places.pipeline.index.refresh(places.store)
     features = places.extract(encoded(7))
-    candidates = places.asker.candidates(features, IdentifyOptions(), 40)
-    evidence = Evidence(places.asker.calibration, places.combined, features, candidates)
-    for candidate, verification in places.asker.verified(features, candidates[:5], IdentifyOptions()):
-        evidence.add(candidate, verification)
-    whole, early = evidence.matches(), evidence.matches(1)
+    candidates = places.pipeline.candidates(features, IdentifyOptions(), 40)
+    ranking = CandidateRanking(places.pipeline.calibration, places.combined, features, candidates)
+    for candidate, verification in places.pipeline.verified(features, candidates[:5], IdentifyOptions()):
+        ranking.add(candidate, verification)
+    whole, early = ranking.results(), ranking.results(1)
     assert len(early) < len(whole)
     assert [vars_of(m) for m in early] == [vars_of(m) for m in whole[: len(early)]]
 
@@ -220,13 +220,13 @@ def test_a_ranking_checks_more_candidates_than_an_answer(places: Recognizer, mon
     for seed in range(30):
         places.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
     lengths = []
-    verified = places.asker.verified
+    verified = places.pipeline.verified
 
     def counted(features: Features, candidates: Sequence[Candidate], options: IdentifyOptions) -> Any:
         lengths.append(len(candidates))
         return verified(features, candidates, options)
 
-    monkeypatch.setattr(places.asker, "verified", counted)
+    monkeypatch.setattr(places.pipeline, "verified", counted)
     places.identify(encoded(7))
     places.search(encoded(7))
     places.search(encoded(7), options=IdentifyOptions(verify=3))
@@ -247,10 +247,10 @@ def test_certain_is_what_no_unchecked_image_of_another_landmark_comes_near(place
             0, np.zeros((n_inliers, 2), np.int32), np.ones(n_inliers, np.bool_), np.zeros((2, 3), np.float64)
         )
         candidates = [Candidate(i, 0.0, 0.0, score) for i, score in zip(ids, scores, strict=True)]
-        evidence = Evidence(calibration, places.combined, Features.empty(8), candidates)
+        ranking = CandidateRanking(calibration, places.combined, Features.empty(8), candidates)
         for candidate in candidates[:n_checked]:
-            evidence.add(candidate, proof)
-        return evidence.is_certain(0.99, 6)
+            ranking.add(candidate, proof)
+        return ranking.is_certain(0.99, 6)
 
     assert ask([3.0, 2.9, 1.0], n_checked=1)  # the second image shows the same place: it is no rival
     assert not ask([3.0, 1.0, 2.9], n_checked=1)  # the third one is, unchecked

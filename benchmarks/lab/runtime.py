@@ -30,7 +30,7 @@ from benchmarks.lab.runner import (
 from benchmarks.systems.base import Result
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.bundle.calibration import Calibration
-from delf_edge.query.pipeline import RANKING
+from delf_edge.query.options import RANKING
 from delf_edge.recognizer import AddItem, Recognizer
 from delf_edge.types import Features, Match
 

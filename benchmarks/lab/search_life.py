@@ -78,7 +78,7 @@ def adding(database: Path, copies: Copies, first: int, n: int) -> dict[str, Any]
 
     prepared = [copies.make(first + i) for i in range(2 * n)]
     with Recognizer.open(database) as reader, Store.open(database) as writer:
-        reader.asker.index.refresh(reader.store)
+        reader.pipeline.index.refresh(reader.store)
         seen, waits = 0, []
         began = time.perf_counter()
         for i in range(n):
@@ -88,13 +88,13 @@ def adding(database: Path, copies: Copies, first: int, n: int) -> dict[str, Any]
         images = [new_image(f"bulk {first + i}", "new", prepared[n + i], 2 * 10**9 + first + i) for i in range(n)]
         writer.add_many(images)
         bulk = n / (time.perf_counter() - began)
-        reader.asker.index.refresh(reader.store)
+        reader.pipeline.index.refresh(reader.store)
         for i in range(20):
             added = writer.add(new_image(f"seen {first + i}", "new", prepared[i], 3 * 10**9 + first + i))
             began = time.perf_counter()
-            reader.asker.index.refresh(reader.store)
+            reader.pipeline.index.refresh(reader.store)
             waits.append(1e3 * (time.perf_counter() - began))
-            seen += int(added.image_id in reader.asker.index._slots)
+            seen += int(added.image_id in reader.pipeline.index._slots)
         names = [f"{kind} {first + i}" for kind, m in (("one", n), ("bulk", n), ("seen", 20)) for i in range(m)]
         writer.remove(*names)
     return {
@@ -139,8 +139,8 @@ def answer(database: str, photo: str) -> dict[str, Any]:
         places.identify(photo)
         return memory() | {
             "open": opened,
-            "features": places.asker.index.n_features,
-            "index_bytes": places.asker.index.nbytes,
+            "features": places.pipeline.index.n_features,
+            "index_bytes": places.pipeline.index.nbytes,
         }
 
 
@@ -166,7 +166,8 @@ def write(database: str, number: str, seconds: str) -> dict[str, Any]:
 def read(database: str, number: str, seconds: str) -> dict[str, Any]:
     """Ask for all images that are being replaced; a score that is neither version's is inconsistent."""
     from delf_edge.bundle.bundle import Bundle, default_bundle_path
-    from delf_edge.index.inverted_index import CandidateIndex, SearchOptions
+    from delf_edge.index.inverted_index import InvertedIndex
+    from delf_edge.index.search import SearchOptions
     from delf_edge.quantization.coarse_quantizer import CoarseIndex
     from delf_edge.quantization.product_quantizer import CodeBatch, decode
     from delf_edge.types import Features
@@ -190,12 +191,12 @@ def read(database: str, number: str, seconds: str) -> dict[str, Any]:
             )
             allowed = set()
             for version in versions(codes):
-                alone = CandidateIndex(store.layout)
+                alone = InvertedIndex(store.layout)
                 alone.apply(CodeBatch.of([(image.image_id, version)], store.layout))
                 found = {c.image_id: c.votes for c in alone.search(features, codebook, coarse, options)}
                 allowed.add(round(found.get(image.image_id, 0.0), 6))
             asked.append((image.image_id, features, allowed))
-        index = CandidateIndex.from_store(store)
+        index = InvertedIndex.from_store(store)
         until, n, wrong = time.monotonic() + float(seconds), 0, 0
         while time.monotonic() < until:
             index.refresh(store)
@@ -214,7 +215,7 @@ def soak(database: str, features: str, n: str) -> dict[str, Any]:
         queries = list(unpacked(stored))
         sizes = []
         for i in range(int(n)):
-            places.asker.answer(queries[i % len(queries)])
+            places.pipeline.answer(queries[i % len(queries)])
             if i % max(1, int(n) // 10) == int(n) // 10 - 1:
                 sizes.append(memory()["rss_mb"])
     return {"queries": int(n), "rss_mb": sizes}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.systems.base import NotInstalledError
-from delf_edge.index.inverted_lists import State
+from delf_edge.index.inverted_lists import IndexSnapshot
 from delf_edge.types import Codebook, Float32Array
 
 
@@ -31,15 +31,15 @@ def faiss_module() -> Any:
 
 
 class Peer:
-    """The features of a state in faiss; ids as in `scan.neighbours` (index in the segment | its number << 40).
+    """The features of a snapshot in faiss; ids as in `scoring.neighbours` (index in the segment | its number << 40).
 
     Args:
-        state: content of an index, without dead images.
+        snapshot: content of an index, without dead images.
         codebook: of its codes.
         n_probe: lists looked up.
     """
 
-    def __init__(self, state: State, codebook: Codebook, n_probe: int) -> None:
+    def __init__(self, snapshot: IndexSnapshot, codebook: Codebook, n_probe: int) -> None:
         faiss = faiss_module()
         K, D = codebook.centroids.shape
         M = codebook.code_size
@@ -53,7 +53,7 @@ class Peer:
         self.index.is_trained = True
         self.index.nprobe = n_probe
         lists = self.index.invlists
-        for number, segment in enumerate(state.segments):
+        for number, segment in enumerate(snapshot.segments):
             words = segment.all_words()
             edges = np.searchsorted(words, np.arange(K + 1))
             for word in np.unique(words).tolist():
@@ -61,7 +61,7 @@ class Peer:
                 ids = np.arange(a, b, dtype=np.int64) | number << 40
                 codes = np.ascontiguousarray(segment.codes[a:b])
                 lists.add_entries(word, b - a, faiss.swig_ptr(ids), faiss.swig_ptr(codes))
-        self.index.ntotal = state.n_features
+        self.index.ntotal = snapshot.n_features
 
     def search(self, queries: Float32Array, k: int) -> tuple[Float32Array, NDArray[np.int64]]:
         """Scores (N, k) and ids (N, k) of the k best."""

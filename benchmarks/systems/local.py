@@ -17,7 +17,8 @@ from benchmarks.data.feature_cache import Arrays
 from benchmarks.systems.base import Result, System
 from benchmarks.systems.keypoints import Detector, at_base_size
 from delf_edge.features.extractor import project
-from delf_edge.index.inverted_index import CandidateIndex, SearchOptions
+from delf_edge.index.inverted_index import InvertedIndex
+from delf_edge.index.search import SearchOptions
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout, decode, encode, pack_codes
 from delf_edge.types import Codebook, Codes, Features, Float32Array, UInt8Array, Verification
@@ -62,7 +63,7 @@ class LocalIndex:
         self.codebook, self.options, self.verifier = codebook, options, verifier
         self.layout = CodeLayout.of(codebook)
         self.coarse = CoarseIndex(codebook.centroids)
-        self.index = CandidateIndex(self.layout)
+        self.index = InvertedIndex(self.layout)
         self.codes: list[Codes] = []
         self._floats: list[Float32Array] = []
 

@@ -83,7 +83,7 @@ def build(name: str, bundle: Path | None = None, preset: str | None = None) -> S
 
 def runtime_options() -> LocalOptions:
     """Search and verification exactly as the SDK ranks."""
-    from delf_edge.query.pipeline import RANKING
+    from delf_edge.query.options import RANKING
 
     o = RANKING
     return LocalOptions(search=o.search, verify=o.geometry, verified=o.verify, min_inliers=o.min_inliers)

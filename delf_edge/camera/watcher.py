@@ -32,7 +32,8 @@ from delf_edge.camera.frame_gate import Gate, GateOptions, Verdict
 from delf_edge.camera.sources import Frame, FrameSource
 from delf_edge.camera.temporal_voting import Decision, VoteOptions, Voter
 from delf_edge.errors import OptionError
-from delf_edge.query.pipeline import Explanation, IdentifyOptions
+from delf_edge.query.options import IdentifyOptions
+from delf_edge.query.pipeline import Explanation
 from delf_edge.recognizer import Recognizer
 from delf_edge.types import UInt8Array
 

@@ -28,7 +28,7 @@ from delf_edge.cli.output import error_json, print_json, progress, show
 from delf_edge.errors import DelfEdgeError
 
 if TYPE_CHECKING:
-    from delf_edge.query.pipeline import IdentifyOptions
+    from delf_edge.query.options import IdentifyOptions
     from delf_edge.types import Answer
 
 commands = CommandGroup("Recognition")
@@ -152,6 +152,6 @@ def _near(text: str | None) -> IdentifyOptions | None:
     if text is None:
         return None
     from delf_edge.geo import Near
-    from delf_edge.query.pipeline import IdentifyOptions
+    from delf_edge.query.options import IdentifyOptions
 
     return IdentifyOptions(near=Near(*parse_numbers(text, 3, f"--near {text}: give latitude,longitude,metres")))

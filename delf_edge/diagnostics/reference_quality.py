@@ -27,7 +27,7 @@ from delf_edge.camera.frame_gate import measure
 from delf_edge.errors import DelfEdgeError, ImageError
 from delf_edge.images.decode import ChannelOrder, PhotoSource, content_hash, load_image, read_photo
 from delf_edge.quantization.product_quantizer import decode, decode_global
-from delf_edge.query.pipeline import IdentifyOptions
+from delf_edge.query.options import IdentifyOptions
 from delf_edge.recognizer import Recognizer
 from delf_edge.storage.records import StoredImage
 from delf_edge.types import Codes, Features, UInt8Array

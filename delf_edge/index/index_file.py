@@ -25,14 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge.files import parse_json
-from delf_edge.index.inverted_lists import FAR, Segment, State
+from delf_edge.index.inverted_lists import FAR, IndexSnapshot, Segment
 from delf_edge.quantization.product_quantizer import CodeLayout
 
 MAGIC = b"delf-edge list 2"
 _PER_IMAGE = {
     "image_ids": "<i8",
     "counts": "<u4",
-    "marks": "<u4",
+    "row_checksums": "<u4",
     "alive": "|b1",
     "global_codes": "|i1",
     "global_scale": "<f4",
@@ -55,27 +55,27 @@ def index_path(database: Path) -> Path:
     return database.with_name(f"{database.name}-index")
 
 
-def write_index(file: Path, uuid: str, layout: CodeLayout, state: State, *, like: Path) -> bool:
+def write_index(file: Path, uuid: str, layout: CodeLayout, snapshot: IndexSnapshot, *, like: Path) -> bool:
     """Write the content of an index, atomically.
 
     Args:
         file: replaced where it exists.
         uuid: of the database.
         layout: of its codes.
-        state: what to write.
+        snapshot: what to write.
         like: a file whose permissions the new one gets: it must not be readable to more people.
 
     Returns:
         False where the folder cannot be written, or is full.
     """
-    arrays = [np.ascontiguousarray(getattr(state, name), dtype) for name, dtype in _PER_IMAGE.items()]
+    arrays = [np.ascontiguousarray(getattr(snapshot, name), dtype) for name, dtype in _PER_IMAGE.items()]
     segments = []
-    for s in state.segments:
+    for s in snapshot.segments:
         jumps = None if s.jump_at is None else len(s.jump_at)
         segments.append({"first_slot": s.first_slot, "last_slot": s.last_slot, "n": len(s), "jumps": jumps})
         parts = [(getattr(s, name), dtype) for name, dtype in _PER_SEGMENT.items()]
         arrays += [np.ascontiguousarray(a, dtype) for a, dtype in parts if a is not None]
-    head = json.dumps({"uuid": uuid, "layout": asdict(layout), "n": len(state.image_ids), "segments": segments})
+    head = json.dumps({"uuid": uuid, "layout": asdict(layout), "n": len(snapshot.image_ids), "segments": segments})
     start = struct.pack("<I", len(head)) + head.encode()
     try:
         handle, partial = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
@@ -100,7 +100,7 @@ def write_index(file: Path, uuid: str, layout: CodeLayout, state: State, *, like
     return True
 
 
-def read_index(file: Path, uuid: str, layout: CodeLayout) -> State | None:
+def read_index(file: Path, uuid: str, layout: CodeLayout) -> IndexSnapshot | None:
     """The content that a file holds, or None where it is absent, damaged, or of another database."""
     try:
         with file.open("rb") as f:
@@ -109,7 +109,7 @@ def read_index(file: Path, uuid: str, layout: CodeLayout) -> State | None:
         return None
 
 
-def _read(f: BinaryIO, uuid: str, layout: CodeLayout) -> State | None:
+def _read(f: BinaryIO, uuid: str, layout: CodeLayout) -> IndexSnapshot | None:
     if f.read(len(MAGIC)) != MAGIC:
         return None
     expected, size = f.read(32), os.fstat(f.fileno()).st_size
@@ -138,8 +138,8 @@ def _read(f: BinaryIO, uuid: str, layout: CodeLayout) -> State | None:
     for s, part in zip(head["segments"], parts, strict=True):
         own = {name: next(rest) for name in part}
         segments.append(Segment(own.pop("codes"), int(s["first_slot"]), int(s["last_slot"]), **own))
-    state = State(tuple(segments), *arrays[: len(_PER_IMAGE)])
-    return state if _is_sound(state, K) else None
+    snapshot = IndexSnapshot(tuple(segments), *arrays[: len(_PER_IMAGE)])
+    return snapshot if _is_sound(snapshot, K) else None
 
 
 def _segment_plan(head: dict[str, Any], M: int, K: int) -> dict[str, tuple[int, ...]]:
@@ -161,15 +161,15 @@ def _read_array(f: BinaryIO, shape: tuple[int, ...], dtype: str, digest: Any) ->
     return array
 
 
-def _is_sound(state: State, n_words: int) -> bool:
+def _is_sound(snapshot: IndexSnapshot, n_words: int) -> bool:
     """Whether no number leads outside of an array: the hash tells of accidents, not of intent."""
-    n = len(state.image_ids)
-    for s in state.segments:
+    n = len(snapshot.image_ids)
+    for s in snapshot.segments:
         if not 0 <= s.first_slot <= s.last_slot < n:
             return False
         if not (_lists_are_sound(s) if s.starts is not None else _rows_are_sound(s, n_words)):
             return False
-    return len(np.unique(state.image_ids[state.alive])) == int(state.alive.sum())
+    return len(np.unique(snapshot.image_ids[snapshot.alive])) == int(snapshot.alive.sum())
 
 
 def _rows_are_sound(s: Segment, n_words: int) -> bool:

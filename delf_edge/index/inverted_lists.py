@@ -129,14 +129,14 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class State:
+class IndexSnapshot:
     """One consistent content of the index; S slots, of which some are dead.
 
     Attributes:
         segments: slots ascend from one to the next.
         image_ids: int64 (S,).
         counts: uint32 (S,), features of each image.
-        marks: uint32 (S,), what `CodeBatch.marks` said.
+        row_checksums: uint32 (S,), what `CodeBatch.row_checksums` said.
         alive: bool (S,).
         global_codes: int8 (S, G).
         global_scale: float32 (S,), 1 / L2 norm of global_codes, 0 for none.
@@ -145,13 +145,13 @@ class State:
     segments: tuple[Segment, ...]
     image_ids: IntArray
     counts: NDArray[np.uint32]
-    marks: NDArray[np.uint32]
+    row_checksums: NDArray[np.uint32]
     alive: BoolArray
     global_codes: NDArray[np.int8]
     global_scale: Float32Array
 
     @classmethod
-    def empty(cls, layout: CodeLayout) -> State:
+    def empty(cls, layout: CodeLayout) -> IndexSnapshot:
         """No image."""
         zero, codes = np.zeros(0, np.int64), np.zeros((0, layout.global_dim), np.int8)
         few = np.zeros(0, np.uint32)
@@ -170,20 +170,20 @@ class State:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        per_image = (self.image_ids, self.counts, self.marks, self.alive, self.global_codes, self.global_scale)
+        per_image = (self.image_ids, self.counts, self.row_checksums, self.alive, self.global_codes, self.global_scale)
         return sum(s.nbytes for s in self.segments) + sum(a.nbytes for a in per_image)
 
-    def without(self, slots: Sequence[int]) -> State:
+    def without(self, slots: Sequence[int]) -> IndexSnapshot:
         """The same with some slots dead."""
         alive = self.alive.copy()
         alive[list(slots)] = False
         return replace(self, alive=alive)
 
-    def hiding(self, image_ids: Sequence[int]) -> State:
+    def hiding(self, image_ids: Sequence[int]) -> IndexSnapshot:
         """The same content in which these images are not found; ids that are not there are ignored."""
         return replace(self, alive=self.alive & ~np.isin(self.image_ids, image_ids))
 
-    def extended(self, batch: CodeBatch, n_words: int) -> State:
+    def extended(self, batch: CodeBatch, n_words: int) -> IndexSnapshot:
         """The same with the images of a batch in new slots at the end."""
         first, n = len(self.image_ids), len(batch.image_ids)
         alive = np.append(self.alive, np.ones(n, np.bool_))
@@ -197,11 +197,11 @@ class State:
                 segments.append(Segment.build(batch.words[part], batch.codes[part], slots, n_words))
         norms = np.linalg.norm(batch.global_codes.astype(np.float32), axis=1)
         scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
-        return State(
+        return IndexSnapshot(
             _merged(segments, alive, n_words),
             append(self.image_ids, batch.image_ids),
             append(self.counts, batch.counts.astype(np.uint32)),
-            append(self.marks, batch.marks),
+            append(self.row_checksums, batch.row_checksums),
             alive,
             append(self.global_codes, batch.global_codes),
             append(self.global_scale, scale.astype(np.float32)),
@@ -211,30 +211,30 @@ class State:
         """Features of dead slots that lists still hold."""
         return int(self.counts[~self.alive].sum())
 
-    def swept(self, n_words: int) -> Iterator[State]:
+    def swept(self, n_words: int) -> Iterator[IndexSnapshot]:
         """States with ever fewer dead features, one segment rewritten at a time: the others need no second copy."""
-        state = self
+        snapshot = self
         for i, segment in enumerate(self.segments):
-            segments = list(state.segments)
+            segments = list(snapshot.segments)
             segments[i] = merge([segment], self.alive, n_words)
-            state = replace(state, segments=tuple(segments))
-            yield state
-        segments = [s for s in state.segments if len(s)]
+            snapshot = replace(snapshot, segments=tuple(segments))
+            yield snapshot
+        segments = [s for s in snapshot.segments if len(s)]
         merged = _merged(segments, self.alive, n_words)
-        yield replace(state, segments=merged, counts=np.where(self.alive, state.counts, np.uint32(0)))
+        yield replace(snapshot, segments=merged, counts=np.where(self.alive, snapshot.counts, np.uint32(0)))
 
-    def renumbered(self, n_words: int) -> State:
+    def renumbered(self, n_words: int) -> IndexSnapshot:
         """Without dead slots; its lists must hold none of their features."""
         new_slot = np.cumsum(self.alive, dtype=np.int64) - 1
         segments = []
         for s in self.segments:
             segments.append(Segment.build(s.all_words(), s.codes, new_slot[s.all_slots()], n_words))
         alive = self.alive
-        return State(
+        return IndexSnapshot(
             _merged(segments, np.ones(int(alive.sum()), np.bool_), n_words),
             self.image_ids[alive],
             self.counts[alive],
-            self.marks[alive],
+            self.row_checksums[alive],
             np.ones(int(alive.sum()), np.bool_),
             self.global_codes[alive],
             self.global_scale[alive],

@@ -11,13 +11,6 @@ For query features q and their P nearest words w (Noh et al., ICCV 2017, section
 a(q) is the attention of q over its mean, to a power. r(q) counts a similarity by how far it stands out: a wall or a
 window that K stored features look like says little (Jegou et al., ACM Multimedia 2011). The first two lines are
 compiled (`native.py`); `scan` is the same in NumPy, to the bit, for where they are not.
-
-The other scoring, `asmk`, aggregates instead (Tolias et al., IJCV 2016). For a word w of the query (every feature
-counts for its P nearest), V is the unit sum of the residuals R (q - c_w); the stored side is PQ codes, not bits::
-
-    u(w, i) = sum of <V, pq(code_f)> / sqrt(sum of |pq(code_f)|^2)      over the features f of image i in the list of w
-                                                                        with <V, pq(code_f)> > 0
-    votes_i = sum over w of u ** alpha, where u > tau                  (divided by sqrt(features of i))
 """
 
 from __future__ import annotations
@@ -30,41 +23,41 @@ from numpy.typing import NDArray
 from delf_edge import native
 from delf_edge.arrays import l2_normalise
 from delf_edge.errors import OptionError
-from delf_edge.index.inverted_lists import IntArray, Segment, State
-from delf_edge.quantization.product_quantizer import inner_product_tables
-from delf_edge.types import BoolArray, Codebook, Float32Array, Float64Array, Int32Array
+from delf_edge.index.inverted_lists import IndexSnapshot, IntArray, Segment
+from delf_edge.native import Hits
+from delf_edge.types import BoolArray, Float32Array, Float64Array, Int32Array
 
 _CHUNK = 1 << 15  # scores computed at a time: their arrays stay in the processor's cache
 _GLOBAL_CHUNK = 4096  # images
 
 
 def neighbours(
-    state: State, words: Int32Array, base: Float32Array, tables: Float32Array, k: int, min_similarity: float
-) -> native.Hits:
+    snapshot: IndexSnapshot, words: Int32Array, base: Float32Array, tables: Float32Array, k: int, min_similarity: float
+) -> Hits:
     """N(q) of every query.
 
     Args:
-        state: where to look.
+        snapshot: where to look.
         words: int32 (N, P).
         base: float32 (N, P), <q, c_w>.
-        tables: float32 (N, M, 256), of `codec.inner_product_tables`.
+        tables: float32 (N, M, 256), of `inner_product_tables`.
         k: K.
         min_similarity: what a score must exceed.
 
     Returns:
-        query, slot, feature (index in its segment | number of the segment << 40) and score of each, in no order.
+        Hits in no order.
     """
     lib = native.library()
     if lib is not None:
-        alive = None if state.all_alive else state.alive
-        parts = [s.pointers for s in state.segments]
+        alive = None if snapshot.all_alive else snapshot.alive
+        parts = [s.pointers for s in snapshot.segments]
         return native.scan(lib, parts, words, base, tables, k, min_similarity, alive)
-    found = [
-        part for i, s in enumerate(state.segments) for part in scan(s, i, words, base, tables, state, min_similarity)
-    ]
-    query, slot, feature, score = (np.concatenate(column) for column in zip(*found, strict=True))
-    keep = _nearest(query, score, len(words), k)
-    return query[keep], slot[keep], feature[keep], score[keep]
+    hits = Hits.join(
+        part
+        for number, segment in enumerate(snapshot.segments)
+        for part in scan(segment, number, words, base, tables, snapshot, min_similarity)
+    )
+    return hits.take(_nearest(hits.query, hits.score, len(words), k))
 
 
 def scan(
@@ -73,10 +66,10 @@ def scan(
     words: Int32Array,
     base: Float32Array,
     tables: Float32Array,
-    state: State,
+    snapshot: IndexSnapshot,
     min_similarity: float,
-) -> Iterator[native.Hits]:
-    """Score the lists of all queries in one segment: (query, slot, feature, score) of what exceeds `min_similarity`.
+) -> Iterator[Hits]:
+    """Score the lists of all queries in one segment: the hits whose score exceeds `min_similarity`.
 
     The plain form::
 
@@ -92,10 +85,10 @@ def scan(
     first, length = first[pairs], length[pairs]
     end = np.cumsum(length)
     base, row = base.ravel()[pairs], pairs // words.shape[1]  # of each (query, list) pair
-    all_alive = state.all_alive
+    all_alive = snapshot.all_alive
     cuts = np.searchsorted(end, np.arange(_CHUNK, (end[-1] if len(end) else 0) + _CHUNK, _CHUNK))
     none = np.zeros(0, np.int64)
-    yield none, none, none, np.zeros(0, np.float32)
+    yield Hits(none, none, none, np.zeros(0, np.float32))
     for a, b in zip(np.r_[0, cuts[:-1] + 1], np.minimum(cuts + 1, len(pairs)), strict=False):
         if a >= b:
             continue
@@ -113,9 +106,9 @@ def scan(
         keep = np.flatnonzero(score > np.float32(min_similarity))
         slot = segment.list_slots(index, n)[keep]
         if not all_alive:
-            live = state.alive[slot]
+            live = snapshot.alive[slot]
             keep, slot = keep[live], slot[live]
-        yield row[pair[keep]], slot, index[keep] | number << 40, score[keep]
+        yield Hits(row[pair[keep]], slot, index[keep] | number << 40, score[keep])
 
 
 def _nearest(query: IntArray, score: Float32Array, n_queries: int, k: int) -> BoolArray:
@@ -129,7 +122,7 @@ def _nearest(query: IntArray, score: Float32Array, n_queries: int, k: int) -> Bo
 
 
 def weigh(
-    hits: native.Hits,
+    hits: Hits,
     attention: Float32Array,
     *,
     k: int,
@@ -137,7 +130,7 @@ def weigh(
     reference: float,
     power: float,
     exponent: float,
-) -> native.Hits:
+) -> Hits:
     """What `neighbours` found with the weight of the vote, a(q) * max(0, s - r(q)) ** power, in place of its score.
 
     Args:
@@ -145,90 +138,53 @@ def weigh(
         attention: float32 (N,), scores of the query's features.
         exponent: of the attention; the others as in `SearchOptions`.
     """
-    query, slot, feature, score = hits
     N = len(attention)
     least = np.full(N, np.inf, np.float32)
-    np.minimum.at(least, query, score)
-    many = np.bincount(query, minlength=N) >= k
+    np.minimum.at(least, hits.query, hits.score)
+    many = np.bincount(hits.query, minlength=N) >= k
     zero = np.full(N, min_similarity, np.float64)
     zero[many] += reference * (least[many] - min_similarity)
     share = np.maximum(attention.astype(np.float64), 0.0) ** exponent
     mean = share.mean() if N else 0.0
     share = share / mean if mean > 0 and np.isfinite(mean) else np.ones(N)
-    gain = score - zero[query]
-    keep = gain > 0
-    weight = (share[query] * np.maximum(gain, 0.0) ** power).astype(np.float32)
-    return query[keep], slot[keep], feature[keep], weight[keep]
+    gain = hits.score - zero[hits.query]
+    weight = (share[hits.query] * np.maximum(gain, 0.0) ** power).astype(np.float32)
+    return hits._replace(score=weight).take(gain > 0)
 
 
-def count_votes(state: State, hits: native.Hits, *, burst: bool, length_norm: bool) -> Float64Array:
+def count_votes(snapshot: IndexSnapshot, hits: Hits, *, burst: bool, length_norm: bool) -> Float64Array:
     """Votes of every slot, float64 (S,), from hits and their weights (`weigh`); the arguments as in `SearchOptions`."""
     chosen, times = voters(hits)
-    weight = hits[3][chosen].astype(np.float64)
+    weight = hits.score[chosen].astype(np.float64)
     if burst:
         weight /= np.sqrt(times)
-    votes = np.bincount(hits[1][chosen], weight, minlength=len(state.image_ids)).astype(np.float64)
-    return np.asarray(votes / np.sqrt(np.maximum(state.counts, 1))) if length_norm else votes
+    votes = np.bincount(hits.slot[chosen], weight, minlength=len(snapshot.image_ids)).astype(np.float64)
+    return np.asarray(votes / np.sqrt(np.maximum(snapshot.counts, 1))) if length_norm else votes
 
 
-def voters(hits: native.Hits) -> tuple[IntArray, IntArray]:
+def voters(hits: Hits) -> tuple[IntArray, IntArray]:
     """Of every (query, image) the best hit: indices by query and slot, and how many of them are of the same feature."""
     lib = native.library()
     if lib is not None:
         return native.voters(lib, hits)
-    query, slot, feature, score = hits
-    pair = query << 32 | slot
-    order = np.lexsort((feature, -score, pair))  # the best feature of each (query, image) comes first
+    pair = hits.query << 32 | hits.slot
+    order = np.lexsort((hits.feature, -hits.score, pair))  # the best feature of each (query, image) comes first
     ordered = pair[order]
     chosen = order[np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)]]
-    _, inverse, times = np.unique(feature[chosen], return_inverse=True, return_counts=True)
+    _, inverse, times = np.unique(hits.feature[chosen], return_inverse=True, return_counts=True)
     return chosen, times[inverse]
 
 
-def asmk(
-    state: State, queries: Float32Array, words: Int32Array, codebook: Codebook, *, alpha: float, tau: float
-) -> Float64Array:
-    """Votes of every slot by aggregated residuals (see the module), float64 (S,).
-
-    Args:
-        state: where to look.
-        queries: float32 (N, D).
-        words: int32 (N, P), the nearest words of each.
-        codebook: of the codes.
-        alpha: exponent, at least 1.
-        tau: what a similarity must exceed, 0 .. 1.
-    """
-    asked, inverse = np.unique(words.ravel(), return_inverse=True)
-    residual = queries[:, None] - codebook.centroids[words]
-    total = np.zeros((len(asked), queries.shape[1]), np.float64)
-    np.add.at(total, inverse.ravel(), residual.reshape(-1, queries.shape[1]))
-    tables = inner_product_tables(l2_normalise(total.astype(np.float32)), codebook)
-    none = np.zeros((len(asked), 1), np.float32)
-    everything = int(np.iinfo(np.int32).max)
-    word, slot, feature, product = neighbours(state, asked[:, None].astype(np.int32), none, tables, everything, 0.0)
-    square = np.einsum("mkd,mkd->mk", codebook.pq, codebook.pq)
-    norm2 = np.empty(len(feature))
-    for number, segment in enumerate(state.segments):
-        mine = np.flatnonzero(feature >> 40 == number)
-        codes = segment.codes[feature[mine] & ((1 << 40) - 1)]
-        norm2[mine] = square[np.arange(codes.shape[1]), codes].sum(axis=1)
-    pair, inverse = np.unique(word << 32 | slot, return_inverse=True)
-    u = np.bincount(inverse, product, len(pair)) / np.sqrt(np.maximum(np.bincount(inverse, norm2, len(pair)), 1e-12))
-    weight = np.where(u > tau, np.minimum(u, 1.0) ** alpha, 0.0)
-    votes = np.bincount(pair & 0xFFFFFFFF, weight, minlength=len(state.image_ids))
-    return np.asarray(votes / np.sqrt(np.maximum(state.counts, 1)), np.float64)
-
-
-def global_similarity(state: State, descriptor: Float32Array) -> Float64Array:
+def global_similarity(snapshot: IndexSnapshot, descriptor: Float32Array) -> Float64Array:
     """float64 (S,), cosine of the global descriptors; 0 where either has none."""
-    S, G = state.global_codes.shape
+    S, G = snapshot.global_codes.shape
     if descriptor.shape != (G,):
         raise OptionError(f"a global descriptor {descriptor.shape}; the index has dimension {G}")
     query, lib = l2_normalise(descriptor), native.library()
     if lib is not None:
-        return (native.inner_products(lib, state.global_codes, query) * state.global_scale).astype(np.float64)
+        return (native.inner_products(lib, snapshot.global_codes, query) * snapshot.global_scale).astype(np.float64)
     similarity: NDArray[np.float64] = np.zeros(S)
     for i in range(0, S, _GLOBAL_CHUNK):
         part = slice(i, i + _GLOBAL_CHUNK)
-        similarity[part] = state.global_codes[part].astype(np.float32) @ query * state.global_scale[part]
+        similarity[part] = snapshot.global_codes[part].astype(np.float32) @ query * snapshot.global_scale[part]
     return similarity

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delf_edge.errors import DelfEdgeError, PackError, StoreError
-from delf_edge.index.inverted_index import CandidateIndex
+from delf_edge.index.inverted_index import InvertedIndex
 from delf_edge.packs.installed import POINTER, names, open_installed, versions
 from delf_edge.packs.manifest import open_pack
 from delf_edge.storage.combined import CombinedStore
@@ -42,7 +42,7 @@ class PackSnapshot:
     """Stores and their index, as they are searched together; `users` are the queries that work with it."""
 
     store: CombinedStore
-    index: CandidateIndex
+    index: InvertedIndex
     packs: tuple[_Pack, ...]
     users: int = 0
 
@@ -71,7 +71,7 @@ class LivePacks:
     def __init__(
         self,
         store: CombinedStore,
-        index: CandidateIndex,
+        index: InvertedIndex,
         folders: Sequence[Path] = (),
         seen: PointerStates | None = None,
     ) -> None:

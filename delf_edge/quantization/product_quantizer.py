@@ -279,8 +279,8 @@ class CodeBatch:
         words: uint16 (N,).
         codes: uint8 (N, M).
         global_codes: int8 (I, G).
-        marks: uint32 (I,), by which a later reader sees whether it has this very version of an image (the CRC-32 of
-            its row in `images`); 0 where there is none.
+        row_checksums: uint32 (I,), the CRC-32 of each image's row in `images`, by which a later reader sees whether it
+            has this very version of the image; 0 where there is none.
     """
 
     image_ids: NDArray[np.int64]
@@ -288,7 +288,7 @@ class CodeBatch:
     words: UInt16Array
     codes: UInt8Array
     global_codes: NDArray[np.int8]
-    marks: NDArray[np.uint32]
+    row_checksums: NDArray[np.uint32]
 
     @classmethod
     def of(cls, images: list[tuple[int, Codes]], layout: CodeLayout) -> CodeBatch:
@@ -300,14 +300,14 @@ class CodeBatch:
             words=np.concatenate([np.zeros(0, np.uint16), *(c.words for _, c in images)]),
             codes=np.concatenate([np.zeros((0, M), np.uint8), *(c.codes for _, c in images)]),
             global_codes=np.concatenate([np.zeros((0, G), np.int8), *(c.global_code[None] for _, c in images)]),
-            marks=np.zeros(len(images), np.uint32),
+            row_checksums=np.zeros(len(images), np.uint32),
         )
 
     @classmethod
     def join(cls, batches: list[CodeBatch], layout: CodeLayout) -> CodeBatch:
         """Batches one after the other."""
         empty = cls.of([], layout)
-        fields = ("image_ids", "counts", "words", "codes", "global_codes", "marks")
+        fields = ("image_ids", "counts", "words", "codes", "global_codes", "row_checksums")
         return cls(*(np.concatenate([getattr(b, name) for b in (empty, *batches)]) for name in fields))
 
     @classmethod
@@ -322,5 +322,5 @@ class CodeBatch:
             words=records["word"].astype(np.uint16),
             codes=records["code"].copy(),
             global_codes=heads[:, _HEADER.size :].view(np.int8).copy(),
-            marks=np.zeros(len(blobs), np.uint32),
+            row_checksums=np.zeros(len(blobs), np.uint32),
         )

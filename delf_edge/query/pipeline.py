@@ -2,67 +2,35 @@
 
 ::
 
-    features -> Candidates -> Verifications -> Evidence -> Answer
+    features -> Candidates -> Verifications -> CandidateRanking -> Answer
 
-Candidates come in the order of their score before verification; they are verified in that order until the evidence is
-certain, the deadline is over, or enough were looked at.
+Candidates come in the order of their score before verification. They are verified in that order until the best is
+certain, the deadline is over, or enough were checked.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.bundle.calibration import Calibration
-from delf_edge.errors import OptionError
-from delf_edge.geo import Near
-from delf_edge.index.inverted_index import CandidateIndex, SearchOptions
+from delf_edge.index.inverted_index import InvertedIndex
 from delf_edge.packs.live import LivePacks
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.product_quantizer import TurnedDecoder
-from delf_edge.query.ranking import Evidence
+from delf_edge.query.options import RANKING, IdentifyOptions
+from delf_edge.query.ranking import CandidateRanking
 from delf_edge.storage.combined import CombinedStore
 from delf_edge.storage.records import StoredImage
 from delf_edge.timing import clock
 from delf_edge.types import Answer, BoolArray, Candidate, Codes, Features, Float32Array, Image, Match, Verification
-from delf_edge.verification import VerifyOptions, outside_hull, verify
+from delf_edge.verification import outside_hull, verify
 
 _READ_AHEAD = 8  # candidates whose codes are read at a time
-
-
-@dataclass(frozen=True, slots=True)
-class IdentifyOptions:
-    """How a query is answered.
-
-    Attributes:
-        search: the candidate stage; its `global_weight` is replaced by the bundle's.
-        geometry: the check of one candidate.
-        verify: candidates checked at most, best first. What stands at the head of an answer is decided sooner than the
-            order of a whole ranking, so `search` and `rank` check 40 where they are given no options.
-        certain: stop checking once the best probability is this high and every image left scores lower unverified.
-        min_inliers: fewer prove nothing, whatever the probability.
-        near: where the photo was taken; landmarks with coordinates outside of it are not candidates.
-        without: landmarks that are not candidates.
-    """
-
-    search: SearchOptions = field(default_factory=SearchOptions)
-    geometry: VerifyOptions = field(default_factory=VerifyOptions)
-    verify: int = 20
-    certain: float = 0.95
-    min_inliers: int = 6
-    near: Near | None = None
-    without: frozenset[str] = frozenset()
-
-    def __post_init__(self) -> None:
-        if self.verify < 0 or self.min_inliers < 0 or not 0 < self.certain <= 1:
-            raise OptionError(f"verify and min_inliers must not be negative, certain must be in (0, 1]: {self}")
-
-
-RANKING = IdentifyOptions(verify=40)  # of `search` and `rank`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +52,7 @@ class Explanation:
     stored: StoredImage | None
 
 
-class Asker:
+class QueryPipeline:
     """Answers queries whose features are there. It keeps nothing of a query, so threads may share it.
 
     Args:
@@ -102,7 +70,7 @@ class Asker:
         self._packs = packs
 
     @property
-    def index(self) -> CandidateIndex:
+    def index(self) -> InvertedIndex:
         """The lists that are searched."""
         return self._packs.now.index
 
@@ -126,26 +94,26 @@ class Asker:
             self.index.refresh(self._shelf)
         with clock(timings, "candidates"):
             candidates = self.candidates(features, options, options.search.top)
-        evidence = Evidence(self.calibration, self._shelf, features, candidates)
+        ranking = CandidateRanking(self.calibration, self._shelf, features, candidates)
         cut = False
         with clock(timings, "verify"):
             shortlist = candidates[: options.verify]
             for done, (candidate, verification) in enumerate(self.verified(features, shortlist, options), 1):
-                evidence.add(candidate, verification)
+                ranking.add(candidate, verification)
                 if done == len(shortlist):
                     break
                 if deadline_ms is not None and (time.perf_counter() - began) * 1000 > deadline_ms:
                     cut = True
                     break
-                if done % 3 == 0 and evidence.is_certain(options.certain, options.min_inliers):
+                if done % 3 == 0 and ranking.is_certain(options.certain, options.min_inliers):
                     break
-        matches = _one_per_landmark(evidence.matches(top))[:top]
+        results = _one_per_landmark(ranking.results(top))[:top]
         timings["total"] = (time.perf_counter() - began) * 1000
         suffix = "; checking was cut short by the deadline" if cut else ""
-        if not matches:
+        if not results:
             why = "the photo has no features" if not len(features) else "the database has no image like it"
             return Answer(None, None, 0.0, 0, why + suffix, milliseconds=timings)
-        best = matches[0]
+        best = results[0]
         found, why = self._judged(best, options.min_inliers)
         return Answer(
             best.landmark if found else None,
@@ -153,13 +121,13 @@ class Asker:
             best.probability,
             best.n_inliers,
             why + suffix,
-            tuple(matches),
-            evidence.checked.get(best.image_id),
+            tuple(results),
+            ranking.checked.get(best.image_id),
             timings,
         )
 
     def _judged(self, best: Match, min_inliers: int) -> tuple[bool, str]:
-        """Whether the best match is the answer, and why."""
+        """Whether the best image is the answer, and why."""
         threshold = self.calibration.threshold
         evidence = f"{best.n_inliers} matched points, probability {best.probability:.2f}"
         if best.n_inliers < min_inliers:
@@ -173,11 +141,11 @@ class Asker:
         options = options or RANKING
         self.index.refresh(self._shelf)
         candidates = self.candidates(features, options, top_k)
-        evidence = Evidence(self.calibration, self._shelf, features, candidates)
+        ranking = CandidateRanking(self.calibration, self._shelf, features, candidates)
         for candidate, verification in self.verified(features, candidates[: options.verify], options):
-            evidence.add(candidate, verification)
+            ranking.add(candidate, verification)
         known = self.index.global_descriptors([c.image_id for c in candidates])
-        return evidence.matches(lift=evidence.lift(known))[:top_k]
+        return ranking.results(gain=ranking.expansion_gain(known))[:top_k]
 
     def explain_all(
         self,
@@ -243,10 +211,10 @@ class Asker:
             yield candidate, verify(candidate.image_id, turned, descriptors, stored.keypoints, size, options.geometry)
 
 
-def _one_per_landmark(matches: Iterable[Match]) -> list[Match]:
+def _one_per_landmark(results: Iterable[Match]) -> list[Match]:
     best: dict[str, Match] = {}
-    for match in matches:
-        best.setdefault(match.landmark, match)
+    for result in results:
+        best.setdefault(result.landmark, result)
     return list(best.values())
 
 

@@ -1,7 +1,7 @@
-"""What speaks for the candidates of a query, and what follows from it: scores, certainty, matches.
+"""The order of a query's candidates: scores, certainty, probabilities.
 
 The score of an image is made of its votes, its similarity, and its inliers once it was verified; the probability looks
-at its lead over the best image of another landmark as well (`decision`). Rows are read only as far as they decide.
+at its lead over the best image of another landmark as well (`calibration`). Rows are read only as far as they decide.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from delf_edge.types import Candidate, Features, Float32Array, Match, Verificati
 _READ_AHEAD = 8  # rows that are read at a time
 
 
-class Evidence:
+class CandidateRanking:
     """What is known of the candidates of one query; it grows as they are verified, one after the other.
 
     Args:
@@ -76,7 +76,7 @@ class Evidence:
         rival = next((s for (s, _), row in rows if row is not None and row.landmark != landmark), 0.0)
         return self._calibration.probability(score, self._calibration.margin(score, rival)) >= certain
 
-    def lift(self, known: Float32Array) -> dict[int, float]:
+    def expansion_gain(self, known: Float32Array) -> dict[int, float]:
         """What query expansion and support add to the score of each candidate, by image id.
 
         Args:
@@ -88,14 +88,15 @@ class Evidence:
         gain = self._calibration.similarity * (expanded - similarity)
         return dict(zip((c.image_id for c in self._candidates), gain.tolist(), strict=True))
 
-    def matches(self, n_landmarks: int | None = None, lift: Mapping[int, float] | None = None) -> list[Match]:
-        """Candidates as matches, best score first; those whose row is gone or damaged are left out.
+    def results(self, n_landmarks: int | None = None, gain: Mapping[int, float] | None = None) -> list[Match]:
+        """The candidates, best score first; those whose row is gone or damaged are left out.
 
         Args:
             n_landmarks: the list may end once it holds images of that many: the rest need not be read. None: all.
-            lift: by image id, added to the scores; it changes the order, not the probabilities.
+            gain: by image id, added to the scores; it changes the order, not the probabilities.
         """
-        scored = [(self._scores[c.image_id] + (lift[c.image_id] if lift else 0.0), c) for c in self._candidates]
+        gain = gain or {}
+        scored = [(self._scores[c.image_id] + gain.get(c.image_id, 0.0), c) for c in self._candidates]
         scored.sort(key=lambda pair: (-pair[0], pair[1].image_id))
         enough = len(scored) if n_landmarks is None else max(2, n_landmarks)  # the second one is the first one's rival
         rows = self._read([c.image_id for _, c in scored], len(scored) if n_landmarks is None else 2 * _READ_AHEAD)
@@ -107,11 +108,12 @@ class Evidence:
                 best[row.landmark] = max(self._scores[candidate.image_id], best.get(row.landmark, -np.inf))
                 if len(best) >= enough:
                     break
-        first, second = (*sorted(best.items(), key=lambda item: -item[1])[:2], ("", 0.0), ("", 0.0))[:2]
-        matches = []
+        leader = max(best, key=best.__getitem__, default="")
+        first, second = [*sorted(best.values(), reverse=True), 0.0, 0.0][:2]
+        results = []
         for score, c, row in found:
-            own, rival = self._scores[c.image_id], second[1] if row.landmark == first[0] else first[1]
+            own, rival = self._scores[c.image_id], second if row.landmark == leader else first
             probability = self._calibration.probability(own, self._calibration.margin(own, rival))
             n_inliers = self._n_inliers(c)
-            matches.append(Match(c.image_id, row.name, row.landmark, score, probability, n_inliers, c.similarity))
-        return matches
+            results.append(Match(c.image_id, row.name, row.landmark, score, probability, n_inliers, c.similarity))
+        return results

@@ -110,15 +110,15 @@ class CombinedStore:
                     yield _moved(batch, number)
 
     def fingerprints(self) -> tuple[int, NDArray[np.int64], NDArray[np.uint32]]:
-        """As `Store.fingerprints`: the revision of the own database, and every image that counts with its mark."""
+        """As `Store.fingerprints`: the own database's revision, and every image that counts with its row checksum."""
         found = {number: store.fingerprints() for number, store in self._stores.items()}
-        ids, marks = [], []
-        for number, (_, own_ids, own_marks) in found.items():
+        ids, checksums = [], []
+        for number, (_, own_ids, own_checksums) in found.items():
             duplicates = self._duplicates.get(number, frozenset())
             keep = ~np.isin(own_ids, list(duplicates)) if duplicates else np.ones(len(own_ids), np.bool_)
             ids.append(own_ids[keep] + join_image_id(number, 0))
-            marks.append(own_marks[keep])
-        return found[0][0], np.concatenate(ids), np.concatenate(marks)
+            checksums.append(own_checksums[keep])
+        return found[0][0], np.concatenate(ids), np.concatenate(checksums)
 
     def codes(self, image_ids: Sequence[int]) -> dict[int, Codes]:
         """As `Store.codes`."""

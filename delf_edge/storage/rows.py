@@ -174,20 +174,20 @@ class CheckedRows:
             self.damaged["codes", row[0]] = f"codes of image {row[0]!r}: {e}"
             return None
 
-    def marks(self, db: sqlite3.Connection, image_ids: Sequence[Value]) -> list[tuple[int, int]]:
+    def row_checksums(self, db: sqlite3.Connection, image_ids: Sequence[Value]) -> list[tuple[int, int]]:
         """(id, crc32) of images, ascending; the unreadable are left out."""
         rows = (row for chunk in chunks(image_ids) for row in self._select(db, "images", ("id", "crc32"), chunk))
         return [(key, crc) for key, crc in rows if isinstance(crc, int)]
 
-    def all_marks(self, db: sqlite3.Connection) -> NDArray[np.int64]:
-        """int64 (I, 2), `marks` of all images, without a Python object for each."""
+    def all_row_checksums(self, db: sqlite3.Connection) -> NDArray[np.int64]:
+        """int64 (I, 2), `row_checksums` of all images, without a Python object for each."""
         try:
             rows = db.execute("SELECT id, crc32 FROM images WHERE typeof(crc32) = 'integer' ORDER BY id")
             return np.fromiter(chain.from_iterable(rows), np.int64).reshape(-1, 2)
         except sqlite3.DatabaseError as e:
             if not is_corruption(e):
                 raise
-        return np.array(self.marks(db, self.keys("images")), np.int64).reshape(-1, 2)
+        return np.array(self.row_checksums(db, self.keys("images")), np.int64).reshape(-1, 2)
 
 
 def _damage(table: str, row: Row) -> str | None:

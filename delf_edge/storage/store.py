@@ -300,15 +300,16 @@ class Store:
     def code_batches(self, image_ids: Sequence[int] | None = None, *, size: int = 512) -> Iterator[CodeBatch]:
         """Codes of many images (None: all), `size` images at a time; damaged ones are skipped and noted."""
         for chunk in chunks(self._rows.keys("codes") if image_ids is None else image_ids, size):
-            with self._file.read() as db, transaction(db, "BEGIN"):  # codes and marks of one state of the file
+            with self._file.read() as db, transaction(db, "BEGIN"):  # codes and checksums of one state of the file
                 rows = list(self._rows.codes(chunk, self.layout))
-                marks = dict(self._rows.marks(db, [r[0] for r in rows]))
+                checksums = dict(self._rows.row_checksums(db, [r[0] for r in rows]))
             batch = CodeBatch.unpack([r[0] for r in rows], [r[2] for r in rows], self.layout)
             if len(batch.words) and int(batch.words.max()) >= self.layout.n_words:  # somebody wrote this on purpose
                 sound = self.codes([r[0] for r in rows])
                 batch = CodeBatch.of(list(sound.items()), self.layout)
-            found = [marks.get(k, 0) for k in batch.image_ids.tolist()]
-            yield replace(batch, marks=np.array(found, np.int64).astype(np.uint32))  # a damaged one may be of 64 bits
+            found = [checksums.get(k, 0) for k in batch.image_ids.tolist()]
+            # a damaged checksum may be of 64 bits
+            yield replace(batch, row_checksums=np.array(found, np.int64).astype(np.uint32))
 
     def fingerprints(self) -> tuple[int, NDArray[np.int64], NDArray[np.uint32]]:
         """All images as they are now: the revision, ids int64 (I,) ascending, and the CRC-32 of their rows (I,).
@@ -317,7 +318,7 @@ class Store:
         it). CheckedRows that cannot be read are left out.
         """
         with self._file.read() as db, transaction(db, "BEGIN"):
-            revision, pairs = self._rows.revision(db), self._rows.all_marks(db)
+            revision, pairs = self._rows.revision(db), self._rows.all_row_checksums(db)
         return revision, pairs[:, 0].copy(), pairs[:, 1].astype(np.uint32)
 
     def revision(self) -> int:

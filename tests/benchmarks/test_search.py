@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 from benchmarks.lab.search_data import Copies
 from benchmarks.search import Lab, recorded, write
 from delf_edge.arrays import l2_normalise
-from delf_edge.index.inverted_lists import State
+from delf_edge.index.inverted_lists import IndexSnapshot
 from delf_edge.index.scoring import neighbours
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout, inner_product_tables
@@ -71,11 +71,11 @@ def test_faiss_scores_the_very_same_features(copies: Copies, codebook: Codebook)
 
     layout = CodeLayout.of(codebook)
     batch = CodeBatch.of([(i, copies.make(i)) for i in range(30)], layout)
-    state = State.empty(layout).extended(batch, K)
+    snapshot = IndexSnapshot.empty(layout).extended(batch, K)
     queries = l2_normalise(np.random.default_rng(2).normal(size=(20, D)))
-    scores, ids = Peer(state, codebook, 8).search(queries, 10)
+    scores, ids = Peer(snapshot, codebook, 8).search(queries, 10)
     words, base = CoarseIndex(codebook.centroids).assign(queries, 8)
-    query, _, feature, score = neighbours(state, words, base, inner_product_tables(queries, codebook), 10, -1.0)
+    query, _, feature, score = neighbours(snapshot, words, base, inner_product_tables(queries, codebook), 10, -1.0)
     for q in range(20):
         assert set(ids[q].tolist()) <= set(feature[query == q].tolist())
         assert np.abs(np.sort(scores[q]) - np.sort(score[query == q])[-10:]).max() < 1e-5

@@ -26,7 +26,7 @@ from delf_edge.camera.sources import (
 )
 from delf_edge.camera.temporal_voting import Decision, VoteOptions, Voter
 from delf_edge.camera.watcher import CameraOptions, CameraWorker, Event, Watcher, crop, watch, watch_async
-from delf_edge.query.pipeline import IdentifyOptions
+from delf_edge.query.options import IdentifyOptions
 from testing.paths import TINY_BUNDLE
 from testing.rtsp_camera import RtspCamera
 
@@ -332,7 +332,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recognizer]:
     with Recognizer.open(path, bundle=Bundle.load(TINY_BUNDLE), preset="fast") as opened:
         for seed, name in enumerate("AB"):
             opened.add(scene(seed), landmark=name, name=f"{name}.png", channel_order="BGR")
-        opened.asker.calibration = Calibration(threshold=0.5)
+        opened.pipeline.calibration = Calibration(threshold=0.5)
         yield opened
 
 

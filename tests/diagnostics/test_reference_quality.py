@@ -24,7 +24,7 @@ def scene(seed: int) -> np.ndarray:
 @pytest.fixture
 def places(tmp_path: Path) -> Iterator[Recognizer]:
     with Recognizer.open(tmp_path / "places.db", bundle=Bundle.load(TINY_BUNDLE), preset="fast") as opened:
-        opened.asker.calibration = Calibration()
+        opened.pipeline.calibration = Calibration()
         yield opened
 
 

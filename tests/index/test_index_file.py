@@ -16,8 +16,8 @@ from numpy.testing import assert_array_equal
 
 from delf_edge.index import inverted_index
 from delf_edge.index.index_file import MAGIC, index_path, read_index, write_index
-from delf_edge.index.inverted_index import CandidateIndex
-from delf_edge.index.inverted_lists import State
+from delf_edge.index.inverted_index import InvertedIndex
+from delf_edge.index.inverted_lists import IndexSnapshot
 from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout
 from delf_edge.storage.records import NewImage
 from delf_edge.storage.store import Store
@@ -47,27 +47,27 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         yield store
 
 
-def start(store: Store) -> CandidateIndex:
-    return CandidateIndex.from_store(store, database=store.path, uuid=store.uuid)
+def start(store: Store) -> InvertedIndex:
+    return InvertedIndex.from_store(store, database=store.path, uuid=store.uuid)
 
 
-def content(index: CandidateIndex) -> dict[int, tuple[object, ...]]:
+def content(index: InvertedIndex) -> dict[int, tuple[object, ...]]:
     """Image id -> its features in no order, and its global code: what a search can see."""
-    state = index.state
-    features: dict[int, list[bytes]] = {slot: [] for slot in np.flatnonzero(state.alive).tolist()}
-    for segment in state.segments:
+    snapshot = index.snapshot
+    features: dict[int, list[bytes]] = {slot: [] for slot in np.flatnonzero(snapshot.alive).tolist()}
+    for segment in snapshot.segments:
         words, slots = segment.all_words(), segment.all_slots()
         for word, slot, code in zip(words.tolist(), slots.tolist(), segment.codes, strict=True):
             if slot in features:
                 features[slot].append(struct.pack("<H", word) + code.tobytes())
     return {
-        int(state.image_ids[slot]): (sorted(rows), state.global_codes[slot].tobytes())
+        int(snapshot.image_ids[slot]): (sorted(rows), snapshot.global_codes[slot].tobytes())
         for slot, rows in features.items()
     }
 
 
 def without_file(store: Store) -> dict[int, tuple[object, ...]]:
-    return content(CandidateIndex.from_store(store))
+    return content(InvertedIndex.from_store(store))
 
 
 def read_of(monkeypatch: pytest.MonkeyPatch, store: Store) -> list[int]:
@@ -189,16 +189,16 @@ def test_numbers_that_lead_astray_are_refused(tmp_path: Path) -> None:
         np.zeros((n, 6), np.int8),
         np.zeros(n, np.uint32),
     )
-    state = State.empty(LAYOUT).extended(batch, 50)
+    snapshot = IndexSnapshot.empty(LAYOUT).extended(batch, 50)
     file, like = tmp_path / "index", tmp_path / "db"
     like.touch()
-    (segment,) = state.segments
+    (segment,) = snapshot.segments
     assert segment.starts is not None
     assert segment.steps is not None
     assert segment.jump_at is not None
     assert segment.jump_by is not None
     assert len(segment.jump_at) > 0
-    assert write_index(file, "u", LAYOUT, state, like=like)
+    assert write_index(file, "u", LAYOUT, snapshot, like=like)
     assert read_index(file, "u", LAYOUT) is not None
     wrong: list[tuple[np.ndarray, int, int]] = [
         (segment.starts, 3, 9999),
@@ -212,11 +212,11 @@ def test_numbers_that_lead_astray_are_refused(tmp_path: Path) -> None:
     for array, at, value in wrong:
         before = int(array[at])
         array[at] = value
-        assert write_index(file, "u", LAYOUT, state, like=like)
+        assert write_index(file, "u", LAYOUT, snapshot, like=like)
         assert read_index(file, "u", LAYOUT) is None
         array[at] = before
-    state.image_ids[1] = state.image_ids[0]
-    assert write_index(file, "u", LAYOUT, state, like=like)
+    snapshot.image_ids[1] = snapshot.image_ids[0]
+    assert write_index(file, "u", LAYOUT, snapshot, like=like)
     assert read_index(file, "u", LAYOUT) is None
 
 
@@ -263,7 +263,7 @@ def test_damaged_and_removed_images_do_not_come_back(store: Store) -> None:
 def test_segments_of_every_kind_survive_the_round_trip(tmp_path: Path) -> None:
     like = tmp_path / "db"
     like.touch()
-    index = CandidateIndex(LAYOUT)
+    index = InvertedIndex(LAYOUT)
     rng = np.random.default_rng(1)
     for i in range(40):
         n = int(rng.integers(0, 60)) if i < 39 else 3
@@ -275,13 +275,13 @@ def test_segments_of_every_kind_survive_the_round_trip(tmp_path: Path) -> None:
             (1, 1),
         )
         index.apply(CodeBatch.of([(i, codes)], LAYOUT), removed=[i - 11] if i % 3 == 0 else [])
-    assert {s.words is None for s in index.state.segments} == {True, False}
-    assert {s.slots is None for s in index.state.segments} == {True, False}
-    assert write_index(tmp_path / "f", "u", LAYOUT, index.state, like=like)
-    state = read_index(tmp_path / "f", "u", LAYOUT)
-    assert state is not None
-    for name in ("image_ids", "counts", "marks", "alive", "global_codes", "global_scale"):
-        assert_array_equal(getattr(state, name), getattr(index.state, name))
-    again = CandidateIndex(LAYOUT)
-    again._adopt(state)
+    assert {s.words is None for s in index.snapshot.segments} == {True, False}
+    assert {s.slots is None for s in index.snapshot.segments} == {True, False}
+    assert write_index(tmp_path / "f", "u", LAYOUT, index.snapshot, like=like)
+    snapshot = read_index(tmp_path / "f", "u", LAYOUT)
+    assert snapshot is not None
+    for name in ("image_ids", "counts", "row_checksums", "alive", "global_codes", "global_scale"):
+        assert_array_equal(getattr(snapshot, name), getattr(index.snapshot, name))
+    again = InvertedIndex(LAYOUT)
+    again._adopt(snapshot)
     assert content(again) == content(index)

@@ -13,7 +13,8 @@ from delf_edge import native
 from delf_edge.arrays import l2_normalise
 from delf_edge.errors import OptionError
 from delf_edge.index import inverted_lists, scoring
-from delf_edge.index.inverted_index import CandidateIndex, SearchOptions
+from delf_edge.index.inverted_index import InvertedIndex
+from delf_edge.index.search import SearchOptions
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout, decode, decode_global, encode
 from delf_edge.storage.records import NewImage
@@ -81,7 +82,7 @@ def make_codes(features: Features, codebook: Codebook, coarse: CoarseIndex) -> C
     return encode(features, coarse.assign(features.descriptors)[0][:, 0], codebook)
 
 
-def fill(index: CandidateIndex, images: dict[int, Codes]) -> None:
+def fill(index: InvertedIndex, images: dict[int, Codes]) -> None:
     index.apply(CodeBatch.of(list(images.items()), index.layout))
 
 
@@ -91,8 +92,8 @@ def images(codebook: Codebook, coarse: CoarseIndex) -> dict[int, Codes]:
 
 
 @pytest.fixture
-def index(images: dict[int, Codes], codebook: Codebook) -> CandidateIndex:
-    index = CandidateIndex(CodeLayout.of(codebook))
+def index(images: dict[int, Codes], codebook: Codebook) -> InvertedIndex:
+    index = InvertedIndex(CodeLayout.of(codebook))
     fill(index, images)
     return index
 
@@ -150,7 +151,7 @@ def oracle(
 )
 def test_search_is_the_formula(
     options: SearchOptions,
-    index: CandidateIndex,
+    index: InvertedIndex,
     images: dict[int, Codes],
     codebook: Codebook,
     coarse: CoarseIndex,
@@ -189,7 +190,7 @@ def asmk_oracle(
 
 @pytest.mark.parametrize("tau", [0.0, 0.3])
 def test_asmk_is_the_formula(
-    tau: float, index: CandidateIndex, images: dict[int, Codes], codebook: Codebook, coarse: CoarseIndex
+    tau: float, index: InvertedIndex, images: dict[int, Codes], codebook: Codebook, coarse: CoarseIndex
 ) -> None:
     options = SearchOptions(n_probe=3, top=60, global_weight=0, scoring="asmk", tau=tau)
     for seed in (1000, 1001):
@@ -200,7 +201,7 @@ def test_asmk_is_the_formula(
         assert_allclose([found.get(i, 0.0) for i in expected], list(expected.values()), atol=1e-4)
 
 
-def test_asmk_finds_the_right_image(index: CandidateIndex, codebook: Codebook, coarse: CoarseIndex) -> None:
+def test_asmk_finds_the_right_image(index: InvertedIndex, codebook: Codebook, coarse: CoarseIndex) -> None:
     options = SearchOptions(n_probe=4, global_weight=0, scoring="asmk")
     right = 0
     for i in range(5, 60):
@@ -210,7 +211,7 @@ def test_asmk_finds_the_right_image(index: CandidateIndex, codebook: Codebook, c
 
 
 def test_local_features_alone_find_the_right_image(
-    index: CandidateIndex, codebook: Codebook, coarse: CoarseIndex
+    index: InvertedIndex, codebook: Codebook, coarse: CoarseIndex
 ) -> None:
     options = SearchOptions(n_probe=4, min_similarity=0.2, global_weight=0)
     right = 0
@@ -221,7 +222,7 @@ def test_local_features_alone_find_the_right_image(
 
 
 def test_probing_has_a_recall_floor(
-    index: CandidateIndex, codebook: Codebook, coarse: CoarseIndex, images: dict[int, Codes]
+    index: InvertedIndex, codebook: Codebook, coarse: CoarseIndex, images: dict[int, Codes]
 ) -> None:
     """Of the neighbours an exhaustive search finds, how many vote."""
     options = SearchOptions(
@@ -242,7 +243,7 @@ def test_any_history_of_changes_gives_the_same_answers(
 ) -> None:
     monkeypatch.setattr(inverted_lists, "MAX_SEGMENT", 300)
     rng = np.random.default_rng(3)
-    index = CandidateIndex(CodeLayout.of(codebook))
+    index = InvertedIndex(CodeLayout.of(codebook))
     present: dict[int, Codes] = {}
     pool = list(images.items())
     for step in range(400):
@@ -264,20 +265,20 @@ def test_any_history_of_changes_gives_the_same_answers(
 
 
 def test_removed_features_are_given_back(codebook: Codebook, coarse: CoarseIndex) -> None:
-    index = CandidateIndex(CodeLayout.of(codebook))
+    index = InvertedIndex(CodeLayout.of(codebook))
     codes = [make_codes(make_features(i), codebook, coarse) for i in range(4)]
     for i in range(6000):  # a rolling window of 50 images
         fill(index, {i: codes[i % 4]})
         index.apply(removed=[i - 50])
     assert index.n_images == 50
     assert index.n_features < 2 * 50 * 20
-    assert len(index._state.image_ids) < 3000
-    assert len(index._state.segments) < 10
+    assert len(index.snapshot.image_ids) < 3000
+    assert len(index.snapshot.segments) < 10
 
 
 def test_memory_is_code_size_plus_two_bytes_a_feature(codebook: Codebook) -> None:
     rng = np.random.default_rng(4)
-    index, n = CandidateIndex(CodeLayout.of(codebook)), 50_000
+    index, n = InvertedIndex(CodeLayout.of(codebook)), 50_000
     for start in range(0, n, 10_000):
         index.apply(
             CodeBatch(
@@ -290,21 +291,21 @@ def test_memory_is_code_size_plus_two_bytes_a_feature(codebook: Codebook) -> Non
             )
         )
     assert index.n_features == n
-    assert index.nbytes < (M + 2) * n + 100 * 500 + 4 * (K + 1) * len(index._state.segments)
+    assert index.nbytes < (M + 2) * n + 100 * 500 + 4 * (K + 1) * len(index.snapshot.segments)
 
 
 def test_ties_go_to_the_lower_id(codebook: Codebook, coarse: CoarseIndex) -> None:
     features = make_features(1)
     codes = make_codes(features, codebook, coarse)
-    index = CandidateIndex(CodeLayout.of(codebook))
+    index = InvertedIndex(CodeLayout.of(codebook))
     fill(index, {9: codes, 4: codes})
     fill(index, {6: codes})
     found = index.search(features, codebook, coarse, SearchOptions(top=2, k_neighbours=1))
     assert [c.image_id for c in found] == [4, 6]
 
 
-def test_empty_is_ordinary(index: CandidateIndex, codebook: Codebook, coarse: CoarseIndex) -> None:
-    assert CandidateIndex(index.layout).search(make_features(0), codebook, coarse) == []
+def test_empty_is_ordinary(index: InvertedIndex, codebook: Codebook, coarse: CoarseIndex) -> None:
+    assert InvertedIndex(index.layout).search(make_features(0), codebook, coarse) == []
     black = Features.empty(D, G, (640, 480))
     assert index.search(black, codebook, coarse) == []
     only_global = Features(
@@ -313,13 +314,13 @@ def test_empty_is_ordinary(index: CandidateIndex, codebook: Codebook, coarse: Co
     found = index.search(only_global, codebook, coarse)
     assert found[0].image_id == 5 * 7 + 3
     assert found[0].votes == 0
-    fresh = CandidateIndex(index.layout)
+    fresh = InvertedIndex(index.layout)
     fill(fresh, {1: encode(black, np.zeros(0, int), codebook)})
     assert fresh.search(make_features(0), codebook, coarse) == []
 
 
 def test_wrong_shapes_and_options_are_refused(
-    index: CandidateIndex, codebook: Codebook, coarse: CoarseIndex, images: dict[int, Codes]
+    index: InvertedIndex, codebook: Codebook, coarse: CoarseIndex, images: dict[int, Codes]
 ) -> None:
     with pytest.raises(OptionError, match="dimension 12"):
         index.search(make_features(0, dim=D + 1), codebook, coarse)
@@ -339,7 +340,7 @@ def test_wrong_shapes_and_options_are_refused(
 
 def test_searching_while_images_come_and_go(images: dict[int, Codes], codebook: Codebook, coarse: CoarseIndex) -> None:
     """Image 1 always has one of two contents, whole: any other score would be half an image."""
-    index = CandidateIndex(CodeLayout.of(codebook))
+    index = InvertedIndex(CodeLayout.of(codebook))
     fill(index, images)
     query = make_features(1)
     versions = [make_codes(noisy(query, a, 1), codebook, coarse) for a in (0.05, 0.2)]
@@ -379,7 +380,7 @@ def test_refresh_follows_the_store(
     with Store.open(path, bundle_id="b", layout=layout) as writer, Store.open(path, mode="ro") as reader:
         pool = list(images.values())
         writer.add_many(NewImage(f"{i}.jpg", "place", bytes([i]), pool[i]) for i in range(20))
-        index = CandidateIndex.from_store(reader)
+        index = InvertedIndex.from_store(reader)
         assert index.n_images == 20
         assert not index.refresh(reader)
         writer.remove("3.jpg")
@@ -387,7 +388,7 @@ def test_refresh_follows_the_store(
         writer.add(NewImage("new.jpg", "other", b"new", pool[31]))
         assert index.refresh(reader)
         query = make_features(77)
-        fresh = CandidateIndex.from_store(reader).search(query, codebook, coarse, OPTIONS)
+        fresh = InvertedIndex.from_store(reader).search(query, codebook, coarse, OPTIONS)
         found = index.search(query, codebook, coarse, OPTIONS)
         assert [c.image_id for c in found] == [c.image_id for c in fresh]
         assert_allclose([c.score for c in found], [c.score for c in fresh], atol=1e-9)

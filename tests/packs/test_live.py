@@ -101,7 +101,7 @@ def test_a_switch_is_taken_up_and_the_old_file_closed(places: Recognizer, packs:
     assert (places.pack_switches, places.pack_problems) == (1, ())
     again = {image.name: image.image_id for image in places.combined.images()}
     assert {name: again[name] for name in numbers if name in again} == {n: i for n, i in numbers.items() if n in again}
-    assert places.asker.index.n_images == len(places.combined) == len(again)
+    assert places.pipeline.index.n_images == len(places.combined) == len(again)
     places.refresh_packs()
     assert places.pack_switches == 1
 

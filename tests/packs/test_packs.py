@@ -86,7 +86,7 @@ def test_the_same_photo_in_two_packs_counts_once(merged: Path, bundle: Bundle, t
     shutil.copy(manifest_path(first), manifest_path(twin))
     with Recognizer.open(tmp_path / "own.db", bundle=bundle, packs=[first, twin]) as places:
         assert len(places.combined) == check_pack(first).images
-        assert len(places.combined) == len(list(places.combined.images())) == places.asker.index.n_images
+        assert len(places.combined) == len(list(places.combined.images())) == places.pipeline.index.n_images
 
 
 def test_cutting_by_region_collection_and_list(merged: Path, tmp_path: Path) -> None:

@@ -42,6 +42,25 @@ def test_a_module_that_became_a_folder_forwards_its_names(package: str, name: st
     assert getattr(value, "__name__", name) == name
 
 
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("asking", "Asker"),
+        ("asking", "IdentifyOptions"),
+        ("candidates", "CandidateIndex"),
+        ("candidates", "search"),
+        ("lists", "State"),
+        ("evidence", "Evidence"),
+        ("scan", "asmk"),
+    ],
+)
+def test_what_has_another_name_or_another_half_is_found_by_its_old_one(module: str, name: str) -> None:
+    sys.modules.pop(f"delf_edge.{module}", None)
+    with pytest.warns(DeprecationWarning, match=rf"delf_edge\.{module} is now"):
+        found = getattr(importlib.import_module(f"delf_edge.{module}"), name)
+    assert found.__name__ == _old_paths.RENAMED.get(name, name)
+
+
 def test_the_warning_names_the_line_that_imports() -> None:
     code = "\n\nfrom delf_edge.candidates import SearchOptions\n"
     done = subprocess.run([sys.executable, "-W", "always", "-c", code], capture_output=True, text=True, check=True)

@@ -566,7 +566,7 @@ def test_a_checksum_of_64_bits_disturbs_no_other_image(path: Path) -> None:
     other.close()
     with Store.open(path, mode="ro") as store:
         (batch,) = store.code_batches(size=1000)
-        _, ids, marks = store.fingerprints()
+        _, ids, checksums = store.fingerprints()
         assert len(batch.image_ids) == N
-        assert batch.marks[2] == marks[ids == 3][0]
+        assert batch.row_checksums[2] == checksums[ids == 3][0]
         assert [p.what for p in store.verify()] == [next(iter(store.damaged.values()))]

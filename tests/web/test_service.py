@@ -28,7 +28,7 @@ from delf_edge.files import write_atomically
 from delf_edge.images.decode import load_image
 from delf_edge.packs.create import cut_pack
 from delf_edge.packs.installed import switch
-from delf_edge.query.pipeline import IdentifyOptions
+from delf_edge.query.options import IdentifyOptions
 from delf_edge.storage.store import Store
 from delf_edge.web.app import ServiceOptions, create_app
 from delf_edge.web.event_stream import Hub
@@ -59,7 +59,7 @@ def bundle() -> Bundle:
 @pytest.fixture
 def places(tmp_path: Path, bundle: Bundle) -> Iterator[Recognizer]:
     with Recognizer.open(tmp_path / "places.db", bundle=bundle, preset="fast") as opened:
-        opened.asker.calibration = Calibration(threshold=0.5)
+        opened.pipeline.calibration = Calibration(threshold=0.5)
         yield opened
 
 

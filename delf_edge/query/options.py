@@ -1,0 +1,41 @@
+"""How a query is answered: the options of all its stages in one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from delf_edge.errors import OptionError
+from delf_edge.geo import Near
+from delf_edge.index.search import SearchOptions
+from delf_edge.verification import VerifyOptions
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifyOptions:
+    """How a query is answered.
+
+    Attributes:
+        search: the candidate stage; its `global_weight` is replaced by the bundle's.
+        geometry: the check of one candidate.
+        verify: candidates checked at most, best first. What stands at the head of an answer is decided sooner than the
+            order of a whole ranking, so `search` and `rank` check 40 where they are given no options.
+        certain: stop checking once the best probability is this high and every image left scores lower unverified.
+        min_inliers: fewer prove nothing, whatever the probability.
+        near: where the photo was taken; landmarks with coordinates outside of it are not candidates.
+        without: landmarks that are not candidates.
+    """
+
+    search: SearchOptions = field(default_factory=SearchOptions)
+    geometry: VerifyOptions = field(default_factory=VerifyOptions)
+    verify: int = 20
+    certain: float = 0.95
+    min_inliers: int = 6
+    near: Near | None = None
+    without: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.verify < 0 or self.min_inliers < 0 or not 0 < self.certain <= 1:
+            raise OptionError(f"verify and min_inliers must not be negative, certain must be in (0, 1]: {self}")
+
+
+RANKING = IdentifyOptions(verify=40)  # of `search` and `rank`

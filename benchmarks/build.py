@@ -43,7 +43,7 @@ from delf_edge.distributed.merging import merge
 from delf_edge.distributed.shards import make_shard
 from delf_edge.images.decode import load_image
 from delf_edge.interchange.photo_tables import ListedRow, Shard, cut, read_rows
-from delf_edge.quantization.product_quantizer import CodeLayout
+from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.types import Codes
 from testing.paths import TINY_BUNDLE
 

@@ -42,7 +42,8 @@ from delf_edge.index.inverted_lists import IndexSnapshot
 from delf_edge.index.scoring import neighbours
 from delf_edge.index.search import SearchOptions
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
-from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout, decode, encode, inner_product_tables
+from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
+from delf_edge.quantization.product_quantizer import decode, encode, inner_product_tables
 from delf_edge.recognizer import Recognizer
 from delf_edge.storage.records import NewImage
 from delf_edge.storage.store import Store

@@ -33,7 +33,7 @@ from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.codebooks.fit import CodebookOptions, fit
 from delf_edge.index.search import SearchOptions
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
-from delf_edge.quantization.product_quantizer import tiny
+from delf_edge.quantization.packed_codes import tiny
 from delf_edge.recognizer import Recognizer
 from delf_edge.storage.records import NewImage
 from delf_edge.types import Codebook, Features

@@ -1,11 +1,7 @@
 """The public names of delf-edge, for type checkers and for `__init__.py`, which reads this file."""
 
-from .bundle.bundle import (
-    Bundle as Bundle,
-)
-from .bundle.bundle import (
-    default_bundle_path as default_bundle_path,
-)
+from .bundle.bundle import Bundle as Bundle
+from .bundle.bundle import default_bundle_path as default_bundle_path
 from .camera.sources import VideoSource as VideoSource
 from .camera.watcher import (
     CameraOptions as CameraOptions,

@@ -27,8 +27,9 @@ from delf_edge.index.inverted_index import InvertedIndex
 from delf_edge.packs.installed import open_packs
 from delf_edge.packs.live import LivePacks, PointerStates, pointer_states
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
-from delf_edge.quantization.product_quantizer import CodeLayout, encode
-from delf_edge.quantization.product_quantizer import tiny as shortened
+from delf_edge.quantization.packed_codes import CodeLayout
+from delf_edge.quantization.packed_codes import tiny as shortened
+from delf_edge.quantization.product_quantizer import encode
 from delf_edge.query.options import IdentifyOptions
 from delf_edge.query.pipeline import Explanation, QueryPipeline
 from delf_edge.storage.combined import CombinedStore

@@ -67,7 +67,7 @@ def match(query: Float32Array, stored: Float32Array, options: VerifyOptions | No
 
     Args:
         query: float32 (N, D), unit L2.
-        stored: float32 (L, D), unit L2 (`codec.decode`).
+        stored: float32 (L, D), unit L2 (`product_quantizer.decode`).
         options: `min_similarity` and `ratio` apply.
 
     Returns:

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from delf_edge.bundle.bundle import Bundle, bundle_id
+from delf_edge.bundle.bundle import Bundle
+from delf_edge.bundle.manifest import bundle_id
 from delf_edge.errors import BundleError, PackError, StoreError
 from delf_edge.files import remove_database
 from delf_edge.packs.manifest import manifest_path, open_pack
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
-from delf_edge.quantization.product_quantizer import pack_codes
+from delf_edge.quantization.packed_codes import pack_codes
 from delf_edge.storage.store import Store
 from delf_edge.updates.delta import apply_delta
 from reliability import world

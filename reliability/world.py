@@ -22,7 +22,7 @@ import numpy as np
 
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.files import sync_path
-from delf_edge.quantization.product_quantizer import CodeLayout
+from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.query.options import IdentifyOptions
 from delf_edge.recognizer import Recognizer
 from delf_edge.storage.records import NewImage

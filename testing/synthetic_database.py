@@ -11,7 +11,8 @@ import numpy as np
 from delf_edge import Bundle, Recognizer
 from delf_edge.arrays import l2_normalise
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
-from delf_edge.quantization.product_quantizer import CodeLayout, encode
+from delf_edge.quantization.packed_codes import CodeLayout
+from delf_edge.quantization.product_quantizer import encode
 from delf_edge.storage.records import NewImage
 from delf_edge.storage.store import Store
 from delf_edge.types import Features

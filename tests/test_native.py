@@ -16,15 +16,8 @@ from delf_edge.errors import OptionError
 from delf_edge.index.inverted_lists import IndexSnapshot
 from delf_edge.index.scoring import global_similarity, neighbours, voters
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
-from delf_edge.quantization.product_quantizer import (
-    CodeBatch,
-    CodeLayout,
-    TurnedDecoder,
-    decode,
-    pack_codes,
-    quantise_keypoints,
-    unpack_codes,
-)
+from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout, pack_codes, quantise_keypoints, unpack_codes
+from delf_edge.quantization.product_quantizer import TurnedDecoder, decode
 from delf_edge.types import Codebook, Codes
 
 K, G = 40, 21

@@ -169,7 +169,8 @@ def read(database: str, number: str, seconds: str) -> dict[str, Any]:
     from delf_edge.index.inverted_index import InvertedIndex
     from delf_edge.index.search import SearchOptions
     from delf_edge.quantization.coarse_quantizer import CoarseIndex
-    from delf_edge.quantization.product_quantizer import CodeBatch, decode
+    from delf_edge.quantization.packed_codes import CodeBatch
+    from delf_edge.quantization.product_quantizer import decode
     from delf_edge.types import Features
 
     codebook = Bundle.load(default_bundle_path()).codebook

@@ -20,7 +20,8 @@ from delf_edge.features.extractor import project
 from delf_edge.index.inverted_index import InvertedIndex
 from delf_edge.index.search import SearchOptions
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
-from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout, decode, encode, pack_codes
+from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout, pack_codes
+from delf_edge.quantization.product_quantizer import decode, encode
 from delf_edge.types import Codebook, Codes, Features, Float32Array, UInt8Array, Verification
 from delf_edge.verification import VerifyOptions, verify
 

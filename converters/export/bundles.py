@@ -10,7 +10,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from delf_edge.bundle.bundle import FORMAT, FORMAT_VERSION, Bundle
+from delf_edge.bundle.bundle import Bundle
+from delf_edge.bundle.manifest import FORMAT, FORMAT_VERSION
 from delf_edge.codebooks.bundle_writer import complete, empty_golden, identity_arrays, npz, read_manifest, write_folder
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

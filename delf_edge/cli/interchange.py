@@ -54,7 +54,7 @@ def import_(
     with needs("interchange"):
         from delf_edge.interchange.parquet import import_database
     from delf_edge.bundle.bundle import Bundle, default_bundle_path
-    from delf_edge.quantization.product_quantizer import CodeLayout
+    from delf_edge.quantization.packed_codes import CodeLayout
     from delf_edge.storage.store import Store
 
     loaded = Bundle.load(bundle or default_bundle_path())

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from delf_edge.bundle.bundle import MANIFEST, Bundle, bundle_id
+from delf_edge.bundle.bundle import Bundle
 from delf_edge.bundle.calibration import Calibration
+from delf_edge.bundle.manifest import MANIFEST, bundle_id
 from delf_edge.errors import BundleError
 from delf_edge.features.extractor import Extractor
 from delf_edge.types import Codebook, Features, Image, UInt8Array

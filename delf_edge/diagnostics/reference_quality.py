@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from delf_edge.camera.frame_gate import measure
 from delf_edge.errors import DelfEdgeError, ImageError
 from delf_edge.images.decode import ChannelOrder, PhotoSource, content_hash, load_image, read_photo
+from delf_edge.images.quality import measure
 from delf_edge.quantization.product_quantizer import decode, decode_global
 from delf_edge.query.options import IdentifyOptions
 from delf_edge.recognizer import Recognizer

@@ -32,7 +32,8 @@ from delf_edge.files import file_sha256, parse_json, sync_path, write_atomically
 from delf_edge.images.decode import content_hash, load_image
 from delf_edge.interchange.photo_tables import SHARD_FORMAT, ListedRow, Shard
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
-from delf_edge.quantization.product_quantizer import CodeLayout, encode, pack_codes
+from delf_edge.quantization.packed_codes import CodeLayout, pack_codes
+from delf_edge.quantization.product_quantizer import encode
 from delf_edge.storage.rows import Row
 from delf_edge.storage.store import Store
 from delf_edge.types import Codes

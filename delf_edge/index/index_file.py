@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from delf_edge.files import parse_json
 from delf_edge.index.inverted_lists import FAR, IndexSnapshot, Segment
-from delf_edge.quantization.product_quantizer import CodeLayout
+from delf_edge.quantization.packed_codes import CodeLayout
 
 MAGIC = b"delf-edge list 2"
 _PER_IMAGE = {

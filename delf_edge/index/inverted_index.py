@@ -22,7 +22,8 @@ from delf_edge.index.inverted_lists import MAX_SEGMENT, IndexSnapshot
 from delf_edge.index.search import SearchOptions, search
 from delf_edge.index.slots import Slots
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
-from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout, decode_global
+from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
+from delf_edge.quantization.product_quantizer import decode_global
 from delf_edge.types import Candidate, Changes, Codebook, Features, Float32Array
 
 DEAD_SHARE = 0.25  # of dead features, from which on lists are rewritten

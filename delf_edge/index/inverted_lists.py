@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge import native
-from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout
+from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
 from delf_edge.types import BoolArray, Float32Array, UInt8Array, UInt16Array
 
 IntArray = NDArray[np.int64]

@@ -33,7 +33,8 @@ import pyarrow.parquet as pq
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.errors import BundleMismatchError, OptionError
 from delf_edge.files import parse_json, write_atomically
-from delf_edge.quantization.product_quantizer import CodeLayout, decode
+from delf_edge.quantization.packed_codes import CodeLayout
+from delf_edge.quantization.product_quantizer import decode
 from delf_edge.storage.records import Landmark, NewImage, StoredImage
 from delf_edge.storage.store import Store
 from delf_edge.types import Codes

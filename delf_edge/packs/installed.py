@@ -22,7 +22,7 @@ from pathlib import Path
 from delf_edge.errors import PackError, StoreError
 from delf_edge.files import parse_json, remove_database, sync_path, write_atomically
 from delf_edge.packs.manifest import PackManifest, check_name, check_pack, manifest_path, open_pack
-from delf_edge.quantization.product_quantizer import CodeLayout
+from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.storage.store import Store
 
 POINTER = "current.json"

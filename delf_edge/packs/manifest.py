@@ -30,7 +30,7 @@ from typing import Any, Self
 
 from delf_edge.errors import DelfEdgeError, OptionError, PackError, PackIntegrityError
 from delf_edge.files import file_sha256, parse_json, write_atomically
-from delf_edge.quantization.product_quantizer import CodeLayout
+from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.storage.store import Store
 
 FORMAT = 1

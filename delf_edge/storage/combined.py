@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge.errors import OptionError
-from delf_edge.quantization.product_quantizer import CodeBatch
+from delf_edge.quantization.packed_codes import CodeBatch
 from delf_edge.storage.records import Landmark, StoredImage
 from delf_edge.storage.store import Store
 from delf_edge.types import Changes, Codes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from delf_edge.errors import StoreError
 from delf_edge.files import partial_path, sync_path
-from delf_edge.quantization.product_quantizer import CodeLayout
+from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.storage.records import Problem, StoreInfo
 from delf_edge.storage.rows import TABLES, CheckedRows, chunks, put_row
 from delf_edge.storage.schema import Value, pragma_value

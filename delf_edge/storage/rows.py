@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge.errors import CorruptRowError, NotADatabaseError, NotFoundError
-from delf_edge.quantization.product_quantizer import CodeLayout, packed_size, unpack_codes
+from delf_edge.quantization.packed_codes import CodeLayout, packed_size, unpack_codes
 from delf_edge.storage.schema import Value, row_crc32
 from delf_edge.storage.sqlite import SharedConnection, is_corruption
 from delf_edge.types import Codes

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge.errors import BundleMismatchError, CorruptRowError, NotADatabaseError, OptionError, ReadOnlyError
-from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout
+from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
 from delf_edge.storage import maintenance
 from delf_edge.storage.records import Added, Landmark, NewImage, Problem, StoredImage, StoreInfo
 from delf_edge.storage.rows import TABLES, CheckedRows, Row, chunks, put_row

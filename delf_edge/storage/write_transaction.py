@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from delf_edge.errors import OptionError
-from delf_edge.quantization.product_quantizer import CodeLayout, pack_codes
+from delf_edge.quantization.packed_codes import CodeLayout, pack_codes
 from delf_edge.storage.records import Added, NewImage
 from delf_edge.storage.rows import CheckedRows, next_id, put_row
 from delf_edge.storage.schema import Value

@@ -9,7 +9,8 @@ import numpy as np
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.errors import PackError
 from delf_edge.packs.manifest import open_pack
-from delf_edge.quantization.product_quantizer import CodeLayout, decode, decode_global
+from delf_edge.quantization.packed_codes import CodeLayout
+from delf_edge.quantization.product_quantizer import decode, decode_global
 from delf_edge.query.options import IdentifyOptions
 from delf_edge.recognizer import Recognizer
 from delf_edge.types import Codebook, Codes, Features

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from delf_edge.camera.watcher import CameraOptions
 from delf_edge.errors import ImageTooLargeError
-from delf_edge.images.decode import probe_size
+from delf_edge.images.headers import probe_size
 from delf_edge.recognizer import Recognizer
 from delf_edge.web.answers import event_json
 from delf_edge.web.event_stream import Hub

@@ -17,7 +17,8 @@ from delf_edge.arrays import l2_normalise
 from delf_edge.index.inverted_lists import IndexSnapshot
 from delf_edge.index.scoring import neighbours
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
-from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout, inner_product_tables
+from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
+from delf_edge.quantization.product_quantizer import inner_product_tables
 from delf_edge.types import Codebook, Codes
 
 K, D, M, G = 60, 16, 4, 8

@@ -14,7 +14,7 @@ import pytest
 
 from delf_edge import Bundle, OptionError, Recognizer
 from delf_edge.bundle.calibration import Calibration
-from delf_edge.camera.frame_gate import Gate, GateOptions, measure
+from delf_edge.camera.frame_gate import Gate, GateOptions
 from delf_edge.camera.sources import (
     CameraError,
     FolderSource,
@@ -26,6 +26,7 @@ from delf_edge.camera.sources import (
 )
 from delf_edge.camera.temporal_voting import Decision, VoteOptions, Voter
 from delf_edge.camera.watcher import CameraOptions, CameraWorker, Event, Watcher, crop, watch, watch_async
+from delf_edge.images.quality import measure
 from delf_edge.query.options import IdentifyOptions
 from testing.paths import TINY_BUNDLE
 from testing.rtsp_camera import RtspCamera

@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 import typer.main
 
-from delf_edge.bundle.bundle import Bundle, bundle_id, default_bundle_path
+from delf_edge.bundle.bundle import Bundle, default_bundle_path
+from delf_edge.bundle.manifest import bundle_id
 from delf_edge.cli.main import app, main
 from delf_edge.diagnostics.doctor import self_test
 from delf_edge.errors import BundleError

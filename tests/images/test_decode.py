@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from delf_edge.errors import ImageDecodeError, ImageError, ImageTooLargeError, OptionError
-from delf_edge.images.decode import ImageLimits, content_hash, load_image, probe_size, read_photo
+from delf_edge.images.decode import ImageLimits, content_hash, load_image, read_photo
+from delf_edge.images.headers import probe_size
 from testing.paths import FIXTURES
 
 # 8 x 6 px, uniform C = M = Y = K = 100 of 255, saved by Pillow with an Adobe marker (inverted inks).

@@ -18,7 +18,7 @@ from delf_edge.index import inverted_index
 from delf_edge.index.index_file import MAGIC, index_path, read_index, write_index
 from delf_edge.index.inverted_index import InvertedIndex
 from delf_edge.index.inverted_lists import IndexSnapshot
-from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout
+from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
 from delf_edge.storage.records import NewImage
 from delf_edge.storage.store import Store
 from delf_edge.types import Codes

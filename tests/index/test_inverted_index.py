@@ -16,7 +16,8 @@ from delf_edge.index import inverted_lists, scoring
 from delf_edge.index.inverted_index import InvertedIndex
 from delf_edge.index.search import SearchOptions
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
-from delf_edge.quantization.product_quantizer import CodeBatch, CodeLayout, decode, decode_global, encode
+from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
+from delf_edge.quantization.product_quantizer import decode, decode_global, encode
 from delf_edge.storage.records import NewImage
 from delf_edge.storage.store import Store
 from delf_edge.types import Codebook, Codes, Features
@@ -101,7 +102,7 @@ def index(images: dict[int, Codes], codebook: Codebook) -> InvertedIndex:
 def oracle(
     images: dict[int, Codes], query: Features, codebook: Codebook, coarse: CoarseIndex, o: SearchOptions
 ) -> list[tuple[int, float, float, float]]:
-    """The formulas at the head of candidates.py, as loops over decoded descriptors."""
+    """The formulas at the heads of search.py and scoring.py, as loops over decoded descriptors."""
     words, _ = coarse.assign(query.descriptors, o.n_probe)
     decoded = {i: decode(c, codebook, unit=False) for i, c in images.items()}
     chosen: list[tuple[int, int, float]] = []  # image, its feature, weight
@@ -170,7 +171,7 @@ def test_search_is_the_formula(
 def asmk_oracle(
     images: dict[int, Codes], query: Features, codebook: Codebook, coarse: CoarseIndex, o: SearchOptions
 ) -> dict[int, float]:
-    """The second formula at the head of scoring.py, word by word."""
+    """The formula at the head of asmk.py, word by word."""
     words, _ = coarse.assign(query.descriptors, o.n_probe)
     votes: dict[int, float] = {}
     for i, codes in images.items():

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from delf_edge import Bundle, BundleMismatchError, OptionError
-from delf_edge.quantization.product_quantizer import CodeLayout, decode
+from delf_edge.quantization.packed_codes import CodeLayout
+from delf_edge.quantization.product_quantizer import decode
 from delf_edge.storage.store import Store
 from testing.paths import TINY_BUNDLE
 from testing.synthetic_database import make_database

@@ -28,7 +28,9 @@ def test_an_old_module_warns_and_gives_the_names_of_the_new_one(old: str) -> Non
     ("package", "name"),
     [
         ("images", "load_image"),
+        ("images", "probe_size"),
         ("bundle", "Bundle"),
+        ("bundle", "Manifest"),
         ("features", "Extractor"),
         ("camera", "watch"),
         ("packs", "PackManifest"),
@@ -52,6 +54,9 @@ def test_a_module_that_became_a_folder_forwards_its_names(package: str, name: st
         ("lists", "State"),
         ("evidence", "Evidence"),
         ("scan", "asmk"),
+        ("codec", "CodeLayout"),
+        ("codec", "encode"),
+        ("gate", "Look"),
     ],
 )
 def test_what_has_another_name_or_another_half_is_found_by_its_old_one(module: str, name: str) -> None:

@@ -10,18 +10,13 @@ from delf_edge.arrays import l2_normalise
 from delf_edge.errors import OptionError
 from delf_edge.features.extractor import project
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
+from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout, pack_codes, packed_size, tiny, unpack_codes
 from delf_edge.quantization.product_quantizer import (
-    CodeBatch,
-    CodeLayout,
     decode,
     decode_global,
     encode,
     inner_product_tables,
-    pack_codes,
-    packed_size,
     quantise_global,
-    tiny,
-    unpack_codes,
 )
 from delf_edge.types import Codebook, Codes, Features
 

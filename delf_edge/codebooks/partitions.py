@@ -1,7 +1,7 @@
-"""Rows in parts of a fixed order, wherever they lie: in this process (`Whole`) or on a cluster (`building.fitting`).
+"""Rows in parts of a fixed order, wherever they lie: in this process (`Whole`) or on a cluster.
 
-A fit asks every part for its statistics, a pure function of the part, and adds them up in the order of the parts. So
-its result does not depend on who computes them, nor when.
+(Those of a cluster: `distributed.partitioned_fit`.) A fit asks every part for its statistics, a pure function of the
+part, and adds them up in the order of the parts. So its result does not depend on who computes them, nor when.
 """
 
 from __future__ import annotations

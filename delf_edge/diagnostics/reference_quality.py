@@ -26,7 +26,8 @@ import numpy as np
 from delf_edge.errors import DelfEdgeError, ImageError
 from delf_edge.images.decode import ChannelOrder, PhotoSource, content_hash, load_image, read_photo
 from delf_edge.images.quality import measure
-from delf_edge.quantization.product_quantizer import decode, decode_global
+from delf_edge.quantization.product_quantizer import decode
+from delf_edge.quantization.restored import restored_features
 from delf_edge.query.options import IdentifyOptions
 from delf_edge.recognizer import Recognizer
 from delf_edge.storage.records import StoredImage
@@ -131,14 +132,7 @@ def assess_stored(places: Recognizer, image: StoredImage) -> Finding:
     codes = places.store.codes([image.image_id]).get(image.image_id)
     if codes is None:
         raise DelfEdgeError(f"{image.name}: its codes are damaged; add the photo again")
-    features = Features(
-        codes.keypoints,
-        np.ones(len(codes), np.float32),
-        np.ones(len(codes), np.float32),
-        decode(codes, places.bundle.codebook),
-        decode_global(codes.global_code[None])[0],
-        codes.image_size,
-    )
+    features = restored_features(codes, places.bundle.codebook)
     return Finding(image.name, image.landmark, False, _judge(places, features, {}, image.landmark))
 
 

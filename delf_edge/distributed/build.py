@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.distributed.cluster import Progress, check, connect, make_shards
 from delf_edge.distributed.merging import Merged, merge
-from delf_edge.distributed.shards import BadRow, put_file
+from delf_edge.distributed.remote_files import put_file
+from delf_edge.distributed.shards import BadRow
 from delf_edge.errors import OptionError
 from delf_edge.features.extractor import extract_options
-from delf_edge.files import resolved
+from delf_edge.files import dump_json, resolved
 from delf_edge.interchange.photo_tables import cut, located, read_rows
 
 
@@ -55,7 +55,8 @@ class BuildReport:
         photos: rows of the manifest that were worked on in this run.
         bad: rows that gave no image, in all; they are listed in `bad.csv`.
         seconds: of the shards, in this run.
-        careful: shards that were on too many dying workers, and so were made in a child process.
+        careful: shards that were on too many dying workers, and so were made isolated, in a child process. (The name
+            is that of the report's JSON.)
     """
 
     databases: tuple[Merged, ...]
@@ -78,7 +79,7 @@ def build(
     """Build databases from the photos of a manifest. Started again, it goes on where it was.
 
     Args:
-        source: the manifest, a path or fsspec URL (`listing.read_rows`).
+        source: the manifest, a path or fsspec URL (`photo_tables.read_rows`).
         out: folder for the result, a path or fsspec URL that every worker can reach.
         options: see `BuildOptions`.
         on_start: called with the address of the dashboard and the number of photos.
@@ -117,11 +118,17 @@ def build(
     check(progress, len(names))
     databases, bad = merge(out, names, split=options.split)
     report = BuildReport(
-        tuple(databases), progress.shards, progress.skipped, progress.photos, len(bad), seconds, tuple(progress.careful)
+        databases=tuple(databases),
+        shards=progress.shards,
+        skipped=progress.skipped,
+        photos=progress.photos,
+        bad=len(bad),
+        seconds=seconds,
+        careful=tuple(progress.isolated),
     )
     put_bad(out, bad)
     facts = {"format": 1, "bundle_id": bundle.id, "preset": preset, **asdict(report)}
-    put_file((json.dumps(facts, indent=1, sort_keys=True) + "\n").encode(), f"{out}/build.json")
+    put_file(dump_json(facts), f"{out}/build.json")
     return report
 
 

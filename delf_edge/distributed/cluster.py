@@ -2,7 +2,7 @@
 
 Only as many tasks as keep the workers busy are on the scheduler at a time, so its memory does not grow with the number
 of photos. A worker that dies takes nothing with it: its shard is made again elsewhere. A shard that has killed several
-workers is made by `careful.py`, which finds the photo.
+workers is made by `isolation.py`, which finds the photo.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import dask
 from distributed import Client, LocalCluster, TimeoutError, wait
 from distributed.scheduler import KilledWorker
 
-from delf_edge.distributed.isolation import make_shard_carefully
-from delf_edge.distributed.shards import finished, make_shard
+from delf_edge.distributed.isolation import make_shard_isolated
+from delf_edge.distributed.remote_files import finished
+from delf_edge.distributed.shards import make_shard
 from delf_edge.errors import BuildError
 from delf_edge.interchange.photo_tables import Shard
 
 _RETRIES = 2  # of a shard that raises, such as for a file server that is down for a moment
-_DEATHS = 2  # workers that a shard may take with it before it is handled with care
-_LOOK, _PATIENCE = 10.0, 120.0  # seconds between looks for workers, and without any
+_DEATHS = 2  # workers that a shard may take with it before it is made in a child process
+_POLL, _PATIENCE = 10.0, 120.0  # seconds between polls for workers, and without any
 _WINDOW = 3  # tasks on the scheduler for each thread of the cluster
 
 
@@ -38,7 +39,7 @@ class Progress:
         bad: rows without an image so far.
         began: time.monotonic() of the start.
         failed: shard number -> why it could not be made.
-        careful: shards that were made in a child process.
+        isolated: shards that were made in a child process.
     """
 
     shards: int = 0
@@ -47,7 +48,7 @@ class Progress:
     bad: int = 0
     began: float = field(default_factory=time.monotonic)
     failed: dict[int, str] = field(default_factory=dict)
-    careful: list[int] = field(default_factory=list)
+    isolated: list[int] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -127,9 +128,9 @@ def make_shards(
             progress.shards += 1
             progress.photos += manifest.photos
             progress.bad += len(manifest.bad)
-        elif isinstance(future.exception(), KilledWorker) and shard.number not in progress.careful:
-            progress.careful.append(shard.number)
-            submit(make_shard_carefully, shard)
+        elif isinstance(future.exception(), KilledWorker) and shard.number not in progress.isolated:
+            progress.isolated.append(shard.number)
+            submit(make_shard_isolated, shard)
         else:
             progress.failed[shard.number] = str(future.exception())
         future.release()
@@ -181,9 +182,9 @@ def _first(client: Client, futures: list[Any]) -> Any:
     alone = 0.0
     while True:
         try:
-            return next(iter(wait(futures, timeout=_LOOK, return_when="FIRST_COMPLETED").done))
+            return next(iter(wait(futures, timeout=_POLL, return_when="FIRST_COMPLETED").done))
         except TimeoutError:
-            alone = 0.0 if _threads(client) else alone + _LOOK
+            alone = 0.0 if _threads(client) else alone + _POLL
             if alone >= _PATIENCE:
                 raise BuildError(
                     f"no worker is left since {alone:.0f} s; start workers, then the build again: it goes on from here"

@@ -17,7 +17,8 @@ from delf_edge.distributed.shards import BadRow, read_manifests
 from delf_edge.errors import OptionError
 from delf_edge.features.extractor import extract_options
 from delf_edge.files import resolved
-from delf_edge.interchange.photo_tables import ListedRow, cut, located, read_rows
+from delf_edge.interchange.photo_entry import PhotoEntry
+from delf_edge.interchange.photo_tables import cut, located, read_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def fit_codebook(
     Started again it goes on where it was: the raw features of finished shards are kept.
 
     Args:
-        source: the manifest, a path or fsspec URL (`listing.read_rows`).
+        source: the manifest, a path or fsspec URL (`photo_tables.read_rows`).
         out: folder of the new bundle, replaced when it is complete.
         options: see `FitOptions`.
         on_start: called with the address of the dashboard and the number of photos.
@@ -196,7 +197,7 @@ def _card(
     name: str,
     bundle: Bundle,
     data: str,
-    rows: Sequence[ListedRow],
+    rows: Sequence[PhotoEntry],
     bad: Sequence[BadRow],
     options: FitOptions,
     figures: Mapping[str, float],

@@ -1,6 +1,6 @@
 """A shard of which a photo kills the process: the photo becomes a row like any other bad one.
 
-`python -m delf_edge.distributed.isolation` reads a job on stdin and makes the shard; `make_shard_carefully` runs it
+`python -m delf_edge.distributed.isolation` reads a job on stdin and makes the shard; `make_shard_isolated` runs it
 in a child process, and where that dies, notes the row it was at and starts again without it.
 """
 
@@ -16,12 +16,13 @@ from pathlib import Path
 
 from delf_edge.distributed.shards import ShardManifest, make_shard
 from delf_edge.errors import BuildError
-from delf_edge.interchange.photo_tables import ListedRow, Shard
+from delf_edge.interchange.photo_entry import PhotoEntry
+from delf_edge.interchange.photo_tables import Shard
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def make_shard_carefully(shard: Shard) -> ShardManifest:
+def make_shard_isolated(shard: Shard) -> ShardManifest:
     """As `make_shard`, in child processes.
 
     Raises:
@@ -29,7 +30,7 @@ def make_shard_carefully(shard: Shard) -> ShardManifest:
     """
     bad: dict[int, str] = {}
     environment = {**os.environ, **dict.fromkeys(_THREADS, "1")}
-    with tempfile.TemporaryDirectory(prefix="delf-edge-careful-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="delf-edge-isolated-") as scratch:
         at, result = Path(scratch) / "at", Path(scratch) / "result"
         while True:
             at.unlink(missing_ok=True)
@@ -52,7 +53,7 @@ def make_shard_carefully(shard: Shard) -> ShardManifest:
 def main() -> None:
     """The child; the job comes from its own parent."""
     facts, bad, at = json.load(sys.stdin.buffer)
-    shard = Shard(**(facts | {"rows": tuple(ListedRow(**row) for row in facts["rows"])}))
+    shard = Shard(**(facts | {"rows": tuple(PhotoEntry(**row) for row in facts["rows"])}))
     manifest = make_shard(shard, {int(row): why for row, why in bad.items()}, Path(at))
     Path(sys.argv[1]).write_bytes(manifest.to_bytes())
 

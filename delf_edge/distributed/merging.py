@@ -17,7 +17,8 @@ from typing import Any
 
 import fsspec
 
-from delf_edge.distributed.shards import BadRow, ShardManifest, put_path, read_manifests
+from delf_edge.distributed.remote_files import put_path
+from delf_edge.distributed.shards import BadRow, ShardManifest, read_manifests
 from delf_edge.errors import BuildError, OptionError
 from delf_edge.files import file_sha256
 from delf_edge.storage.rows import Row
@@ -145,8 +146,8 @@ def _add_new(target: _Target, shard: Store, rows: Sequence[Row]) -> Iterator[Bad
     """Add what the database does not have yet; the rest comes back."""
     fresh = []
     for row in rows:
-        twin = target.store.find_content(row[6])
-        if twin is not None or target.store.has_name(row[1]):
+        known = target.store.find_content(row[6])
+        if known is not None or target.store.has_name(row[1]):
             yield BadRow(int(row[0]) - 1, str(row[1]), "Duplicate", "the same photo, or its name, came before")
         else:
             fresh.append(row)

@@ -29,7 +29,7 @@ from delf_edge.codebooks.projections import Moments, Projection, moments_of, pca
 from delf_edge.distributed.cluster import result_of
 from delf_edge.distributed.raw_features import read_features
 from delf_edge.errors import BuildError
-from delf_edge.interchange.photo_tables import ListedRow
+from delf_edge.interchange.photo_entry import PhotoEntry
 from delf_edge.types import Codebook, Float32Array
 
 R = TypeVar("R")
@@ -37,7 +37,7 @@ _RETRIES = 2  # of a task that raises, such as for a file server that is down fo
 _POOLED = 1024  # pooled vectors that the report is made with, about
 
 
-def choose(rows: Iterable[ListedRow], n: int, per_landmark: int, seed: int) -> list[ListedRow]:
+def choose(rows: Iterable[PhotoEntry], n: int, per_landmark: int, seed: int) -> list[PhotoEntry]:
     """A random sample of a manifest in its order, whatever that is, and in memory for about 2 n rows.
 
     Args:
@@ -46,7 +46,7 @@ def choose(rows: Iterable[ListedRow], n: int, per_landmark: int, seed: int) -> l
         per_landmark: photos of one landmark at most.
         seed: another one gives another sample.
     """
-    kept: list[tuple[bytes, ListedRow]] = []
+    kept: list[tuple[bytes, PhotoEntry]] = []
     rows = iter(rows)
     while more := [(_key(row, seed), row) for row in islice(rows, n)]:
         # What is dropped here stays dropped: a later row only ever takes the place of one with a larger key.
@@ -54,13 +54,13 @@ def choose(rows: Iterable[ListedRow], n: int, per_landmark: int, seed: int) -> l
     return sorted((row for _, row in kept), key=lambda row: row.row)
 
 
-def _key(row: ListedRow, seed: int) -> bytes:
+def _key(row: PhotoEntry, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}\0{row.name}".encode()).digest()
 
 
-def _smallest(pairs: Iterable[tuple[bytes, ListedRow]], n: int, per_landmark: int) -> list[tuple[bytes, ListedRow]]:
+def _smallest(pairs: Iterable[tuple[bytes, PhotoEntry]], n: int, per_landmark: int) -> list[tuple[bytes, PhotoEntry]]:
     taken: dict[str, int] = {}
-    kept: list[tuple[bytes, ListedRow]] = []
+    kept: list[tuple[bytes, PhotoEntry]] = []
     for key, row in pairs:
         if len(kept) < n and taken.get(row.landmark, 0) < per_landmark:
             taken[row.landmark] = taken.get(row.landmark, 0) + 1
@@ -84,7 +84,7 @@ def _apply_own(function: Callable[[Any, Any], R], part: Any, argument: Any, own:
 
 
 class ClusterParts:
-    """Rows that workers hold (`fitting.parts.Parts`).
+    """Rows that workers hold (`codebooks.partitions.Parts`).
 
     Args:
         client: of the cluster.

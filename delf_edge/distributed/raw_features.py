@@ -1,4 +1,4 @@
-"""Raw features of a shard of photos: what a codebook is fitted on (`fitting.py`).
+"""Raw features of a shard of photos: what a codebook is fitted on (`partitioned_fit.py`).
 
 The file is an npz: `descriptors` float16 (N, C), unit length, photo by photo, and `pooled` float32 (images, Cg), the
 vectors that the global descriptor is projected from. Photos that show nothing are not in it; where all do, no array is.

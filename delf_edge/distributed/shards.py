@@ -12,9 +12,7 @@ shard with a manifest is finished::
 
 from __future__ import annotations
 
-import json
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,14 +21,15 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
 from delf_edge.distributed.raw_features import load_bundle, raw_describer, write_features
+from delf_edge.distributed.remote_files import ABSENT, fetch, put_file, put_path
 from delf_edge.errors import BuildError
 from delf_edge.features.extractor import Extractor, extract_options
-from delf_edge.files import file_sha256, parse_json, sync_path, write_atomically
+from delf_edge.files import dump_json, dump_metadata, file_sha256, parse_json
 from delf_edge.images.decode import content_hash, load_image
-from delf_edge.interchange.photo_tables import SHARD_FORMAT, ListedRow, Shard
+from delf_edge.interchange.photo_entry import PhotoEntry
+from delf_edge.interchange.photo_tables import SHARD_FORMAT, Shard
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.packed_codes import CodeLayout, pack_codes
 from delf_edge.quantization.product_quantizer import encode
@@ -38,9 +37,6 @@ from delf_edge.storage.rows import Row
 from delf_edge.storage.store import Store
 from delf_edge.types import Codes
 
-MAX_PHOTO = 256 << 20  # bytes of a file that are read at most
-_ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)  # no use in trying again
-_TRIES = 3
 _BATCH = 64  # images a transaction
 T = TypeVar("T")
 
@@ -72,8 +68,7 @@ class ShardManifest:
 
     def to_bytes(self) -> bytes:
         """The manifest's file."""
-        facts = {"format": SHARD_FORMAT, **asdict(self)}
-        return (json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        return dump_json({"format": SHARD_FORMAT, **asdict(self)})
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> Self:
@@ -160,12 +155,12 @@ def make_shard(shard: Shard, known_bad: Mapping[int, str] | None = None, at: Pat
 class _Attempts:
     """The rows of a shard; what is wrong with one goes into `bad`."""
 
-    rows: Collection[ListedRow]
+    rows: Collection[PhotoEntry]
     known_bad: Mapping[int, str]
     bad: list[BadRow]
     at: Path | None
 
-    def described(self, describe: Callable[[bytes], T]) -> Iterator[tuple[ListedRow, bytes, T]]:
+    def described(self, describe: Callable[[bytes], T]) -> Iterator[tuple[PhotoEntry, bytes, T]]:
         """Row, content hash and description of every photo that can be used, each photo and name once."""
         contents: set[bytes] = set()
         names: set[str] = set()
@@ -181,7 +176,7 @@ class _Attempts:
                     raise BuildError("the same photo, or its name, came before")
                 described = describe(data)
             except OSError as e:
-                if not isinstance(e, _ABSENT):
+                if not isinstance(e, ABSENT):
                     raise BuildError(f"{row.url}: cannot be fetched ({e}); start the build again") from e
                 self.bad.append(BadRow(row.row, row.url, type(e).__name__, e.strerror or str(e)))
                 continue
@@ -210,7 +205,7 @@ def _features(path: Path, shard: Shard, attempts: _Attempts) -> tuple[int, int]:
     return write_features(path, (features for _, _, features in attempts.described(describe)))
 
 
-def _fill(store: Store, photos: Iterator[tuple[ListedRow, bytes, Codes]]) -> tuple[int, int]:
+def _fill(store: Store, photos: Iterator[tuple[PhotoEntry, bytes, Codes]]) -> tuple[int, int]:
     """Store described photos; returns the numbers of images and features."""
     landmarks: dict[str, int] = {}
     n_images = n_features = 0
@@ -219,7 +214,7 @@ def _fill(store: Store, photos: Iterator[tuple[ListedRow, bytes, Codes]]) -> tup
         if row.landmark not in landmarks:
             landmarks[row.landmark] = len(landmarks) + 1
             put["landmarks"].append((landmarks[row.landmark], row.landmark, "{}", row.latitude, row.longitude, 1))
-        metadata = json.dumps(dict(row.metadata), ensure_ascii=False, sort_keys=True)
+        metadata = dump_metadata(row.metadata)
         image_id = row.row + 1
         size = codes.image_size
         put["images"].append((image_id, row.name, landmarks[row.landmark], metadata, size[0], size[1], digest, 0.0, 1))
@@ -230,70 +225,6 @@ def _fill(store: Store, photos: Iterator[tuple[ListedRow, bytes, Codes]]) -> tup
             put = {table: [] for table in put}
     store.write_rows(put)
     return n_images, n_features
-
-
-def fetch(url: str) -> bytes:
-    """The bytes of a photo, tried again where the fault may pass.
-
-    Raises:
-        FileNotFoundError, PermissionError: it is not there, or not for us.
-        OSError: it could not be read after several tries.
-        BuildError: it is larger than any photo.
-    """
-    for attempt in range(_TRIES):
-        try:
-            with fsspec.open(url, "rb") as file:
-                data: bytes = file.read(MAX_PHOTO + 1)
-        except _ABSENT:
-            raise
-        except OSError:
-            if attempt == _TRIES - 1:
-                raise
-            time.sleep(2.0**attempt)
-        else:
-            if len(data) > MAX_PHOTO:
-                raise BuildError(f"larger than {MAX_PHOTO} bytes")
-            return data
-    raise AssertionError("unreachable")
-
-
-def put_file(data: bytes, url: str) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Local files get their name by an atomic rename; an object store shows an object only once it is complete.
-    """
-    files, path = fsspec.core.url_to_fs(url)
-    files.makedirs(path.rpartition("/")[0], exist_ok=True)
-    if isinstance(files, LocalFileSystem):
-        write_atomically(Path(path), data)
-        return
-    partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
-    files.pipe_file(partial, data)
-    files.mv(partial, path)
-
-
-def put_path(path: Path, url: str) -> None:
-    """As `put_file`, for a file that may be larger than the memory."""
-    files, target = fsspec.core.url_to_fs(url)
-    files.makedirs(target.rpartition("/")[0], exist_ok=True)
-    partial = f"{target}.{uuid.uuid4().hex[:8]}.partial"
-    files.put_file(str(path), partial)
-    if isinstance(files, LocalFileSystem):
-        sync_path(Path(partial))
-        Path(partial).replace(target)
-        sync_path(Path(target).parent)
-    else:
-        files.mv(partial, target)
-
-
-def finished(out: str) -> set[str]:
-    """Names of the shards in a folder that have a manifest."""
-    files, path = fsspec.core.url_to_fs(out)
-    if not files.exists(path):
-        return set()
-    files.invalidate_cache()
-    names = (str(entry).rpartition("/")[2] for entry in files.ls(path, detail=False))
-    return {name[: -len(".json")] for name in names if name.endswith(".json")}
 
 
 def read_manifests(out: str, names: Iterator[str]) -> Iterator[ShardManifest]:

@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.errors import BundleMismatchError, OptionError
-from delf_edge.files import parse_json, write_atomically
+from delf_edge.files import dump_metadata, parse_json, replacing, write_atomically
 from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.quantization.product_quantizer import decode
 from delf_edge.storage.records import Landmark, NewImage, StoredImage
@@ -80,34 +80,33 @@ def export_database(store: Store, folder: Path, *, decode_with: Bundle | None = 
             f"{store.path}: made with bundle {store.bundle_id}, the loaded one is {decode_with.id}; see --bundle"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    places = {place.name: place for place in store.landmarks()}
+    landmarks = {landmark.name: landmark for landmark in store.landmarks()}
     fields = [*_FIELDS, *([("descriptors", pa.list_(pa.float32()))] if decode_with else [])]
     facts = {"format": FORMAT, "bundle_id": store.bundle_id, "layout": dataclasses.asdict(store.layout)}
     schema = pa.schema(fields, metadata={_KEY: json.dumps(facts).encode()})
     n_images = n_features = 0
-    partial = folder / f".{IMAGES}.partial"
-    try:
-        # Opened here: of a path pyarrow makes a URI, which no name that is not UTF-8 can be.
-        with partial.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            for batch in _batches(store):
-                codes = store.codes([image.image_id for image in batch])
-                rows = [
-                    _row(i, places[i.landmark], codes[i.image_id], decode_with) for i in batch if i.image_id in codes
-                ]
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-                n_images += len(rows)
-                n_features += sum(len(c) for c in codes.values())
-        partial.replace(folder / IMAGES)
-    finally:
-        partial.unlink(missing_ok=True)
-    collection = geojson(places)
+    # Opened here: of a path pyarrow makes a URI, which no name that is not UTF-8 can be.
+    with (
+        replacing(folder / IMAGES) as partial,
+        partial.open("wb") as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for batch in _batches(store):
+            codes = store.codes([image.image_id for image in batch])
+            rows = [
+                _row(i, landmarks[i.landmark], codes[i.image_id], decode_with) for i in batch if i.image_id in codes
+            ]
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            n_images += len(rows)
+            n_features += sum(len(c) for c in codes.values())
+    collection = geojson(landmarks)
     text = json.dumps(collection, ensure_ascii=False, indent=1) + "\n"
     write_atomically(folder / LANDMARKS, text.encode())
     located = len(collection["features"])
     return {
         "images": n_images,
         "features": n_features,
-        "landmarks": len(places),
+        "landmarks": len(landmarks),
         "located": located,
         "damaged": len(store.damaged),
     }
@@ -124,17 +123,17 @@ def _batches(store: Store) -> Iterator[list[StoredImage]]:
         yield waiting
 
 
-def _row(image: StoredImage, place: Landmark, codes: Codes, bundle: Bundle | None) -> dict[str, Any]:
+def _row(image: StoredImage, landmark: Landmark, codes: Codes, bundle: Bundle | None) -> dict[str, Any]:
     row = {
         "name": image.name,
         "landmark": image.landmark,
-        "metadata": json.dumps(dict(image.metadata), ensure_ascii=False, sort_keys=True),
+        "metadata": dump_metadata(image.metadata),
         "width": codes.image_size[0],
         "height": codes.image_size[1],
         "content_hash": image.content_hash,
         "added_at": image.added_at,
-        "latitude": place.latitude,
-        "longitude": place.longitude,
+        "latitude": landmark.latitude,
+        "longitude": landmark.longitude,
         "keypoints": codes.keypoints.ravel(),
         "words": codes.words,
         "codes": codes.codes.tobytes(),
@@ -145,16 +144,16 @@ def _row(image: StoredImage, place: Landmark, codes: Codes, bundle: Bundle | Non
     return row
 
 
-def geojson(places: Mapping[str, Landmark]) -> dict[str, Any]:
+def geojson(landmarks: Mapping[str, Landmark]) -> dict[str, Any]:
     """Landmarks with coordinates as a FeatureCollection (RFC 7946: longitude first)."""
     features = [
         {
             "type": "Feature",
-            "geometry": {"type": "Point", "coordinates": [place.longitude, place.latitude]},
-            "properties": {**place.metadata, "name": place.name, "images": place.n_images},
+            "geometry": {"type": "Point", "coordinates": [landmark.longitude, landmark.latitude]},
+            "properties": {**landmark.metadata, "name": landmark.name, "images": landmark.n_images},
         }
-        for place in places.values()
-        if place.latitude is not None and place.longitude is not None
+        for landmark in landmarks.values()
+        if landmark.latitude is not None and landmark.longitude is not None
     ]
     return {"type": "FeatureCollection", "features": features}
 

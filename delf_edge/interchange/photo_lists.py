@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import os
+import unicodedata
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from delf_edge.errors import OptionError
-from delf_edge.geo import parse_position
+from delf_edge.interchange.csv_tables import read_csv
+from delf_edge.interchange.photo_entry import PhotoEntry, entry_from
 
 PHOTO_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
-@dataclass(frozen=True, slots=True)
-class ListedPhoto:
-    """A photo to index.
-
-    Attributes:
-        path: the file; whether it is there and readable is found out when it is read.
-        name: what it is called in the database: its path below the folder, with forward slashes, or the table's name.
-        landmark: the place it shows.
-        metadata: further columns of the table.
-        position: (latitude, longitude) of the landmark in degrees, None where the table has none.
-    """
-
-    path: Path
-    name: str
-    landmark: str
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    position: tuple[float, float] | None = None
-
-
-def list_folder(folder: Path, landmark: str | None = None) -> tuple[list[ListedPhoto], list[str]]:
+def list_folder(folder: Path, landmark: str | None = None) -> tuple[list[PhotoEntry], list[str]]:
     """The photos below a folder, sorted by name; hidden files and other kinds of files are passed over.
 
     Args:
@@ -47,20 +32,20 @@ def list_folder(folder: Path, landmark: str | None = None) -> tuple[list[ListedP
     """
     if not folder.is_dir():
         raise OptionError(f"{folder}: not a folder; name one that has a subfolder of photos for each landmark")
-    listed: list[ListedPhoto] = []
-    homeless: list[str] = []
+    listed: list[PhotoEntry] = []
+    unlabelled: list[str] = []
     for path in _photos(folder):
         inside = path.relative_to(folder)
         if landmark is None and len(inside.parts) == 1:
-            homeless.append(inside.as_posix())
+            unlabelled.append(inside.as_posix())
         else:
-            listed.append(ListedPhoto(path, inside.as_posix(), landmark or inside.parts[0]))
+            listed.append(PhotoEntry(len(listed), str(path), inside.as_posix(), landmark or inside.parts[0]))
     if not listed:
         raise OptionError(
-            f"{folder}: no photo ({', '.join(sorted(PHOTO_SUFFIXES))}) to index, {len(homeless)} outside a subfolder; "
-            "put the photos of each landmark into a subfolder of its name, or use --manifest or --landmark"
+            f"{folder}: no photo ({', '.join(sorted(PHOTO_SUFFIXES))}) to index, {len(unlabelled)} outside a "
+            "subfolder; put the photos of each landmark into a subfolder of its name, or use --manifest or --landmark"
         )
-    return listed, homeless
+    return listed, unlabelled
 
 
 def _photos(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
@@ -81,12 +66,12 @@ def _photos(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> It
             yield path
 
 
-def read_manifest(table: Path, folder: Path) -> list[ListedPhoto]:
+def read_manifest(table: Path, folder: Path) -> list[PhotoEntry]:
     """The photos of a CSV file with the columns `path` and `landmark`.
 
     Args:
-        table: UTF-8 CSV with a header line. `path` is relative to `folder` or absolute; an optional column `name`
-            names the image, `latitude` and `longitude` are the landmark's, in degrees; every other column with a
+        table: CSV with a header line (`csv_tables`). `path` is relative to `folder` or absolute; an optional column
+            `name` names the image, `latitude` and `longitude` are the landmark's, in degrees; every other column with a
             value becomes metadata.
         folder: where relative paths start.
 
@@ -94,31 +79,63 @@ def read_manifest(table: Path, folder: Path) -> list[ListedPhoto]:
         OptionError: the file cannot be read, has no such columns, an empty cell in them, coordinates that are no
             place on Earth, or no row.
     """
+    files = _Files(folder)
+    listed: list[PhotoEntry] = []
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            missing = {"path", "landmark"} - set(reader.fieldnames or ())
-            if missing:
-                raise OptionError(f"{table}: column {', '.join(sorted(missing))} missing; it has {reader.fieldnames}")
-            listed = [_manifest_row(row, folder, f"{table}, line {reader.line_num}") for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise OptionError(f"{table}: cannot be read as a CSV table in UTF-8 ({e})") from e
+        with table.open("rb") as file:
+            for line, cells in read_csv(file, str(table)):
+                entry = entry_from(len(listed), cells, f"{table}, line {line}", files.find)
+                unnamed = not cells.get("name", "").strip()
+                listed.append(replace(entry, name=files.name(entry.name)) if unnamed else entry)
+    except (OSError, UnicodeError, csv.Error) as e:
+        raise OptionError(f"{table}: cannot be read as a CSV table ({e})") from e
     if not listed:
         raise OptionError(f"{table}: no row below the header; write one row for each photo")
     return listed
 
 
-def _manifest_row(row: Mapping[str | None, object], folder: Path, where: str) -> ListedPhoto:
-    """One row of the table; `where` names it in messages."""
-    if None in row:
-        raise OptionError(f"{where}: more cells than the header has columns; quote a cell that holds a comma")
-    cells = {str(key): str(value or "").strip() for key, value in row.items()}
-    path, landmark, name = cells.pop("path"), cells.pop("landmark"), cells.pop("name", "")
-    if not path or not landmark:
-        raise OptionError(f"{where}: path {path!r}, landmark {landmark!r}; neither may be empty")
-    try:
-        position = parse_position(cells.pop("latitude", ""), cells.pop("longitude", ""))
-    except OptionError as e:
-        raise OptionError(f"{where}: {e}") from None
-    metadata = {key: value for key, value in cells.items() if value}
-    return ListedPhoto(folder / path, name or Path(path).as_posix(), landmark, metadata, position)
+class _Files:
+    """Files by the paths of a manifest, which may have been written on another system.
+
+    There "\\" separates folders, accents have another Unicode form, and upper and lower case are the same.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._names: dict[Path, dict[str, list[str]]] = {}
+
+    def name(self, path: str) -> str:
+        """A path of the manifest as the name of an image."""
+        return Path(self._parts(path)).as_posix()
+
+    def find(self, path: str) -> str:
+        """The file of a path; where there is none, the path as it would be here."""
+        found = Path(self._folder, self._parts(path))
+        if not found.exists():
+            here = Path(found.anchor)
+            for part in found.parts[bool(found.anchor) :]:
+                here /= self._entry(here, part)
+            found = here if here.exists() else found
+        return str(found)
+
+    def _parts(self, path: str) -> str:
+        if "\\" in path and "/" not in path and not Path(self._folder, path).exists():
+            return path.replace("\\", "/")
+        return path
+
+    def _entry(self, folder: Path, name: str) -> str:
+        """The entry of a folder that is called so on another system, if there is exactly one."""
+        if (folder / name).exists():
+            return name
+        if folder not in self._names:
+            known = self._names[folder] = {}
+            with suppress(OSError):
+                for entry in os.listdir(folder):
+                    known.setdefault(_alike(entry), []).append(entry)
+        alike = self._names[folder].get(_alike(name), [])
+        return alike[0] if len(alike) == 1 else name
+
+
+def _alike(name: str) -> str:
+    """The same for names that another system takes for the same."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -4,42 +4,20 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import fsspec
 
 from delf_edge.errors import OptionError
 from delf_edge.files import resolved
+from delf_edge.interchange.csv_tables import read_csv
+from delf_edge.interchange.photo_entry import PhotoEntry, column_names, entry_from
 
 SHARD_FORMAT = 1
 What = Literal["codes", "features"]
-_COLUMNS = ("path", "landmark", "name", "latitude", "longitude")
-
-
-@dataclass(frozen=True, slots=True)
-class ListedRow:
-    """A row of the manifest.
-
-    Attributes:
-        row: its number, from 0.
-        url: where the photo is.
-        name: what it is called in the database.
-        landmark: the place it shows.
-        latitude, longitude: of the place, degrees (WGS 84), None where unknown.
-        metadata: the other columns.
-    """
-
-    row: int
-    url: str
-    name: str
-    landmark: str
-    latitude: float | None = None
-    longitude: float | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +35,7 @@ class Shard:
     """
 
     number: int
-    rows: tuple[ListedRow, ...]
+    rows: tuple[PhotoEntry, ...]
     bundle: str
     bundle_id: str
     preset: str
@@ -77,22 +55,22 @@ class Shard:
         return f"{self.number:07d}-{self.key[:16]}"
 
 
-def located(place: str) -> str:
+def located(location: str) -> str:
     """A file or folder by its URL, or by its absolute path.
 
     Raises:
         OptionError: fsspec knows no such URL, or no file can have this name.
     """
-    if "://" not in place:
-        return str(resolved(place))
+    if "://" not in location:
+        return str(resolved(location))
     try:
-        fsspec.core.url_to_fs(place)
+        fsspec.core.url_to_fs(location)
     except (ImportError, ValueError) as e:
-        raise OptionError(f"{place}: {e}; pass a path, or a URL of a scheme that is installed") from e
-    return place.rstrip("/")
+        raise OptionError(f"{location}: {e}; pass a path, or a URL of a scheme that is installed") from e
+    return location.rstrip("/")
 
 
-def read_rows(source: str, base: str | None = None) -> Iterator[ListedRow]:
+def read_rows(source: str, base: str | None = None) -> Iterator[PhotoEntry]:
     """The rows of a manifest, as a stream.
 
     Args:
@@ -105,62 +83,42 @@ def read_rows(source: str, base: str | None = None) -> Iterator[ListedRow]:
     """
     located(source)  # complains of what can be neither
     base = (base if base is not None else source.rpartition("/")[0] or ".").rstrip("/")
+
+    def locate(path: str) -> str:
+        if "\\" in path and "/" not in path:  # from Windows
+            path = path.replace("\\", "/")
+        return path if "://" in path or path.startswith("/") else f"{base}/{path}"
+
     try:
-        for number, cells in enumerate(_parquet(source) if source.endswith(".parquet") else _csv(source)):
-            yield _row(number, cells, base, f"{source}, row {number + 1}")
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        for number, (where, cells) in enumerate(_parquet(source) if source.endswith(".parquet") else _csv(source)):
+            yield entry_from(number, cells, f"{source}, {where}", locate)
+    except (OSError, UnicodeError, csv.Error) as e:
         raise OptionError(f"{source}: cannot be read as a table ({e})") from e
 
 
-def _csv(source: str) -> Iterator[Mapping[str, Any]]:
-    with fsspec.open(source, "rb") as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
-        reader = csv.DictReader(text, strict=True)
-        _check_columns(source, list(reader.fieldnames or ()))
-        yield from reader
+def _csv(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    with fsspec.open(source, "rb") as file:
+        for line, cells in read_csv(file, source):
+            yield f"line {line}", cells
 
 
-def _parquet(source: str) -> Iterator[Mapping[str, Any]]:
+def _parquet(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
     with fsspec.open(source, "rb") as file:
         try:
             table = ParquetFile(file)
-            _check_columns(source, table.schema_arrow.names)
-            for batch in table.iter_batches(4096):
-                yield from batch.to_pylist()
+            names = column_names(table.schema_arrow.names, source)
+            rows = (row for batch in table.iter_batches(4096) for row in batch.to_pylist())
+            for number, row in enumerate(rows, 1):
+                yield f"row {number}", dict(zip(names, row.values(), strict=True))
         except ArrowException as e:
             raise OptionError(f"{source}: cannot be read as Parquet ({e})") from e
 
 
-def _check_columns(source: str, names: list[str]) -> None:
-    missing = {"path", "landmark"} - set(names)
-    if missing:
-        raise OptionError(f"{source}: column {', '.join(sorted(missing))} missing; it has {names}")
-
-
-def _row(number: int, cells: Mapping[str, Any], base: str, where: str) -> ListedRow:
-    if None in cells:
-        raise OptionError(f"{where}: more cells than the header has columns; quote a cell that holds a comma")
-    path, landmark, name = (str(cells.get(key) or "").strip() for key in ("path", "landmark", "name"))
-    if not path or not landmark:
-        raise OptionError(f"{where}: path {path!r}, landmark {landmark!r}; neither may be empty")
-    rest = {key: value for key, value in cells.items() if key not in _COLUMNS and value not in (None, "")}
-    try:
-        at = [None if cells.get(k) in (None, "") else float(cells[k]) for k in ("latitude", "longitude")]
-        json.dumps(rest, allow_nan=False)
-    except (TypeError, ValueError) as e:
-        raise OptionError(f"{where}: {e}; coordinates are degrees, other columns must be what JSON can hold") from e
-    if None in at:
-        at = [None, None]
-    if abs(at[0] or 0.0) > 90 or abs(at[1] or 0.0) > 180:
-        raise OptionError(f"{where}: latitude {at[0]} and longitude {at[1]} are no place on Earth")
-    url = path if "://" in path or path.startswith("/") else f"{base}/{path}"
-    return ListedRow(number, url, name or path, landmark, at[0], at[1], rest)
-
-
 def cut(
-    rows: Iterator[ListedRow],
+    rows: Iterator[PhotoEntry],
     size: int,
     *,
     bundle: str,
@@ -171,7 +129,7 @@ def cut(
 ) -> Iterator[Shard]:
     """Shards of `size` photos each, the last one of what is left."""
     number = 0
-    waiting: list[ListedRow] = []
+    waiting: list[PhotoEntry] = []
     for row in rows:
         waiting.append(row)
         if len(waiting) == size:

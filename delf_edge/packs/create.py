@@ -1,4 +1,4 @@
-"""Cut packs out of a database: which images, their rows, the manifest. The form of a pack: `packs.py`."""
+"""Cut packs out of a database: which images, their rows, the manifest. The form of a pack: `packs.manifest`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from delf_edge.errors import CorruptRowError, OptionError, PackError
-from delf_edge.files import file_sha256, partial_path, remove_database, sync_path
+from delf_edge.files import file_sha256, replacing
 from delf_edge.geo import Box
 from delf_edge.packs.manifest import PackManifest, check_name, manifest_path
 from delf_edge.storage.records import StoredImage
@@ -109,19 +109,14 @@ def cut_pack(
     if target.exists() and not overwrite:
         raise PackError(f"{target}: exists already; choose another name, or pass overwrite=True")
     images = selection.chosen(source)
-    partial = partial_path(target)
-    try:
+    with replacing(target) as partial:
         with Store.open(partial, bundle_id=source.bundle_id, layout=source.layout) as pack:
             copy_images(source, pack, [image.image_id for image in images])
             _set_meta(pack, name, source.revision())
             pack.seal()
         manifest = describe(partial, name=name, version=version, selection=selection.as_json())
-        sync_path(partial)
         manifest_path(target).unlink(missing_ok=True)  # a pack without a manifest is none: nothing false in between
-        partial.replace(target)
-        manifest.write(manifest_path(target))
-    finally:
-        remove_database(partial)
+    manifest.write(manifest_path(target))
     return manifest
 
 

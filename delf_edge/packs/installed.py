@@ -38,25 +38,25 @@ class Installed:
 
 
 def open_packs(
-    place: str | os.PathLike[str], *, bundle_id: str | None = None, layout: CodeLayout | None = None
+    path: str | os.PathLike[str], *, bundle_id: str | None = None, layout: CodeLayout | None = None
 ) -> list[Store]:
     """Open a pack, or every pack that is installed in a folder.
 
     Args:
-        place: the file of a pack, or the folder.
+        path: the file of a pack, or the folder.
         bundle_id: the bundle the caller works with.
         layout: its layout.
 
     Raises:
         PackError, StoreError: the pack, or the last version that could be tried, cannot be used.
     """
-    place = Path(place)
-    if not place.is_dir():
-        return [open_pack(place, bundle_id=bundle_id, layout=layout)]
+    path = Path(path)
+    if not path.is_dir():
+        return [open_pack(path, bundle_id=bundle_id, layout=layout)]
     opened: list[Store] = []
     try:
-        for name in names(place):
-            opened.append(open_installed(place, name, bundle_id=bundle_id, layout=layout))
+        for name in names(path):
+            opened.append(open_installed(path, name, bundle_id=bundle_id, layout=layout))
     except BaseException:
         for store in opened:
             store.close()
@@ -116,6 +116,12 @@ def _pointer(home: Path) -> tuple[str | None, str | None]:
     return sound[0], sound[1]
 
 
+def _point(home: Path, current: str, previous: str | None) -> None:
+    """Write the pointer of a pack."""
+    pointer = {"current": current, "previous": previous}
+    write_atomically(home / POINTER, (json.dumps(pointer, sort_keys=True) + "\n").encode())
+
+
 def in_use(folder: Path, name: str) -> Installed | None:
     """The newest version of a pack that is what its manifest says; None where there is none."""
     for path in versions(folder, name):
@@ -138,8 +144,7 @@ def switch(folder: Path, name: str, path: Path) -> None:
     before = in_use(folder, name)
     previous = before.path.name if before is not None and before.path != path else None
     sync_path(home)
-    pointer = {"current": path.name, "previous": previous}
-    write_atomically(home / POINTER, (json.dumps(pointer, sort_keys=True) + "\n").encode())
+    _point(home, path.name, previous)
     tidy(folder, name)
 
 
@@ -149,7 +154,7 @@ def go_back(folder: Path, name: str) -> Path | None:
     current, previous = _pointer(home)
     if current is None or previous is None or not (home / previous).exists():
         return None
-    write_atomically(home / POINTER, (json.dumps({"current": previous, "previous": None}) + "\n").encode())
+    _point(home, previous, None)
     tidy(folder, name)
     return home / previous
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import re
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from delf_edge.errors import DelfEdgeError, OptionError, PackError, PackIntegrityError
-from delf_edge.files import file_sha256, parse_json, write_atomically
+from delf_edge.files import dump_json, file_sha256, parse_json, write_atomically
 from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.storage.store import Store
 
@@ -58,11 +57,11 @@ class PackManifest:
     def as_json(self) -> dict[str, Any]:
         """What is written to the manifest."""
         facts = {"format": FORMAT, **dataclasses.asdict(self)}
-        return facts | {"manifest_sha256": hashlib.sha256(_canonical(facts)).hexdigest()}
+        return facts | {"manifest_sha256": hashlib.sha256(dump_json(facts)).hexdigest()}
 
     def write(self, path: Path) -> None:
         """Put the manifest at `path`, atomically and durably."""
-        write_atomically(path, _canonical(self.as_json()))
+        write_atomically(path, dump_json(self.as_json()))
 
     @classmethod
     def from_json(cls, facts: Any, where: str) -> Self:
@@ -119,16 +118,12 @@ class PackManifest:
         except ValueError as e:
             raise PackIntegrityError(f"{path}: damaged, no JSON ({e}); fetch the pack again") from e
         manifest = cls.from_json(facts, str(path))
-        if data != _canonical(facts):
+        if data != dump_json(facts):
             raise PackIntegrityError(f"{path}: changed since it was written; fetch the pack again")
         return manifest
 
 
 _COUNTS = frozenset({"version", "schema_version", "images", "landmarks", "features", "bytes"})
-
-
-def _canonical(facts: Any) -> bytes:
-    return (json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def manifest_path(pack: Path) -> Path:

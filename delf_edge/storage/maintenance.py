@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from delf_edge.errors import StoreError
-from delf_edge.files import partial_path, sync_path
+from delf_edge.files import replacing
 from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.storage.records import Problem, StoreInfo
 from delf_edge.storage.rows import TABLES, CheckedRows, chunks, put_row
@@ -133,16 +133,8 @@ def snapshot(file: SharedConnection, target: Path, *, overwrite: bool, unseal: b
 
 def _copy(source: sqlite3.Connection, target: Path, unseal: bool) -> None:
     """A consistent copy as one file without a log, put in place atomically; others may write meanwhile."""
-    partial = partial_path(target)
-    try:
-        with closing(sqlite3.connect(partial, isolation_level=None)) as copy:
-            source.backup(copy)
-            copy.execute("PRAGMA journal_mode=DELETE")
-            if unseal:
-                put_row(copy, "meta", ("sealed", "0"))
-        sync_path(partial)
-        partial.replace(target)
-        sync_path(target.parent)
-    finally:
-        for leftover in (partial, Path(f"{partial}-journal"), Path(f"{partial}-wal"), Path(f"{partial}-shm")):
-            leftover.unlink(missing_ok=True)
+    with replacing(target) as partial, closing(sqlite3.connect(partial, isolation_level=None)) as copy:
+        source.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")
+        if unseal:
+            put_row(copy, "meta", ("sealed", "0"))

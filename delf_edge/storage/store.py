@@ -27,13 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge.errors import BundleMismatchError, CorruptRowError, NotADatabaseError, OptionError, ReadOnlyError
+from delf_edge.geo import check_position
 from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
 from delf_edge.storage import maintenance
 from delf_edge.storage.records import Added, Landmark, NewImage, Problem, StoredImage, StoreInfo
 from delf_edge.storage.rows import TABLES, CheckedRows, Row, chunks, put_row
 from delf_edge.storage.schema import Value
 from delf_edge.storage.sqlite import SharedConnection, transaction
-from delf_edge.storage.write_transaction import WriteTransaction, dump_metadata, pack_image
+from delf_edge.storage.write_transaction import WriteTransaction, pack_image, pack_metadata
 from delf_edge.types import Changes, Codes
 
 
@@ -148,7 +149,7 @@ class Store:
             OptionError: codes of another layout, an empty name, metadata that is not JSON, or a taken name.
             StoreBusyError, StoreFullError, ReadOnlyError: nothing was stored.
         """
-        prepared = [(i, pack_image(i, self.layout), dump_metadata(i.metadata, i.name)) for i in images]
+        prepared = [(i, pack_image(i, self.layout), pack_metadata(i.metadata, i.name)) for i in images]
         if not prepared:
             return []
         with self._edit() as edit:
@@ -209,9 +210,11 @@ class Store:
         longitude: float | None = None,
     ) -> int:
         """Create a landmark, or replace its metadata and coordinates (degrees); returns its id."""
-        if abs(latitude or 0.0) > 90 or abs(longitude or 0.0) > 180:
-            raise OptionError(f"{name}: latitude {latitude} and longitude {longitude} are no place on Earth")
-        text = dump_metadata(metadata or {}, name)
+        try:
+            check_position(latitude or 0.0, longitude or 0.0)
+        except OptionError as e:
+            raise OptionError(f"{name}: {e}") from None
+        text = pack_metadata(metadata or {}, name)
         with self._edit() as edit:
             return edit.set_landmark(name, text, latitude, longitude)
 

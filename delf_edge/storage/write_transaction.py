@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from delf_edge.errors import OptionError
+from delf_edge.files import dump_metadata
 from delf_edge.quantization.packed_codes import CodeLayout, pack_codes
 from delf_edge.storage.records import Added, NewImage
 from delf_edge.storage.rows import CheckedRows, next_id, put_row
@@ -31,10 +31,10 @@ def pack_image(image: NewImage, layout: CodeLayout) -> bytes:
     return pack_codes(codes)
 
 
-def dump_metadata(metadata: Mapping[str, Any], name: str) -> str:
+def pack_metadata(metadata: Mapping[str, Any], name: str) -> str:
     """The metadata of `name` as they are stored; `OptionError` where JSON cannot hold them."""
     try:
-        return json.dumps(dict(metadata), ensure_ascii=False, sort_keys=True, allow_nan=False)
+        return dump_metadata(metadata)
     except (TypeError, ValueError) as e:
         raise OptionError(f"{name}: metadata must be what JSON can hold: {e}") from e
 

@@ -16,7 +16,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,8 +101,8 @@ def update(
             fetcher = fetcher or Fetcher(incoming)
             fetcher.scratch = incoming
             anchor = _anchor(trust, root)
-            visit = _Visit(source, folder, bundle, trust, incoming, fetcher, anchor)
-            return visit.run(wanted)
+            session = _UpdateSession(source, folder, bundle, trust, incoming, fetcher, anchor)
+            return session.run(wanted)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
 
@@ -120,11 +120,11 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _anchor(trust: Path, given: Path | None) -> bytes:
     """The root that this device trusts: given once, and the same ever after."""
-    place = trust / "anchor.json"
+    anchor = trust / "anchor.json"
     trust.mkdir(exist_ok=True)
     for leftover in trust.glob("tmp*"):  # of a process that was killed while it wrote
         leftover.unlink(missing_ok=True)
-    known = place.read_bytes() if place.exists() else None
+    known = anchor.read_bytes() if anchor.exists() else None
     try:
         data = given.read_bytes() if given is not None else known
     except OSError as e:
@@ -138,12 +138,12 @@ def _anchor(trust: Path, given: Path | None) -> bytes:
             f"{given}: another root than the one this device was set up with; remove {trust} to trust it instead"
         )
     if known is None:
-        write_atomically(place, data)
+        write_atomically(anchor, data)
     return data
 
 
-class _Visit:
-    """One look at a channel."""
+class _UpdateSession:
+    """One update from a channel."""
 
     def __init__(
         self, source: str, folder: Path, bundle: Bundle, trust: Path, incoming: Path, fetcher: Fetcher, anchor: bytes
@@ -183,7 +183,8 @@ class _Visit:
         """Update one pack; whatever is wrong with it is its own affair."""
         check_name(name)
         home = self.folder / name
-        tidy(self.folder, name) if home.is_dir() else None
+        if home.is_dir():
+            tidy(self.folder, name)
         now = in_use(self.folder, name)
         version = None if now is None else now.manifest.version
         try:
@@ -272,7 +273,7 @@ class _Visit:
         with fetched.open("rb") as file:
             os.fsync(file.fileno())
         fetched.replace(path)
-        replace(manifest).write(manifest_path(path))
+        manifest.write(manifest_path(path))
 
     def _fetch(self, name: str) -> Path:
         """A file of the channel, as it was signed."""

@@ -17,7 +17,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from delf_edge.errors import PackError, PackIntegrityError, StoreError
 from delf_edge.files import parse_json, partial_path, remove_database, sync_path
@@ -50,19 +50,21 @@ def make_delta(old: Path, new: Path, target: Path) -> int:
         with Store.open(old, mode="ro") as a, Store.open(new, mode="ro") as b:
             if (a.bundle_id, a.layout) != (b.bundle_id, b.layout):
                 raise PackError(f"{old} and {new} are of bundles {a.bundle_id} and {b.bundle_id}: no delta leads there")
-            changed, gone, landmarks, places = _compare(a, b)
+            difference = _compare(a, b)
             facts = {
                 "delta_from": content_digest(a),
                 "delta_to": content_digest(b),
-                "delta_landmarks": json.dumps(gone),
+                "delta_landmarks": json.dumps(difference.removed_landmarks),
                 "delta_revision": str(b.revision()),
                 "uuid": b.uuid,
                 "created_at": "0.000",
             }
             with Store.open(inside, bundle_id=b.bundle_id, layout=b.layout) as delta:
-                copy_images(b, delta, changed)
-                removed = [(i, b"", b.revision()) for i in landmarks]
-                delta.write_rows({"landmarks": places, "tombstones": removed, "meta": list(facts.items())})
+                copy_images(b, delta, difference.changed_images)
+                removed = [(i, b"", b.revision()) for i in difference.removed_images]
+                delta.write_rows(
+                    {"landmarks": difference.landmark_rows, "tombstones": removed, "meta": list(facts.items())}
+                )
                 delta.seal()
         data = inside.read_bytes()
         target.write_bytes(zlib.compress(data, 9))
@@ -71,8 +73,17 @@ def make_delta(old: Path, new: Path, target: Path) -> int:
         remove_database(inside)
 
 
-def _compare(a: Store, b: Store) -> tuple[list[int], list[int], list[int], list[Row]]:
-    """Ids of images to write, ids of landmarks and of images that are gone, and changed rows of landmarks."""
+class _Difference(NamedTuple):
+    """What leads from one version to another: ids, and whole rows of the landmarks that are new or changed."""
+
+    changed_images: list[int]
+    removed_images: list[int]
+    removed_landmarks: list[int]
+    landmark_rows: list[Row]
+
+
+def _compare(a: Store, b: Store) -> _Difference:
+    """What is different in `b`."""
     changed: set[int] = set()
     keys = {table: (set(a.keys(table)), set(b.keys(table))) for table in (*_IMAGE_TABLES, "landmarks")}
     for table in _IMAGE_TABLES:
@@ -80,11 +91,11 @@ def _compare(a: Store, b: Store) -> tuple[list[int], list[int], list[int], list[
         changed |= {int(k) for k in before ^ after if k in keys["images"][1] and isinstance(k, int)}
         changed |= {int(row[0]) for row in _different(a, b, table, sorted(before & after, key=_number))}
     before, after = keys["landmarks"]
-    places = list(_different(a, b, "landmarks", sorted(before & after, key=_number)))
-    places += b.rows("landmarks", sorted(after - before, key=_number))
-    gone = sorted(map(_number, before - after))
-    removed = sorted(map(_number, keys["images"][0] - keys["images"][1]))
-    return sorted(changed), gone, removed, places
+    landmark_rows = list(_different(a, b, "landmarks", sorted(before & after, key=_number)))
+    landmark_rows += b.rows("landmarks", sorted(after - before, key=_number))
+    removed_landmarks = sorted(map(_number, before - after))
+    removed_images = sorted(map(_number, keys["images"][0] - keys["images"][1]))
+    return _Difference(sorted(changed), removed_images, removed_landmarks, landmark_rows)
 
 
 def _number(key: object) -> int:

@@ -89,21 +89,21 @@ def _check_form(url: str, data: bytes) -> None:
         raise RepositoryError(f"{url}: not as it was published")
 
 
-def _read(place: Path | str) -> Iterator[bytes]:
+def _read(location: Path | str) -> Iterator[bytes]:
     try:
-        with _open(place) as file:
+        with _open(location) as file:
             yield from iter(lambda: file.read(_BLOCK), b"")
     except FileNotFoundError as e:
-        raise DownloadHTTPError(f"{place}: no such file", 404) from e
+        raise DownloadHTTPError(f"{location}: no such file", 404) from e
     except OSError as e:
-        raise DownloadError(f"{place}: {e}") from e
+        raise DownloadError(f"{location}: {e}") from e
 
 
-def _open(place: Path | str) -> IO[bytes]:
-    if isinstance(place, Path):
-        return place.open("rb")
+def _open(location: Path | str) -> IO[bytes]:
+    if isinstance(location, Path):
+        return location.open("rb")
     try:
         import fsspec
     except ImportError as e:
-        raise UpdateError(f"{place}: needs fsspec; python -m pip install 'delf-edge[build]'") from e
-    return fsspec.open(place, "rb").open()  # type: ignore[no-any-return]
+        raise UpdateError(f"{location}: needs fsspec; python -m pip install 'delf-edge[build]'") from e
+    return fsspec.open(location, "rb").open()  # type: ignore[no-any-return]

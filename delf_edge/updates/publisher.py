@@ -25,7 +25,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from delf_edge.errors import OptionError, UpdateError
-from delf_edge.files import write_atomically
+from delf_edge.files import dump_json, write_atomically
 from delf_edge.packs.manifest import PackManifest, check_pack
 from delf_edge.updates.delta import make_delta
 
@@ -74,9 +74,9 @@ class Channel:
         Raises:
             OptionError: there is a channel, or there are keys, already.
         """
-        for place in (folder / "metadata" / "timestamp.json", *(keys / f"{role}.pem" for role in ROLES)):
-            if place.exists():
-                raise OptionError(f"{place}: exists already; publish to that channel, or name new folders")
+        for path in (folder / "metadata" / "timestamp.json", *(keys / f"{role}.pem" for role in ROLES)):
+            if path.exists():
+                raise OptionError(f"{path}: exists already; publish to that channel, or name new folders")
         channel = cls(folder, keys)
         for path in (channel.metadata, channel.targets, keys):
             path.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ class Channel:
         target = self._targets().targets.get(CATALOGUE)
         if target is None:
             return {}
-        packs: dict[str, Any] = json.loads(self._place(target).read_bytes())["packs"]
+        packs: dict[str, Any] = json.loads(self._file_of(target).read_bytes())["packs"]
         return packs
 
     def publish(self, packs: Sequence[Path], options: PublishOptions | None = None) -> dict[str, Any]:
@@ -184,7 +184,7 @@ class Channel:
             del targets.targets[name]  # they lead to the version before
         deltas = []
         for version in sorted(before, reverse=True)[: options.keep]:
-            old = self._place(before[version])
+            old = self._file_of(before[version])
             name = f"{home}{version}-{manifest.version}.delta"
             scratch = self.targets / f".{manifest.name}.delta.partial"
             if _bundle_of(before[version]) == manifest.bundle_id:
@@ -205,17 +205,17 @@ class Channel:
         target = TargetFile.from_file(name, str(source), ["sha256"])
         if custom:
             target.unrecognized_fields["custom"] = custom
-        place = self._place(target)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, source.read_bytes())
+        path = self._file_of(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, source.read_bytes())
         targets.targets[name] = target
         return target
 
     def _release(self, targets: Targets, catalogue: dict[str, Any], options: PublishOptions) -> None:
         """Sign and write: targets first, the timestamp that makes them valid last; then remove what is not listed."""
-        text = json.dumps({"format": FORMAT, "packs": catalogue}, indent=1, sort_keys=True) + "\n"
-        target = TargetFile.from_data(CATALOGUE, text.encode(), ["sha256"])
-        write_atomically(self._place(target), text.encode())
+        data = dump_json({"format": FORMAT, "packs": catalogue})
+        target = TargetFile.from_data(CATALOGUE, data, ["sha256"])
+        write_atomically(self._file_of(target), data)
         targets.targets[CATALOGUE] = target
         if (self.metadata / "timestamp.json").exists():
             timestamp = self._load("timestamp", Timestamp)
@@ -231,14 +231,14 @@ class Channel:
         self._write(f"{targets.version}.targets", _signed(targets, [self._signer("targets")]))
         self._write(f"{snapshot.version}.snapshot", _signed(snapshot, [self._signer("snapshot")]))
         self._write("timestamp", _signed(timestamp, [self._signer("timestamp")]))
-        listed = {self._place(t) for t in targets.targets.values()}
+        listed = {self._file_of(t) for t in targets.targets.values()}
         for path in self.targets.rglob("*"):
             if path.is_file() and path not in listed:
                 path.unlink()
 
     # ------------------------------------------------------------------ files
 
-    def _place(self, target: TargetFile) -> Path:
+    def _file_of(self, target: TargetFile) -> Path:
         home, _, base = target.path.rpartition("/")
         return self.targets / home / f"{target.hashes['sha256']}.{base}"
 

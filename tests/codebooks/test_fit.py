@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from delf_edge.arrays import unit
 from delf_edge.codebooks import fit as cb
 from delf_edge.codebooks import kmeans as cl
+from delf_edge.codebooks import opq
 from delf_edge.codebooks import projections as pj
 from delf_edge.quantization.product_quantizer import encode
 from delf_edge.types import Features, Float32Array
@@ -214,8 +215,8 @@ def test_vectors_made_of_codewords_decode_exactly() -> None:
     rng = np.random.default_rng(0)
     pq = rng.normal(size=(4, 256, 3)).astype(np.float32)
     codes = rng.integers(0, 256, (100, 4)).astype(np.uint8)
-    x = cl.pq_decode(codes, pq)
-    np.testing.assert_array_equal(cl.pq_encode(x, pq), codes)
+    x = opq.pq_decode(codes, pq)
+    np.testing.assert_array_equal(opq.pq_encode(x, pq), codes)
     # the plain loop that pq_decode stands for
     np.testing.assert_array_equal(x[7], np.concatenate([pq[m, codes[7, m]] for m in range(4)]))
 
@@ -224,12 +225,12 @@ def test_opq_rotation_is_orthogonal_and_beats_pq_on_correlated_data() -> None:
     rng = np.random.default_rng(1)
     mix = rng.normal(size=(12, 12)) * np.geomspace(3, 0.05, 12)
     x = (rng.normal(size=(3000, 12)) @ mix.T).astype(np.float32)
-    rotation, pq = cl.fit_opq(x, 4, iterations=8)
+    rotation, pq = opq.fit_opq(x, 4, iterations=8)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(12), atol=1e-5)
     y = x @ rotation.T
-    plain = cl.fit_pq(x, 4, iterations=12)
-    error = ((y - cl.pq_decode(cl.pq_encode(y, pq), pq)) ** 2).mean()
-    plain_error = ((x - cl.pq_decode(cl.pq_encode(x, plain), plain)) ** 2).mean()
+    plain = opq.fit_pq(x, 4, iterations=12)
+    error = ((y - opq.pq_decode(opq.pq_encode(y, pq), pq)) ** 2).mean()
+    plain_error = ((x - opq.pq_decode(opq.pq_encode(x, plain), plain)) ** 2).mean()
     assert error < 0.95 * plain_error
 
 
@@ -271,7 +272,7 @@ def test_the_runtime_reads_and_uses_the_fit_as_it_was_made() -> None:
     )
     codes = encode(features, words.astype(np.uint16), book)
     residual = (x - book.centroids[words]) @ book.rotation.T
-    np.testing.assert_array_equal(codes.codes, cl.pq_encode(residual, book.pq))
+    np.testing.assert_array_equal(codes.codes, opq.pq_encode(residual, book.pq))
 
 
 @pytest.mark.parametrize("opq", [False, True])

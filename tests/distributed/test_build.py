@@ -24,9 +24,10 @@ import fsspec
 
 from delf_edge.distributed.build import BuildOptions, build
 from delf_edge.distributed.cluster import Progress, make_shards
-from delf_edge.distributed.isolation import make_shard_carefully
+from delf_edge.distributed.isolation import make_shard_isolated
 from delf_edge.distributed.merging import merge
-from delf_edge.distributed.shards import finished, make_shard
+from delf_edge.distributed.remote_files import finished
+from delf_edge.distributed.shards import make_shard
 from delf_edge.interchange.photo_tables import Shard, cut, read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Dask's own, and of sockets that a killed worker leaves
@@ -202,7 +203,7 @@ def test_a_photo_that_kills_the_process_is_a_row(source: Path, tmp_path: Path) -
     table = write_table(source.parent / "deadly.csv", rows)
     out = tmp_path / "out"
     (shard,) = shards_of(table, str(out))
-    manifest = make_shard_carefully(shard)
+    manifest = make_shard_isolated(shard)
     assert [(bad.row, bad.message) for bad in manifest.bad] == [(1, "the process that read it died of signal 9")]
     assert manifest.images == 2
 

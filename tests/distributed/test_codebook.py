@@ -19,6 +19,7 @@ from delf_edge import Bundle, OptionError, Recognizer
 from delf_edge.arrays import unit
 from delf_edge.cli import distributed
 from delf_edge.codebooks import kmeans as cl
+from delf_edge.codebooks import opq
 from delf_edge.codebooks.partitions import every, head
 from delf_edge.codebooks.projections import Moments, moments_of
 from delf_edge.diagnostics.doctor import diagnose
@@ -35,7 +36,8 @@ from delf_edge.distributed.codebook import FitOptions, FitReport, fit_codebook
 from delf_edge.distributed.partitioned_fit import choose, fit_shards
 from delf_edge.distributed.raw_features import read_features
 from delf_edge.distributed.shards import make_shard
-from delf_edge.interchange.photo_tables import ListedRow, cut, read_rows
+from delf_edge.interchange.photo_entry import PhotoEntry
+from delf_edge.interchange.photo_tables import cut, read_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Dask's own, and of sockets that a killed worker leaves
 
@@ -71,8 +73,8 @@ def one_worker(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return out, fit_codebook(str(source), out, OPTIONS)
 
 
-def listed(n: int, landmarks: int = 5) -> list[ListedRow]:
-    return [ListedRow(i, f"/{i}.jpg", f"{i}.jpg", f"place {i % landmarks}") for i in range(n)]
+def listed(n: int, landmarks: int = 5) -> list[PhotoEntry]:
+    return [PhotoEntry(i, f"/{i}.jpg", f"{i}.jpg", f"place {i % landmarks}") for i in range(n)]
 
 
 def test_the_sample_is_a_function_of_the_table() -> None:
@@ -207,10 +209,10 @@ def test_parts_give_what_the_whole_gives() -> None:
         one, several = fitted(x), fitted(parts)
         assert one.shape == (k, 16)
         np.testing.assert_allclose(several, one, atol=1e-4)  # sums of sums round differently
-    np.testing.assert_allclose(cl.fit_pq(parts, 4, iterations=2), cl.fit_pq(x, 4, iterations=2), atol=1e-4)
-    rotation, pq = cl.fit_opq(parts, 4, iterations=2)
+    np.testing.assert_allclose(opq.fit_pq(parts, 4, iterations=2), opq.fit_pq(x, 4, iterations=2), atol=1e-4)
+    rotation, pq = opq.fit_opq(parts, 4, iterations=2)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(16), atol=1e-5)
-    whole = cl.fit_opq(x, 4, iterations=2)
+    whole = opq.fit_opq(x, 4, iterations=2)
     np.testing.assert_allclose(np.abs(pq).mean(), np.abs(whole[1]).mean(), rtol=0.02)
 
 

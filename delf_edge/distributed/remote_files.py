@@ -1,0 +1,81 @@
+"""Files that workers read and write, on any file system that fsspec knows: whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from delf_edge.errors import BuildError
+from delf_edge.files import replacing, write_atomically
+
+MAX_PHOTO = 256 << 20  # bytes of a file that are read at most
+ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)  # no use in trying again
+_TRIES = 3
+
+
+def fetch(url: str) -> bytes:
+    """The bytes of a photo, tried again where the fault may pass.
+
+    Raises:
+        FileNotFoundError, PermissionError: it is not there, or not for us.
+        OSError: it could not be read after several tries.
+        BuildError: it is larger than any photo.
+    """
+    for attempt in range(_TRIES):
+        try:
+            with fsspec.open(url, "rb") as file:
+                data: bytes = file.read(MAX_PHOTO + 1)
+        except ABSENT:
+            raise
+        except OSError:
+            if attempt == _TRIES - 1:
+                raise
+            time.sleep(2.0**attempt)
+        else:
+            if len(data) > MAX_PHOTO:
+                raise BuildError(f"larger than {MAX_PHOTO} bytes")
+            return data
+    raise AssertionError("unreachable")
+
+
+def put_file(data: bytes, url: str) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Local files get their name by an atomic rename; an object store shows an object only once it is complete.
+    """
+    files, path = fsspec.core.url_to_fs(url)
+    files.makedirs(path.rpartition("/")[0], exist_ok=True)
+    if isinstance(files, LocalFileSystem):
+        write_atomically(Path(path), data)
+        return
+    partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
+    files.pipe_file(partial, data)
+    files.mv(partial, path)
+
+
+def put_path(path: Path, url: str) -> None:
+    """As `put_file`, for a file that may be larger than the memory."""
+    files, target = fsspec.core.url_to_fs(url)
+    files.makedirs(target.rpartition("/")[0], exist_ok=True)
+    if isinstance(files, LocalFileSystem):
+        with replacing(Path(target)) as local:
+            shutil.copyfile(path, local)
+        return
+    partial = f"{target}.{uuid.uuid4().hex[:8]}.partial"
+    files.put_file(str(path), partial)
+    files.mv(partial, target)
+
+
+def finished(out: str) -> set[str]:
+    """Names of the shards in a folder that have a manifest."""
+    files, path = fsspec.core.url_to_fs(out)
+    if not files.exists(path):
+        return set()
+    files.invalidate_cache()
+    names = (str(entry).rpartition("/")[2] for entry in files.ls(path, detail=False))
+    return {name[: -len(".json")] for name in names if name.endswith(".json")}

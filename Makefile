@@ -5,6 +5,7 @@
 #   make test              ruff, mypy --strict, import contracts and every test that needs no PyTorch
 #   make test-browser      the kiosk page in Chromium (Debian: apt-get install chromium), screenshots in out/browser
 #   make lint              the first three of these alone
+#   make docs              the documentation as a site in build/site; a dead link or name fails
 #   make bench-reliability the reliability lab at full size (hours; goes on where it was stopped)
 #   make bench             all systems on the DEV benchmark, one table; DEV=path/to/dev.json
 #   make ablations         what the defaults were decided on: plots and figures
@@ -27,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser lint bench bench-search bench-build ablations bundles test-converters audit wheel clean bench-reliability
+.PHONY: help demo test test-browser lint docs bench bench-search bench-build ablations bundles test-converters audit wheel clean bench-reliability
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -66,6 +67,10 @@ lint: $(VENV)/test.stamp
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Material's banner is about another program; the site needs none of what it announces.
+docs: $(VENV)/test.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test-browser: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m browser tests/e2e

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import shutil
-import time
 import uuid
 from pathlib import Path
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from tenacity import retry, retry_if_exception_type, retry_if_not_exception_type, stop_after_attempt, wait_exponential
 
 from delf_edge.errors import BuildError
 from delf_edge.files import replacing, write_atomically
 
 MAX_PHOTO = 256 << 20  # bytes of a file that are read at most
 ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)  # no use in trying again
-_TRIES = 3
 
 
+@retry(
+    retry=retry_if_exception_type(OSError) & retry_if_not_exception_type(ABSENT),
+    stop=stop_after_attempt(3),
+    wait=wait_exponential(multiplier=1),
+    reraise=True,
+)
 def fetch(url: str) -> bytes:
     """The bytes of a photo, tried again where the fault may pass.
 
@@ -26,21 +31,11 @@ def fetch(url: str) -> bytes:
         OSError: it could not be read after several tries.
         BuildError: it is larger than any photo.
     """
-    for attempt in range(_TRIES):
-        try:
-            with fsspec.open(url, "rb") as file:
-                data: bytes = file.read(MAX_PHOTO + 1)
-        except ABSENT:
-            raise
-        except OSError:
-            if attempt == _TRIES - 1:
-                raise
-            time.sleep(2.0**attempt)
-        else:
-            if len(data) > MAX_PHOTO:
-                raise BuildError(f"larger than {MAX_PHOTO} bytes")
-            return data
-    raise AssertionError("unreachable")
+    with fsspec.open(url, "rb") as file:
+        data: bytes = file.read(MAX_PHOTO + 1)
+    if len(data) > MAX_PHOTO:
+        raise BuildError(f"larger than {MAX_PHOTO} bytes")
+    return data
 
 
 def put_file(data: bytes, url: str) -> None:

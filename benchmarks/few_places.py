@@ -77,7 +77,7 @@ def one_database(
         for name in rng.permutation(known)[:KNOWN].tolist():
             answer = places.pipeline.answer(views[name])
             counts["known"] += 1
-            counts["first right"] += bool(answer.matches) and answer.matches[0].landmark == own
+            counts["first right"] += bool(answer.results) and answer.results[0].landmark == own
             counts["named right"] += answer.landmark == own
             counts["named wrong"] += answer.landmark not in (None, own)
         for name in rng.permutation(unknown)[:UNKNOWN].tolist():

@@ -2,9 +2,9 @@
 
 ::
 
-    with Recognizer.open("places.db") as places:
-        places.add("eiffel.jpg", landmark="Eiffel Tower")
-        answer = places.identify("holiday.jpg")
+    with Recognizer.open("places.db") as recognizer:
+        recognizer.add("eiffel.jpg", landmark="Eiffel Tower")
+        answer = recognizer.identify("holiday.jpg")
         print(answer.landmark, answer.probability, answer.n_inliers)
 """
 
@@ -116,6 +116,14 @@ class Recognizer:
             "Recognizer.asker is now Recognizer.pipeline; it works until 0.3", DeprecationWarning, stacklevel=2
         )
         return self.pipeline
+
+    @property
+    def shelf(self) -> CombinedStore:
+        """The name of `combined` in 0.1."""
+        warnings.warn(
+            "Recognizer.shelf is now Recognizer.combined; it works until 0.3", DeprecationWarning, stacklevel=2
+        )
+        return self.combined
 
     @property
     def combined(self) -> CombinedStore:
@@ -382,10 +390,24 @@ class Recognizer:
             features = self.extract(photo, channel_order=channel_order, timings=timings)
             return self.pipeline.answer(features, options, top=top, deadline_ms=deadline_ms, timings=timings)
 
-    def identify_many(self, photos: Iterable[PhotoSource], *, top: int = 5) -> Iterator[Answer]:
-        """Answers to photos, in order."""
+    def identify_many(
+        self,
+        photos: Iterable[PhotoSource],
+        *,
+        top: int = 5,
+        channel_order: ChannelOrder | None = None,
+        deadline_ms: float | None = None,
+        options: IdentifyOptions | None = None,
+    ) -> Iterator[Answer]:
+        """The answers to photos, one after the other, each when it is asked for; arguments as `identify`.
+
+        Raises:
+            ImageError: a photo cannot be used. The iterator ends there: where bad photos are to be passed over, call
+                `identify` for each.
+            StoreError: the database cannot be read.
+        """
         for photo in photos:
-            yield self.identify(photo, top=top)
+            yield self.identify(photo, top=top, channel_order=channel_order, deadline_ms=deadline_ms, options=options)
 
     def explain(
         self,

@@ -23,7 +23,7 @@ from delf_edge import (
     Recognizer,
 )
 from delf_edge.bundle.calibration import Calibration
-from delf_edge.errors import BundleError
+from delf_edge.errors import BundleError, ImageError
 from delf_edge.geo import Near
 from delf_edge.images.decode import load_image
 from delf_edge.query.ranking import CandidateRanking
@@ -48,18 +48,18 @@ def bundle() -> Bundle:
 
 
 @pytest.fixture
-def places(tmp_path: Path, bundle: Bundle) -> Iterator[Recognizer]:
+def recognizer(tmp_path: Path, bundle: Bundle) -> Iterator[Recognizer]:
     with Recognizer.open(tmp_path / "places.db", bundle=bundle) as opened:
         yield opened
 
 
-def test_an_added_photo_is_ranked_first_with_its_points_as_proof(places: Recognizer) -> None:
+def test_an_added_photo_is_ranked_first_with_its_points_as_proof(recognizer: Recognizer) -> None:
     for seed in range(5):
-        result = places.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
+        result = recognizer.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
         assert (result.status, result.name) == ("added", f"{seed}.png")
         assert result.n_features > 10
-    proof = places.explain(encoded(3))
-    best = proof.answer.matches[0]
+    proof = recognizer.explain(encoded(3))
+    best = proof.answer.results[0]
     assert (best.name, best.landmark) == ("3.png", "place 3")
     assert best.n_inliers >= 10
     assert proof.stored is not None
@@ -67,46 +67,71 @@ def test_an_added_photo_is_ranked_first_with_its_points_as_proof(places: Recogni
     assert len(proof.query_keypoints) == best.n_inliers
     np.testing.assert_allclose(proof.query_keypoints, proof.stored_keypoints, atol=7)
     assert {"decode", "candidates", "verify", "total"} <= set(proof.answer.milliseconds)
-    assert places.search(encoded(3), 2)[0].name == "3.png"
-    assert len(places.search(encoded(3), 2)) == 2
+    assert recognizer.search(encoded(3), 2)[0].name == "3.png"
+    assert len(recognizer.search(encoded(3), 2)) == 2
 
 
-def test_the_threshold_of_the_bundle_decides_between_name_and_unknown(places: Recognizer) -> None:
-    places.add(encoded(0), landmark="here", name="0.png")
-    places.pipeline.calibration = Calibration(threshold=0.0)
-    named = places.identify(encoded(0))
+def test_many_photos_are_answered_in_order_and_one_at_a_time(recognizer: Recognizer) -> None:
+    recognizer.pipeline.calibration = Calibration(threshold=0.0)
+    for seed in range(3):
+        recognizer.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
+    asked = []
+
+    def photos() -> Iterator[bytes]:
+        for photo in (encoded(2), encoded(1), b"no photo"):
+            asked.append(photo)
+            yield photo
+
+    answers = recognizer.identify_many(photos(), options=IdentifyOptions(without=frozenset({"place 1"})))
+    assert next(answers).landmark == "place 2"
+    assert len(asked) == 1
+    assert next(answers).landmark != "place 1"
+    with pytest.raises(ImageError):
+        next(answers)
+    arrays = recognizer.identify_many([scene(2), scene(0)], channel_order="BGR", top=1)
+    assert [(a.landmark, len(a.results)) for a in arrays] == [("place 2", 1), ("place 0", 1)]
+    with pytest.raises(OptionError, match="channel_order"):
+        next(recognizer.identify_many([scene(0)]))
+
+
+def test_the_threshold_of_the_bundle_decides_between_name_and_unknown(recognizer: Recognizer) -> None:
+    recognizer.add(encoded(0), landmark="here", name="0.png")
+    recognizer.pipeline.calibration = Calibration(threshold=0.0)
+    named = recognizer.identify(encoded(0))
     assert (named.landmark, named.image, named.found) == ("here", "0.png", True)
-    places.pipeline.calibration = Calibration(threshold=1.1)
-    unknown = places.identify(encoded(0))
+    recognizer.pipeline.calibration = Calibration(threshold=1.1)
+    unknown = recognizer.identify(encoded(0))
     assert (unknown.landmark, unknown.image, unknown.found) == (None, None, False)
-    assert unknown.matches[0].name == "0.png"
+    assert unknown.results[0].name == "0.png"
     assert "below the threshold" in unknown.reason
-    places.pipeline.calibration = Calibration(threshold=0.0)
-    strict = places.identify(encoded(0), options=IdentifyOptions(min_inliers=10_000))
+    recognizer.pipeline.calibration = Calibration(threshold=0.0)
+    strict = recognizer.identify(encoded(0), options=IdentifyOptions(min_inliers=10_000))
     assert strict.landmark is None
     assert "10000 points are needed" in strict.reason
 
 
-def test_empty_is_ordinary(places: Recognizer) -> None:
+def test_empty_is_ordinary(recognizer: Recognizer) -> None:
     black = np.zeros((120, 160, 3), np.uint8)
-    assert places.identify(encoded(0)).landmark is None  # an empty database
-    assert places.identify(encoded(0)).matches == ()
-    result = places.add(black, landmark="dark room", channel_order="RGB")
+    assert recognizer.identify(encoded(0)).landmark is None  # an empty database
+    answer = recognizer.identify(encoded(0))
+    assert answer.results == ()
+    assert answer.matches is answer.results  # its name in 0.1
+    result = recognizer.add(black, landmark="dark room", channel_order="RGB")
     assert result.n_features == 0
-    answer = places.identify(black, channel_order="RGB")
+    answer = recognizer.identify(black, channel_order="RGB")
     assert answer.landmark is None
     assert answer.reason == "the photo has no features"
-    assert places.search(black, channel_order="RGB") == []
+    assert recognizer.search(black, channel_order="RGB") == []
 
 
-def test_the_same_photo_twice_is_one_image(places: Recognizer) -> None:
-    first = places.add(encoded(0), landmark="here", name="a.png")
-    again = places.add(encoded(0), landmark="here", name="a.png")
-    moved = places.add(encoded(0), landmark="there", name="b.png")
-    other = places.add(encoded(1), landmark="there", name="b.png")
+def test_the_same_photo_twice_is_one_image(recognizer: Recognizer) -> None:
+    first = recognizer.add(encoded(0), landmark="here", name="a.png")
+    again = recognizer.add(encoded(0), landmark="here", name="a.png")
+    moved = recognizer.add(encoded(0), landmark="there", name="b.png")
+    other = recognizer.add(encoded(1), landmark="there", name="b.png")
     assert [r.status for r in (first, again, moved, other)] == ["added", "unchanged", "updated", "replaced"]
     assert first.image_id == again.image_id == moved.image_id != other.image_id
-    assert places.info().n_images == 1
+    assert recognizer.info().n_images == 1
 
 
 def test_changes_take_effect_at_once_for_a_reader_with_the_file_open(tmp_path: Path, bundle: Bundle) -> None:
@@ -129,107 +154,109 @@ def test_changes_take_effect_at_once_for_a_reader_with_the_file_open(tmp_path: P
                     change()
 
 
-def test_a_bad_photo_is_one_reported_item_and_the_rest_goes_in(places: Recognizer, tmp_path: Path) -> None:
+def test_a_bad_photo_is_one_reported_item_and_the_rest_goes_in(recognizer: Recognizer, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"not a photo")
     items = [
         AddItem(encoded(0), "here", name="0.png"),
         AddItem(tmp_path / "bad.jpg", "here"),
         AddItem(encoded(1), "here", name="1.png"),
     ]
-    results = list(places.add_many(items, on_error="collect"))
+    results = list(recognizer.add_many(items, on_error="collect"))
     assert [type(r) for r in results] == [AddResult, AddError, AddResult]
     assert isinstance(results[1], AddError)
     assert results[1].name.endswith("bad.jpg")
     with pytest.raises(ImageDecodeError):
-        list(places.add_many(items))
+        list(recognizer.add_many(items))
     with pytest.raises(OptionError, match="on_error"):
-        list(places.add_many(items, on_error="ignore"))  # type: ignore[arg-type]
-    assert places.info().n_images == 2
+        list(recognizer.add_many(items, on_error="ignore"))  # type: ignore[arg-type]
+    assert recognizer.info().n_images == 2
 
 
-def test_a_thumbnail_is_kept_where_it_is_asked_for(places: Recognizer) -> None:
-    plain = places.add(encoded(0), landmark="here", name="0.png")
-    assert places.store.thumbnail(plain.image_id) is None
-    again = places.add(encoded(0), landmark="here", name="0.png", thumbnail=True)
+def test_a_thumbnail_is_kept_where_it_is_asked_for(recognizer: Recognizer) -> None:
+    plain = recognizer.add(encoded(0), landmark="here", name="0.png")
+    assert recognizer.store.thumbnail(plain.image_id) is None
+    again = recognizer.add(encoded(0), landmark="here", name="0.png", thumbnail=True)
     assert (again.image_id, again.status) == (plain.image_id, "updated")
-    small = load_image(places.store.thumbnail(plain.image_id) or b"")
+    small = load_image(recognizer.store.thumbnail(plain.image_id) or b"")
     assert small.size == (320, 240)
     assert np.abs(small.pixels.astype(int) - scene(0)[..., ::-1]).mean() < 20
-    assert places.add(encoded(0), landmark="here", name="0.png", thumbnail=True).status == "unchanged"
-    places.add(encoded(0), landmark="there", name="0.png")  # what is not said stays
-    assert places.store.thumbnail(plain.image_id) is not None
-    large = places.add(np.zeros((100, 3000, 3), np.uint8), landmark="dark", channel_order="RGB", thumbnail=True)
-    assert load_image(places.store.thumbnail(large.image_id) or b"").size == (480, 16)
-    places.remove(large.image_id)
-    assert places.store.thumbnail(large.image_id) is None
-    assert places.verify() == []
+    assert recognizer.add(encoded(0), landmark="here", name="0.png", thumbnail=True).status == "unchanged"
+    recognizer.add(encoded(0), landmark="there", name="0.png")  # what is not said stays
+    assert recognizer.store.thumbnail(plain.image_id) is not None
+    large = recognizer.add(np.zeros((100, 3000, 3), np.uint8), landmark="dark", channel_order="RGB", thumbnail=True)
+    assert load_image(recognizer.store.thumbnail(large.image_id) or b"").size == (480, 16)
+    recognizer.remove(large.image_id)
+    assert recognizer.store.thumbnail(large.image_id) is None
+    assert recognizer.verify() == []
 
 
-def test_a_position_and_names_rule_landmarks_out(places: Recognizer) -> None:
+def test_a_position_and_names_rule_landmarks_out(recognizer: Recognizer) -> None:
     for seed in range(3):
-        places.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
-    places.store.set_landmark("place 0", latitude=48.8584, longitude=2.2945)
-    places.store.set_landmark("place 1", latitude=41.8902, longitude=12.4922)
+        recognizer.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
+    recognizer.store.set_landmark("place 0", latitude=48.8584, longitude=2.2945)
+    recognizer.store.set_landmark("place 1", latitude=41.8902, longitude=12.4922)
     paris = IdentifyOptions(near=Near(48.86, 2.29, 5000))
-    assert {m.landmark for m in places.identify(encoded(1), options=paris).matches} == {"place 0", "place 2"}
-    assert places.identify(encoded(0), options=paris).matches[0].landmark == "place 0"
+    assert {m.landmark for m in recognizer.identify(encoded(1), options=paris).results} == {"place 0", "place 2"}
+    assert recognizer.identify(encoded(0), options=paris).results[0].landmark == "place 0"
     others = IdentifyOptions(without=frozenset({"place 0", "nowhere"}))
-    assert {m.landmark for m in places.identify(encoded(0), options=others).matches} == {"place 1", "place 2"}
+    assert {m.landmark for m in recognizer.identify(encoded(0), options=others).results} == {"place 1", "place 2"}
 
 
 def test_two_places_in_one_photo_are_proven_by_different_parts_of_it(tmp_path: Path, bundle: Bundle) -> None:
-    with Recognizer.open(tmp_path / "places.db", bundle=bundle, preset="accurate") as places:
+    with Recognizer.open(tmp_path / "places.db", bundle=bundle, preset="accurate") as recognizer:
         for seed in range(3):
-            places.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
-        places.pipeline.calibration = Calibration(threshold=0.0)
+            recognizer.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
+        recognizer.pipeline.calibration = Calibration(threshold=0.0)
         both = np.hstack([scene(0), scene(1)])
-        found = places.explain_all(both, channel_order="BGR", options=IdentifyOptions(min_inliers=15))
+        found = recognizer.explain_all(both, channel_order="BGR", options=IdentifyOptions(min_inliers=15))
         assert [e.answer.landmark for e in found] == ["place 0", "place 1"]
         assert (found[0].query_keypoints[:, 0] < 320).mean() > 0.8
         assert (found[1].query_keypoints[:, 0] < 320).mean() < 0.2
-        assert len(places.explain_all(both, channel_order="BGR", limit=1)) == 1
-        black = places.explain_all(np.zeros((90, 90, 3), np.uint8), channel_order="RGB")
+        assert len(recognizer.explain_all(both, channel_order="BGR", limit=1)) == 1
+        black = recognizer.explain_all(np.zeros((90, 90, 3), np.uint8), channel_order="RGB")
         assert [e.answer.landmark for e in black] == [None]
 
 
-def test_a_deadline_cuts_the_check_and_says_so(places: Recognizer) -> None:
+def test_a_deadline_cuts_the_check_and_says_so(recognizer: Recognizer) -> None:
     for seed in range(4):
-        places.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
-    cut = places.identify(encoded(2), deadline_ms=0.0)
+        recognizer.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
+    cut = recognizer.identify(encoded(2), deadline_ms=0.0)
     assert "cut short by the deadline" in cut.reason
-    whole = places.identify(encoded(2))
+    whole = recognizer.identify(encoded(2))
     assert "cut short" not in whole.reason
-    assert whole.matches[0].name == "2.png"
+    assert whole.results[0].name == "2.png"
 
 
-def test_a_match_list_that_ends_early_is_the_beginning_of_the_whole(places: Recognizer) -> None:
+def test_a_match_list_that_ends_early_is_the_beginning_of_the_whole(recognizer: Recognizer) -> None:
     for seed in range(40):
-        places.add(encoded(seed), landmark=f"place {seed // 2}", name=f"{seed}.png")
-    places.pipeline.index.refresh(places.store)
-    features = places.extract(encoded(7))
-    candidates = places.pipeline.candidates(features, IdentifyOptions(), 40)
-    ranking = CandidateRanking(places.pipeline.calibration, places.combined, features, candidates)
-    for candidate, verification in places.pipeline.verified(features, candidates[:5], IdentifyOptions()):
+        recognizer.add(encoded(seed), landmark=f"place {seed // 2}", name=f"{seed}.png")
+    recognizer.pipeline.index.refresh(recognizer.store)
+    features = recognizer.extract(encoded(7))
+    candidates = recognizer.pipeline.candidates(features, IdentifyOptions(), 40)
+    ranking = CandidateRanking(recognizer.pipeline.calibration, recognizer.combined, features, candidates)
+    for candidate, verification in recognizer.pipeline.verified(features, candidates[:5], IdentifyOptions()):
         ranking.add(candidate, verification)
     whole, early = ranking.results(), ranking.results(1)
     assert len(early) < len(whole)
     assert [vars_of(m) for m in early] == [vars_of(m) for m in whole[: len(early)]]
 
 
-def test_a_ranking_checks_more_candidates_than_an_answer(places: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ranking_checks_more_candidates_than_an_answer(
+    recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for seed in range(30):
-        places.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
+        recognizer.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
     lengths = []
-    verified = places.pipeline.verified
+    verified = recognizer.pipeline.verified
 
     def counted(features: Features, candidates: Sequence[Candidate], options: IdentifyOptions) -> Any:
         lengths.append(len(candidates))
         return verified(features, candidates, options)
 
-    monkeypatch.setattr(places.pipeline, "verified", counted)
-    places.identify(encoded(7))
-    places.search(encoded(7))
-    places.search(encoded(7), options=IdentifyOptions(verify=3))
+    monkeypatch.setattr(recognizer.pipeline, "verified", counted)
+    recognizer.identify(encoded(7))
+    recognizer.search(encoded(7))
+    recognizer.search(encoded(7), options=IdentifyOptions(verify=3))
     assert lengths == [20, 30, 3]
 
 
@@ -237,9 +264,9 @@ def vars_of(match: Match) -> tuple[object, ...]:
     return tuple(getattr(match, name) for name in match.__dataclass_fields__)
 
 
-def test_certain_is_what_no_unchecked_image_of_another_landmark_comes_near(places: Recognizer) -> None:
+def test_certain_is_what_no_unchecked_image_of_another_landmark_comes_near(recognizer: Recognizer) -> None:
     """Two images of one place, then one of another: the rival is the other place, wherever it stands in the list."""
-    ids = [places.add(encoded(i), landmark="b" if i == 2 else "a", name=f"{i}.png").image_id for i in range(3)]
+    ids = [recognizer.add(encoded(i), landmark="b" if i == 2 else "a", name=f"{i}.png").image_id for i in range(3)]
     calibration = Calibration(votes=0.0, similarity=1.0, inliers=0.0, bias=0.0, slope=0.0, margin_slope=10.0)
 
     def ask(scores: list[float], n_checked: int, n_inliers: int = 18) -> bool:
@@ -247,7 +274,7 @@ def test_certain_is_what_no_unchecked_image_of_another_landmark_comes_near(place
             0, np.zeros((n_inliers, 2), np.int32), np.ones(n_inliers, np.bool_), np.zeros((2, 3), np.float64)
         )
         candidates = [Candidate(i, 0.0, 0.0, score) for i, score in zip(ids, scores, strict=True)]
-        ranking = CandidateRanking(calibration, places.combined, Features.empty(8), candidates)
+        ranking = CandidateRanking(calibration, recognizer.combined, Features.empty(8), candidates)
         for candidate in candidates[:n_checked]:
             ranking.add(candidate, proof)
         return ranking.is_certain(0.99, 6)
@@ -257,26 +284,26 @@ def test_certain_is_what_no_unchecked_image_of_another_landmark_comes_near(place
     assert not ask([3.0, 1.0, 2.9], n_checked=3)  # and checked
     assert not ask([2.9, 3.0, 1.0], n_checked=1)  # an image left scores higher
     assert not ask([3.0, 2.9, 1.0], n_checked=1, n_inliers=17)
-    places.store.remove("2.png")
+    recognizer.store.remove("2.png")
     assert ask([3.0, 1.0, 2.9], n_checked=1)  # gone since it was found
 
 
-def test_threads_share_a_recognizer_and_get_the_answers_of_one(places: Recognizer) -> None:
+def test_threads_share_a_recognizer_and_get_the_answers_of_one(recognizer: Recognizer) -> None:
     for seed in range(4):
-        places.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
-    alone = [places.identify(encoded(seed)) for seed in range(4)]
+        recognizer.add(encoded(seed), landmark=f"place {seed}", name=f"{seed}.png")
+    alone = [recognizer.identify(encoded(seed)) for seed in range(4)]
     found: dict[int, str] = {}
 
     def ask(seed: int) -> None:
-        answer = places.identify(encoded(seed))
-        found[seed] = f"{answer.matches[0].name} {answer.n_inliers}"
+        answer = recognizer.identify(encoded(seed))
+        found[seed] = f"{answer.results[0].name} {answer.n_inliers}"
 
     threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(4)]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
-    assert found == {seed: f"{a.matches[0].name} {a.n_inliers}" for seed, a in enumerate(alone)}
+    assert found == {seed: f"{a.results[0].name} {a.n_inliers}" for seed, a in enumerate(alone)}
 
 
 def test_a_database_of_another_bundle_is_refused_by_both_ids(tmp_path: Path, bundle: Bundle) -> None:
@@ -310,3 +337,10 @@ def test_score_counts_only_inliers_above_the_floor_and_probability_is_monotonic(
     p = [c.probability(s, m) for s, m in [(-1e6, 0), (0, 0), (1, 0), (1, 1), (1e6, 0)]]
     assert p == sorted(p)
     assert (p[0], p[-1]) == (0.0, 1.0)
+
+
+def test_the_names_of_0_1_stay_with_a_warning(recognizer: Recognizer) -> None:
+    with pytest.warns(DeprecationWarning, match=r"Recognizer\.pipeline"):
+        assert recognizer.asker is recognizer.pipeline
+    with pytest.warns(DeprecationWarning, match=r"Recognizer\.combined"):
+        assert recognizer.shelf is recognizer.combined

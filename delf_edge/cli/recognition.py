@@ -25,7 +25,7 @@ from delf_edge.cli.common import (
     parse_numbers,
 )
 from delf_edge.cli.output import error_json, print_json, progress, show
-from delf_edge.errors import DelfEdgeError
+from delf_edge.errors import ImageError
 
 if TYPE_CHECKING:
     from delf_edge.query.options import IdentifyOptions
@@ -60,9 +60,7 @@ def identify(
         for photo in photos:
             try:
                 answer = recognizer.identify(photo, top=top, options=options)
-            except (DelfEdgeError, OSError) as e:
-                if not isinstance(e, ValueError | OSError):
-                    raise  # not this photo but the database or the bundle
+            except ImageError as e:  # other errors are of the database or the bundle, and end the command
                 rows.append({"photo": str(photo), "error": error_json(e)})
                 code = BAD_INPUT
                 step(f"{photo}: {e}")
@@ -130,17 +128,17 @@ def _answer_json(photo: Path, answer: Answer) -> dict[str, Any]:
 
 
 def _match_json(answer: Answer) -> list[dict[str, Any]]:
-    return [dataclasses.asdict(match) for match in answer.matches]
+    return [dataclasses.asdict(match) for match in answer.results]
 
 
 def _print_answer(photo: Path, answer: Answer) -> None:
     """The answer, the runners-up and the time of each stage, as text."""
     show(f"{photo}: {answer.landmark or 'unknown'}")
     show(f"  {answer.reason}")
-    if answer.matches:
-        width = max(len(match.landmark) for match in answer.matches)
+    if answer.results:
+        width = max(len(match.landmark) for match in answer.results)
         show(f"  {'landmark':{width}}  probability  inliers  image")
-        for match in answer.matches:
+        for match in answer.results:
             show(f"  {match.landmark:{width}}  {match.probability:11.3f}  {match.n_inliers:7d}  {match.name}")
     if answer.milliseconds:
         stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in answer.milliseconds.items())

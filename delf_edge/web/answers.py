@@ -30,7 +30,7 @@ def answer_json(explanation: Explanation | None) -> dict[str, Any]:
         "probability": answer.probability,
         "n_inliers": answer.n_inliers,
         "reason": answer.reason,
-        "matches": [dataclasses.asdict(match) for match in answer.matches],
+        "matches": [dataclasses.asdict(match) for match in answer.results],
         "milliseconds": {stage: round(ms, 2) for stage, ms in answer.milliseconds.items()},
         "proof": proof,
     }

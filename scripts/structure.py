@@ -34,7 +34,7 @@ from pathlib import Path
 
 PACKAGE = "delf_edge"
 NOT_COUNTED = ("converters", "assets", "_old_paths")  # the workstation's side, and the aliases of 0.1
-NOT_NAMES = {"app"}  # Typer's and Starlette's application: one in each module that has commands, by their convention
+NOT_NAMES = {"app", "commands"}  # where the commands of a module are registered, one in each by convention
 
 
 @dataclass(frozen=True)

@@ -232,5 +232,25 @@ def test_every_file_that_is_named_exists(page: str) -> None:
         assert (ROOT / name).exists() or name.startswith("out/"), f"{page} names {name}"
 
 
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/architecture.svg"])
+def test_every_part_in_the_picture_and_its_text_exists(page: str) -> None:
+    """Names below delf_edge/, as the picture, the drawings in text and the table of folders have them."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r">([a-z_]+/(?:[a-z_]+\.py)?|[a-z_]+\.py)[<,]", text)  # of the picture
+    named += re.findall(r"--([a-z]+(?:/[a-z_]+)?)-->", text)
+    assert len(named) >= 7
+    for name in named:
+        homes = [ROOT / "delf_edge" / name, ROOT / "delf_edge" / f"{name}.py", ROOT / name, ROOT / f"{name}.py"]
+        assert any(home.exists() for home in homes), name
+
+
+def test_the_table_of_folders_is_complete() -> None:
+    rows = PAGES["docs/architecture.md"].partition("## The folders")[2].partition("Beside `")[0]
+    listed = {name.removesuffix("/") for name in re.findall(r"`delf_edge/([a-z_]+(?:/|\.py))`", rows)}
+    folders = {path.parent.name for path in (ROOT / "delf_edge").glob("*/__init__.py")} - {"converters"}
+    modules = {path.name for path in (ROOT / "delf_edge").glob("[!_]*.py")}
+    assert listed == folders | modules
+
+
 def test_the_readme_is_short() -> None:
     assert PAGES["README.md"].count("\n") <= 120

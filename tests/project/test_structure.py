@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +38,19 @@ def load_script() -> ModuleType:
 
 
 structure = load_script()
+
+# What only one part imports; the table of docs/architecture.md says so. `doctor` also asks sqlite3 for its version.
+ONE_DOOR = {
+    "ai_edge_litert": {"features"},
+    "distributed": {"distributed"},
+    "hnswlib": {"quantization"},
+    "pyarrow": {"interchange"},
+    "sqlite3": {"storage", "diagnostics"},
+    "starlette": {"web"},
+    "tuf": {"updates"},
+    "typer": {"cli"},
+    "uvicorn": {"web"},
+}
 
 
 @pytest.fixture
@@ -79,3 +93,16 @@ def test_delf_edge_has_few_levels_and_no_circle() -> None:
     found = structure.measure(ROOT)
     assert found.circles == []
     assert found.levels <= 12, " -> ".join(found.chain)
+
+
+@pytest.mark.parametrize("library", ONE_DOOR)
+def test_a_library_is_imported_in_one_part(library: str) -> None:
+    found = set()
+    # LiteRT has two names, of which the one that is there is imported: it is named as text.
+    text = '"ai_edge_litert"' if library == "ai_edge_litert" else rf"^ *(?:import|from) {library}\b"
+    for path in (ROOT / "delf_edge").rglob("*.py"):
+        part = path.relative_to(ROOT / "delf_edge").parts[0]
+        if part not in structure.NOT_COUNTED and re.search(text, path.read_text(encoding="utf-8"), re.MULTILINE):
+            found.add(part)
+    assert found
+    assert found <= ONE_DOOR[library]

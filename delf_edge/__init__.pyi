@@ -115,3 +115,4 @@ from .types import (
 from .verification import VerifyOptions as VerifyOptions
 
 __version__: str
+__all__: list[str]

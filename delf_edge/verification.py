@@ -196,7 +196,7 @@ def _uniform(hypotheses: int, seed: int) -> Float64Array:
     return draws
 
 
-def _samples(P: int, options: VerifyOptions) -> Int32Array:
+def sample_triples(P: int, options: VerifyOptions) -> Int32Array:
     """int32 (H, 3), three different indices below P each."""
     draws = _uniform(options.hypotheses, options.seed)
     a = (draws[:, 0] * P).astype(np.int32)
@@ -210,7 +210,7 @@ def _samples(P: int, options: VerifyOptions) -> Int32Array:
 
 def _affine_hypotheses(x: Float64Array, target: Float64Array, options: VerifyOptions) -> Float64Array:
     """float64 (H, 3, 2): exact maps of samples of three pairs."""
-    sample = _samples(len(x), options)[: (options.hypotheses + 1) // 2]
+    sample = sample_triples(len(x), options)[: (options.hypotheses + 1) // 2]
     corners, goals = x[sample, :2], target[sample]  # (H, 3, 2)
     u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     det = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]  # twice the triangle's area
@@ -225,7 +225,7 @@ def _affine_hypotheses(x: Float64Array, target: Float64Array, options: VerifyOpt
 
 def _similarity_hypotheses(x: Float64Array, target: Float64Array, options: VerifyOptions) -> Float64Array:
     """float64 (H, 3, 2): rotation, scale and shift of samples of two pairs, w = m z + t of complex numbers."""
-    sample = _samples(len(x), options)[(options.hypotheses + 1) // 2 :, :2]
+    sample = sample_triples(len(x), options)[(options.hypotheses + 1) // 2 :, :2]
     square = x[:, 0] * x[:, 0] + x[:, 1] * x[:, 1]
     a, b = sample.T
     z, w = x[b, :2] - x[a, :2], target[b] - target[a]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from delf_edge.errors import ImageError
-from delf_edge.images.decode import _cv2, load_image
+from delf_edge.images.decode import load_image, load_opencv
 from reliability import world
 
 MOST_MB = 200
@@ -135,7 +135,7 @@ def batch(seed: int, n: int) -> dict[str, Any]:
 
 def _batch(n: int) -> dict[str, Any]:
     load_image(world.photo(0))  # what every process has loaded anyway
-    _cv2()
+    load_opencv()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     results = {name: measure(data) for name, data in corpus().items()}
     heavy = [name for name, r in results.items() if r["most MB"] > MOST_MB or r["outcome"] == "DIED"]

@@ -47,7 +47,7 @@ def places_file(path: Path) -> None:
 
 def encoded(number: int) -> list[bytes]:
     """A photo in every format and form that OpenCV can write."""
-    bgr = cv2.imdecode(np.frombuffer(world.photo(number), np.uint8), cv2.IMREAD_COLOR)
+    bgr: Any = cv2.imdecode(np.frombuffer(world.photo(number), np.uint8), cv2.IMREAD_COLOR)
     grey = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
     forms: list[tuple[str, Any, list[int]]] = [
         (".jpg", bgr, []),

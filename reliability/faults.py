@@ -94,9 +94,9 @@ def one(
     error = int(rng.choice(shim.ERRORS[call]))
     step = mirror.step(operation)
     inside.arm(call, int(rng.integers(1, calls[call] + 1)), error, sticky=bool(rng.random() < 0.3))
+    failed: BaseException | None = None
     try:
         step.act()
-        failed = None
     except DelfEdgeError as e:
         failed = e
     except MemoryError as e:

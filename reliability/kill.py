@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from delf_edge.recognizer import AddItem, AddResult, Recognizer
+from delf_edge.storage.store import Store
 from reliability import world
 
 INDEXED = 5  # photos of an indexing run
@@ -123,10 +124,10 @@ def _kill_operation(folder: Path, operation: str, n: int, rng: np.random.Generat
             here = world.World(folder, state, copied, start)
             for _ in range(10**6):
                 full = len(here.state) > 40
-                step = here.step("remove landmark" if full and operation.startswith("add") else operation)
-                pipe.write(b"begin " + step.as_json().encode() + b"\n")
-                step.act()
-                here.done(step)
+                next_step = here.step("remove landmark" if full and operation.startswith("add") else operation)
+                pipe.write(b"begin " + next_step.as_json().encode() + b"\n")
+                next_step.act()
+                here.done(next_step)
                 pipe.write(b"done\n")
 
         lines = victim.run(work)
@@ -134,11 +135,11 @@ def _kill_operation(folder: Path, operation: str, n: int, rng: np.random.Generat
         sealed: set[str] = set()
         for line in lines:
             if line.startswith("begin "):
-                step = json.loads(line[6:])
-                allowed[step["file"]] = [_state(step["before"]), _state(step["after"])]
+                begun = json.loads(line[6:])
+                allowed[begun["file"]] = [_state(begun["before"]), _state(begun["after"])]
             else:
-                allowed[step["file"]] = [_state(step["after"])]
-                sealed |= {step["file"]} & {name for name in allowed if name.startswith("sealed")}
+                allowed[begun["file"]] = [_state(begun["after"])]
+                sealed |= {begun["file"]} & {name for name in allowed if name.startswith("sealed")}
         between += lines[-1:] == ["done"]
         for file, contents in allowed.items():
             what = world.complaint(folder / file, contents, rng, sealed=file in sealed, ask=0.2)
@@ -146,10 +147,10 @@ def _kill_operation(folder: Path, operation: str, n: int, rng: np.random.Generat
                 found.append(f"{operation}, kill {i}: {file}: {what}")
         for copy in folder.glob("*sealed*"):
             copy.unlink()
-        with world.Store.open(folder / "places.db") as store:
+        with Store.open(folder / "places.db") as store:
             state = {image.name: (image.landmark, image.content_hash.hex()) for image in store.images()}
         if operation == "snapshot" and (folder / "copy.db").exists():
-            with world.Store.open(folder / "copy.db", mode="ro") as store:
+            with Store.open(folder / "copy.db", mode="ro") as store:
                 copied = {image.name: (image.landmark, image.content_hash.hex()) for image in store.images()}
     return found, between
 

@@ -30,6 +30,7 @@ from delf_edge.camera.watcher import Watcher
 from delf_edge.errors import ImageError, StoreBusyError
 from delf_edge.images.decode import load_image
 from delf_edge.recognizer import Recognizer
+from delf_edge.storage.store import Store
 from reliability import world
 from reliability.campaigns import record
 
@@ -145,9 +146,8 @@ def campaign(seconds: float, frames_per_second: float = 2.0, seed: int = 0, log:
         path = Path(folder) / "day.db"
         with Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET) as places:
             places.store.close()
-        with Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET) as places:
-            with places.store._file.read() as db:
-                db.execute("PRAGMA busy_timeout=50")
+        impatient = Store.open(path, busy_timeout=0.05)
+        with Recognizer(impatient, world.bundle(), preset=world.PRESET) as places:
             for i in range(KNOWN):
                 places.add(world.photo(i), landmark=f"place {i}", name=f"view {i}")
             day, watcher = Day(places, seed), Watcher(places)

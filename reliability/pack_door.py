@@ -31,7 +31,24 @@ from reliability.doors import PLACES, Attempt, asked, damaged_page, hostile_sql,
 from reliability.mutate import mutate
 
 DEEP = b"[" * 200_000
-ODD = (None, True, 0, -1, 2**70, 0.5, float("inf"), "", "../x", "a" * 300, [], {}, [[]], {"a": 1}, "\ud800", "1")
+ODD: tuple[Any, ...] = (
+    None,
+    True,
+    0,
+    -1,
+    2**70,
+    0.5,
+    float("inf"),
+    "",
+    "../x",
+    "a" * 300,
+    [],
+    {},
+    [[]],
+    {"a": 1},
+    "\ud800",
+    "1",
+)
 DELTA_SQL = (
     "UPDATE meta SET value = '[\"x\", null, 1.5]' WHERE key = 'delta_landmarks'",
     "UPDATE meta SET value = '{{}}' WHERE key = 'delta_landmarks'",
@@ -62,7 +79,7 @@ class Source:
         self.manifests = [PackManifest.read(manifest_path(pack)) for pack in self.packs]
         self.contents = {m.content_sha256 for m in self.manifests}
         self.delta = place / "delta"
-        make_delta(*self.packs, self.delta)
+        make_delta(self.packs[0], self.packs[1], self.delta)
         self.channel = Channel.create(place / "channel", place / "keys")
         self.channel.publish(self.packs[:1])
         self.device = place / "device"

@@ -158,12 +158,12 @@ def test_another_library_is_not_taken_for_ours(
 ) -> None:
     (tmp_path / "_native.so").write_bytes(b"no library")
     monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
-    assert native.library.__wrapped__() is None  # type: ignore[attr-defined]
+    assert native.library.__wrapped__() is None
     if compiled is not None:
         (tmp_path / "_native.so").write_bytes(Path(compiled._name).read_bytes())
-        assert native.library.__wrapped__() is not None  # type: ignore[attr-defined]
+        assert native.library.__wrapped__() is not None
         monkeypatch.setattr(native, "VERSION", 99)
-        assert native.library.__wrapped__() is None  # type: ignore[attr-defined]
+        assert native.library.__wrapped__() is None
 
 
 @pytest.mark.parametrize("n", [0, 1, 50, 3000])

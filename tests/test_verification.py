@@ -12,7 +12,7 @@ from delf_edge import native
 from delf_edge.arrays import l2_normalise
 from delf_edge.errors import OptionError
 from delf_edge.types import Features
-from delf_edge.verification import VerifyOptions, _samples, estimate_affine, match, outside_hull, verify
+from delf_edge.verification import VerifyOptions, estimate_affine, match, outside_hull, sample_triples, verify
 
 TRUTH = np.array([[0.8, -0.3, 40.0], [0.25, 0.9, -15.0]])
 
@@ -103,7 +103,7 @@ def test_implausible_maps_are_refused(linear: np.ndarray) -> None:
 
 @pytest.mark.parametrize("n", [3, 4, 7, 300])
 def test_samples_are_three_different_points(n: int) -> None:
-    sample = np.sort(_samples(n, VerifyOptions()), axis=1)
+    sample = np.sort(sample_triples(n, VerifyOptions()), axis=1)
     assert sample.min() >= 0
     assert sample.max() < n
     assert (np.diff(sample, axis=1) > 0).all()

@@ -94,7 +94,8 @@ def adding(database: Path, copies: Copies, first: int, n: int) -> dict[str, Any]
             began = time.perf_counter()
             reader.pipeline.index.refresh(reader.store)
             waits.append(1e3 * (time.perf_counter() - began))
-            seen += int(added.image_id in reader.pipeline.index._slots)
+            snapshot = reader.pipeline.index.snapshot
+            seen += int(added.image_id in snapshot.image_ids[snapshot.alive])
         names = [f"{kind} {first + i}" for kind, m in (("one", n), ("bulk", n), ("seen", 20)) for i in range(m)]
         writer.remove(*names)
     return {

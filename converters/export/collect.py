@@ -24,7 +24,7 @@ from delf_edge.features.extractor import Extractor
 from delf_edge.images.decode import load_image
 from delf_edge.types import Float32Array
 
-_CHUNK = 64  # photos a file
+CHUNK = 64  # photos a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,10 @@ def collect(
 
     chunks: list[Path] = []
     with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(photos), _CHUNK):
-            path = folder / f"chunk-{start // _CHUNK:05d}.npz"
+        for start in range(0, len(photos), CHUNK):
+            path = folder / f"chunk-{start // CHUNK:05d}.npz"
             if not path.exists():
-                rows = [r for r in pool.map(one, photos[start : start + _CHUNK]) if r is not None]
+                rows = [r for r in pool.map(one, photos[start : start + CHUNK]) if r is not None]
                 if not rows:
                     continue
                 partial = path.with_suffix(".partial")
@@ -101,7 +101,7 @@ def collect(
                     )
                 partial.replace(path)
             chunks.append(path)
-            report(min(start + _CHUNK, len(photos)), len(photos))
+            report(min(start + CHUNK, len(photos)), len(photos))
     if not chunks:
         raise ValueError(
             f"none of {len(photos)} photos could be read; the first is {photos[0].path if photos else '-'}"

@@ -51,7 +51,7 @@ _greeted = False
 
 
 @contextmanager
-def _without_greeting() -> Iterator[None]:
+def without_greeting() -> Iterator[None]:
     """Keep the runtime's one INFO line, "Created TensorFlow Lite XNNPACK delegate", off stderr.
 
     It is printed by C++ once per process, in the first allocation, and has no switch. Whatever else was printed
@@ -205,7 +205,7 @@ class _Worker:
             if array.shape != self.shape:
                 self.shape = ()  # stays so if the allocation fails
                 self._interpreter.resize_tensor_input(index, array.shape, strict=False)
-                with _without_greeting():
+                with without_greeting():
                     self._interpreter.allocate_tensors()
                 self.shape = array.shape
             self._interpreter.set_tensor(index, _quantise(array, self._input))

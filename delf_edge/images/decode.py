@@ -134,7 +134,7 @@ def read_photo(path: str | os.PathLike[str], *, limits: ImageLimits = DEFAULT_LI
 
 def make_thumbnail(image: Image, max_side: int = 480) -> bytes:
     """A small JPEG of a photo (quality 75), its longer side at most `max_side` pixels."""
-    cv2 = _cv2()
+    cv2 = load_opencv()
     factor = min(1.0, max_side / max(image.size))
     width, height = (max(1, round(side * factor)) for side in image.size)
     small = cv2.resize(image.pixels, (width, height), interpolation=cv2.INTER_AREA)
@@ -185,7 +185,8 @@ def _from_array(array: UInt8Array, channel_order: ChannelOrder | None, limits: I
 # -- decoding ------------------------------------------------------------------------------------------------------
 
 
-def _cv2() -> ModuleType:
+def load_opencv() -> ModuleType:
+    """OpenCV, without its own messages on stderr."""
     import cv2
 
     # Errors are raised, not printed. OpenCV 5 moved this function.
@@ -219,7 +220,7 @@ def _decode(data: bytes, name: str, limits: ImageLimits) -> Image:
         check_end(data, kind)
     except ImageDecodeError as e:
         raise ImageDecodeError(f"{name}: {e}") from None
-    cv2 = _cv2()
+    cv2 = load_opencv()
     flags = cv2.IMREAD_COLOR
     if kind == "JPEG":
         long_side = max(width, height)

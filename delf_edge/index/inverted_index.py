@@ -54,14 +54,15 @@ class InvertedIndex:
 
     Args:
         layout: sizes of the codes.
+        snapshot: its first content, such as `read_index` gives; None for none.
     """
 
-    def __init__(self, layout: CodeLayout) -> None:
+    def __init__(self, layout: CodeLayout, snapshot: IndexSnapshot | None = None) -> None:
         self.layout = layout
         self.revision = -1
         self._lock = threading.Lock()  # of writers
         self._refresh_lock = threading.Lock()
-        self._adopt(IndexSnapshot.empty(layout))
+        self._adopt(IndexSnapshot.empty(layout) if snapshot is None else snapshot)
 
     @classmethod
     def from_store(cls, store: Source, *, database: Path | None = None, uuid: str = "") -> InvertedIndex:
@@ -89,8 +90,7 @@ class InvertedIndex:
 
     def moved_to(self, store: Source) -> InvertedIndex:
         """An index of another store, made from this one; images that are the same there are not read again."""
-        index = InvertedIndex(self.layout)
-        index._adopt(self._snapshot)
+        index = InvertedIndex(self.layout, self._snapshot)
         index._reconcile(store)
         return index
 

@@ -27,7 +27,7 @@ from delf_edge.index.inverted_lists import IndexSnapshot, IntArray, Segment
 from delf_edge.native import Hits
 from delf_edge.types import BoolArray, Float32Array, Float64Array, Int32Array
 
-_CHUNK = 1 << 15  # scores computed at a time: their arrays stay in the processor's cache
+CHUNK = 1 << 15  # scores computed at a time: their arrays stay in the processor's cache
 _GLOBAL_CHUNK = 4096  # images
 
 
@@ -86,7 +86,7 @@ def scan(
     end = np.cumsum(length)
     base, row = base.ravel()[pairs], pairs // words.shape[1]  # of each (query, list) pair
     all_alive = snapshot.all_alive
-    cuts = np.searchsorted(end, np.arange(_CHUNK, (end[-1] if len(end) else 0) + _CHUNK, _CHUNK))
+    cuts = np.searchsorted(end, np.arange(CHUNK, (end[-1] if len(end) else 0) + CHUNK, CHUNK))
     none = np.zeros(0, np.int64)
     yield Hits(none, none, none, np.zeros(0, np.float32))
     for a, b in zip(np.r_[0, cuts[:-1] + 1], np.minimum(cuts + 1, len(pairs)), strict=False):

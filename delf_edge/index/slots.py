@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_RECENT = 1024  # changes kept in a dict, and an eighth of the images; then they are sorted in
+RECENT = 1024  # changes kept in a dict, and an eighth of the images; then they are sorted in
 IntArray = NDArray[np.int64]
 
 
@@ -51,7 +51,7 @@ class Slots:
         self._sort_in()
 
     def _sort_in(self) -> None:
-        if len(self._recent) <= _RECENT + len(self._ids) // 8:
+        if len(self._recent) <= RECENT + len(self._ids) // 8:
             return
         changed = np.fromiter(self._recent, np.int64, len(self._recent))
         slots = np.fromiter(self._recent.values(), np.int64, len(self._recent))

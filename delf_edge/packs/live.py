@@ -23,7 +23,7 @@ from delf_edge.packs.manifest import open_pack
 from delf_edge.storage.combined import CombinedStore
 from delf_edge.storage.store import Store
 
-_POLL, _RETRY = 1.0, 60.0  # seconds between polls, and until what failed is tried again
+POLL, _RETRY = 1.0, 60.0  # seconds between polls, and until what failed is tried again
 _log = logging.getLogger(__name__)
 PointerStates = tuple[tuple[str, int, int, int], ...]
 
@@ -132,7 +132,7 @@ class LivePacks:
         with self._lock:
             if now < self._next_poll or self._closed or (self._thread is not None and self._thread.is_alive()):
                 return
-            self._next_poll = now + _POLL
+            self._next_poll = now + POLL
             if pointer_states(self._folders) == self._seen and now < self._retry_at:
                 return
             self._thread = threading.Thread(target=self.refresh, name="delf-edge-packs", daemon=True)

@@ -26,7 +26,7 @@ from delf_edge.errors import (
 from delf_edge.storage.schema import PAGE_SIZE, SCHEMA_VERSION, check_schema, check_version, migrate, pragma_value
 
 _WAL_LIMIT = 4 << 20  # bytes the log is cut back to after a checkpoint
-_WAL_HIGH = 8 << 20  # bytes of log that make a writer insist on a checkpoint
+WAL_HIGH = 8 << 20  # bytes of log that make a writer insist on a checkpoint
 _forked: list[sqlite3.Connection] = []  # a parent's connections: closing them in a child would harm the parent
 
 
@@ -248,7 +248,7 @@ class SharedConnection:
 
     def _limit_log(self, db: sqlite3.Connection) -> None:
         try:
-            if os.stat(f"{self.path}-wal").st_size <= _WAL_HIGH:
+            if os.stat(f"{self.path}-wal").st_size <= WAL_HIGH:
                 return
             db.execute("PRAGMA busy_timeout=200")  # for readers to finish; not longer, the transaction itself is safe
             try:

@@ -14,7 +14,7 @@ from delf_edge.storage.records import Added, NewImage
 from delf_edge.storage.rows import CheckedRows, next_id, put_row
 from delf_edge.storage.schema import Value
 
-_MAX_TOMBSTONES = 20_000
+MAX_TOMBSTONES = 20_000
 
 
 def pack_image(image: NewImage, layout: CodeLayout) -> bytes:
@@ -44,7 +44,7 @@ def next_revision(db: sqlite3.Connection, rows: CheckedRows) -> int:
     revision = rows.revision(db) + 1
     put_row(db, "meta", ("revision", str(revision)))
     (n,) = db.execute("SELECT count(*) FROM tombstones").fetchone()
-    if n > _MAX_TOMBSTONES:  # forget the older half of them: years of daily churn stay small
+    if n > MAX_TOMBSTONES:  # forget the older half of them: years of daily churn stay small
         half = "SELECT revision FROM tombstones ORDER BY revision LIMIT 1 OFFSET ?"
         (upto,) = db.execute(half, (n // 2,)).fetchone()
         db.execute("DELETE FROM tombstones WHERE revision <= ?", (upto,))

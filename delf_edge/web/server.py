@@ -75,7 +75,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)  # the address is open when this returns
-        self._beat = asyncio.create_task(_tell_systemd(self._service))
+        self._beat = asyncio.create_task(tell_systemd(self._service))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         notify("STOPPING=1")
@@ -97,7 +97,7 @@ def notify(message: str) -> bool:
     return False
 
 
-async def _tell_systemd(service: Service) -> None:
+async def tell_systemd(service: Service) -> None:
     """Ready, then a sign of life at half the watchdog's time, as long as jobs come to an end."""
     if not notify("READY=1"):
         return

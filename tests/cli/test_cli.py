@@ -26,6 +26,7 @@ from delf_edge.bundle.manifest import bundle_id
 from delf_edge.cli.main import app, main
 from delf_edge.diagnostics.doctor import self_test
 from delf_edge.errors import BundleError
+from delf_edge.features.extractor import Extractor
 from delf_edge.recognizer import Recognizer
 from testing.paths import DEMO
 
@@ -100,7 +101,7 @@ def truncated(tmp_path: Path) -> Path:
 # ---------------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("name", sorted(filter(None, COMMANDS)))
 def test_every_command_and_option_has_help(name: str) -> None:
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     assert len(command.help.split()) >= 4
@@ -279,7 +280,7 @@ def test_explain_draws_both_photos(indexed: Path, tmp_path: Path) -> None:
     answer = ran.json
     assert answer["landmark"] == "Colosseum"
     assert len(answer["query_keypoints"]) == len(answer["stored_keypoints"]) == answer["n_inliers"]
-    picture = cv2.imdecode(np.frombuffer(out.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    picture: Any = cv2.imdecode(np.frombuffer(out.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape[1] > 2 * picture.shape[0]
 
 
@@ -291,7 +292,10 @@ def test_explain_says_when_the_stored_photo_is_gone(database: Path, tmp_path: Pa
         places.add(stored, landmark="Colosseum", name="Colosseum/photo.webp", metadata={"path": "/nowhere/photo.webp"})
     gone = tmp_path / "gone.png"
     assert run("explain", database, COLOSSEUM, "--out", gone).code == 0
-    before, after = (cv2.imdecode(np.frombuffer(p.read_bytes(), np.uint8), cv2.IMREAD_COLOR) for p in (kept, gone))
+    pictures: list[Any] = [
+        cv2.imdecode(np.frombuffer(p.read_bytes(), np.uint8), cv2.IMREAD_COLOR) for p in (kept, gone)
+    ]
+    before, after = pictures
     assert before.shape == after.shape
     assert (before != after).mean() > 0.2
 
@@ -434,7 +438,8 @@ def test_snapshot_does_not_overwrite_unasked(indexed: Path, database: Path) -> N
 def test_a_file_that_is_no_database_is_exit_code_2(tmp_path: Path, command: str) -> None:
     path = tmp_path / "text.db"
     path.write_text("no database" * 1000)
-    more: list[str | Path] = {"identify": [COLOSSEUM], "remove": ["a"]}.get(command, [])
+    needs: dict[str, list[str | Path]] = {"identify": [COLOSSEUM], "remove": ["a"]}
+    more = needs.get(command, [])
     ran = run(command, path, *more, "--json")
     assert ran.code == 2
     assert "text.db" in ran.json["error"]["message"]
@@ -518,23 +523,23 @@ def test_golden_vectors_that_cannot_be_compared(name: str, array: np.ndarray | N
     with np.load(io.BytesIO(bundle.golden)) as archive:
         golden = {key: archive[key] for key in archive.files if key != name}
     packed = io.BytesIO()
-    np.savez(packed, **golden, **({} if array is None else {name: array}))
+    np.savez(packed, **golden, **({} if array is None else {name: array}))  # type: ignore[arg-type]
     with pytest.raises(BundleError, match="golden"):
         self_test(dataclasses.replace(bundle, golden=packed.getvalue()))
 
 
 def test_an_interrupted_index_goes_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "places.db"
-    add = Recognizer._add
+    extract = Extractor.extract
     calls = iter([None, None])
 
-    def interrupted(self: Recognizer, item: Any) -> Any:
+    def interrupted(self: Extractor, *given: Any) -> Any:
         if next(calls, "stop"):
             raise KeyboardInterrupt
-        return add(self, item)
+        return extract(self, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recognizer, "_add", interrupted)
+        patch.setattr(Extractor, "extract", interrupted)
         ran = run("index", path, photos)
     assert ran.code == 130
     ran = run("index", path, photos, "--json")

@@ -271,7 +271,7 @@ def test_the_runtime_reads_and_uses_the_fit_as_it_was_made() -> None:
         image_size=(10, 10),
     )
     codes = encode(features, words.astype(np.uint16), book)
-    residual = (x - book.centroids[words]) @ book.rotation.T
+    residual = np.asarray((x - book.centroids[words]) @ book.rotation.T, np.float32)
     np.testing.assert_array_equal(codes.codes, opq.pq_encode(residual, book.pq))
 
 

@@ -142,7 +142,7 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, content: str) -
 def test_collecting_skips_what_is_no_photo_and_continues_where_it_stopped(
     photos: list[Photo], recipe: bundles.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collect, "_CHUNK", 4)
+    monkeypatch.setattr(collect, "CHUNK", 4)
     head = bundles.manifest(recipe, ["float16"], ["float16"])
     raw = collect.collect(photos, LOCAL, TAIL, head, tmp_path, workers=2)
     assert raw.pooled().shape == (10, recipe.tail_channels)
@@ -169,7 +169,7 @@ def test_the_name_of_kept_features_depends_on_network_and_preset(photos: list[Ph
 
 
 def test_npz_has_no_time_stamp_and_no_pickle() -> None:
-    arrays = {"b": np.arange(6, dtype=np.int8).reshape(2, 3), "a": np.float32([1.5])}
+    arrays: dict[str, np.ndarray] = {"b": np.arange(6, dtype=np.int8).reshape(2, 3), "a": np.array([1.5], np.float32)}
     data = bundle_writer.npz(arrays)
     assert data == bundle_writer.npz(dict(reversed(arrays.items())))
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:

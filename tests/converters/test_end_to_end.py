@@ -71,7 +71,7 @@ def test_a_dozen_photos_become_a_bundle_that_names_places(folder: Path) -> None:
     asked = queries()
     files = [DEMO / "queries" / row["file"] for row in asked]
     # 1: a photo is unknown; the probability of this bundle is not calibrated, so only the first of the list counts.
-    identify = ["identify", "places.db", *files, "--bundle", "bundle", "--json"]
+    identify: list[str | Path] = ["identify", "places.db", *files, "--bundle", "bundle", "--json"]
     said = run("delf_edge.cli.main", *identify, folder=folder, allowed=(0, 1))
     first = [answer["matches"][0]["landmark"] if answer["matches"] else None for answer in said["answers"]]
     right = sum(a == row["landmark"] for a, row in zip(first, asked, strict=True))

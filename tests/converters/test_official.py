@@ -126,7 +126,7 @@ def test_files_travel_both_ways(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     features = Features(
         keypoints=rng.uniform(0, 640, (5, 2)).astype(np.float32),
-        scales=np.float32([0.25, 0.5, 1, 1, 2]),
+        scales=np.array([0.25, 0.5, 1, 1, 2], np.float32),
         scores=rng.uniform(0, 500, 5).astype(np.float32),
         descriptors=rng.normal(size=(5, 40)).astype(np.float32),
         global_descriptor=np.zeros(0, np.float32),

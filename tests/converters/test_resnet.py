@@ -119,13 +119,13 @@ def keras_model(tf: Any, reduced: int) -> Any:
     layers = tf.keras.layers
     rng = np.random.default_rng(2)
 
-    class Norm(layers.BatchNormalization):  # type: ignore[misc, name-defined]
+    class Norm(layers.BatchNormalization):  # type: ignore[name-defined]
         def build(self, shape: Any) -> None:
             super().build(shape)
             for value, centre in ((self.beta, 0), (self.gamma, 1), (self.moving_mean, 0), (self.moving_variance, 1)):
                 value.assign((rng.normal(centre, 0.1, value.shape)).astype(np.float32))
 
-    class Unit(tf.Module):  # type: ignore[misc, name-defined]
+    class Unit(tf.Module):
         def __init__(self, width: int, stride: int, projects: bool) -> None:
             super().__init__()
             self.conv2a, self.bn2a = layers.Conv2D(width, 1, stride), Norm()
@@ -139,7 +139,7 @@ def keras_model(tf: Any, reduced: int) -> Any:
             y = self.bn2c(self.conv2c(tf.nn.relu(self.bn2b(self.conv2b(y)))))
             return tf.nn.relu(y + (self.bn_shortcut(self.conv_shortcut(x)) if hasattr(self, "conv_shortcut") else x))
 
-    class Backbone(tf.Module):  # type: ignore[misc, name-defined]
+    class Backbone(tf.Module):
         def __init__(self) -> None:
             super().__init__()
             self.conv1, self.bn_conv1 = layers.Conv2D(64, 7, 2, padding="same"), Norm()
@@ -154,7 +154,7 @@ def keras_model(tf: Any, reduced: int) -> Any:
                     x = getattr(self, f"l{b + 2}{'abcdef'[u]}")(x)
             return layers.MaxPooling2D(1, 2)(x)
 
-    class Head(tf.Module):  # type: ignore[misc, name-defined]
+    class Head(tf.Module):
         def __init__(self) -> None:
             super().__init__()
             self.conv1, self.bn_conv1, self.conv2 = layers.Conv2D(512, 1), Norm(), layers.Conv2D(1, 1)
@@ -162,12 +162,12 @@ def keras_model(tf: Any, reduced: int) -> Any:
         def __call__(self, x: Any) -> Any:
             return self.conv2(tf.nn.relu(self.bn_conv1(self.conv1(x))))
 
-    class Autoencoder(tf.Module):  # type: ignore[misc, name-defined]
+    class Autoencoder(tf.Module):
         def __init__(self) -> None:
             super().__init__()
             self.conv1, self.conv2 = layers.Conv2D(reduced, 1), layers.Conv2D(1024, 1, activation="relu")
 
-    class Model(tf.Module):  # type: ignore[misc, name-defined]
+    class Model(tf.Module):
         def __init__(self) -> None:
             super().__init__()
             self.backbone, self.attention = Backbone(), Head()
@@ -181,7 +181,7 @@ def keras_model(tf: Any, reduced: int) -> Any:
             short = self.autoencoder.conv1(x)
             return short, self.attention(self.autoencoder.conv2(short))
 
-    class Extractor(tf.Module):  # type: ignore[misc, name-defined]
+    class Extractor(tf.Module):
         def __init__(self) -> None:
             super().__init__()
             self._model = Model()

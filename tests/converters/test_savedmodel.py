@@ -59,10 +59,10 @@ def write(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
 
 ARRAYS = {
     "resnet_v1_50/conv1/weights": np.arange(300, dtype=np.float32).reshape(3, 5, 20),
-    "resnet_v1_50/conv1/BatchNorm/beta": np.float32([1.5, -2.0]),
-    "resnet_v1_50/conv2/scalar": np.float32(7.0),
+    "resnet_v1_50/conv1/BatchNorm/beta": np.array([1.5, -2.0], np.float32),
+    "resnet_v1_50/conv2/scalar": np.array(7.0, np.float32),
     "attention/nothing": np.zeros((0, 4), np.float32),
-    "global_step": np.int32([3]),
+    "global_step": np.array([3], np.int32),
 }
 
 

@@ -48,7 +48,8 @@ def network() -> DelfNetwork:
         logit = net.eval()(torch.from_numpy(smooth(256, 256, 7)).permute(0, 3, 1, 2))[1]
         net.attention[2].weight /= logit.std()
         net.attention[2].bias.copy_((net.attention[2].bias - logit.mean()) / logit.std())
-    return net.eval()
+    net.eval()
+    return net
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,8 @@ def tail(network: DelfNetwork) -> bytes:
 
 def smooth(height: int, width: int, seed: int) -> Float32Array:
     noise = np.random.default_rng(seed).uniform(-1, 1, (height // 8, width // 8, 3)).astype(np.float32)
-    return np.clip(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC), -1, 1)[None]
+    large = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(np.clip(large, -1, 1)[None], np.float32)
 
 
 def test_receptive_field_of_a_cell_is_where_its_gradient_is(network: DelfNetwork) -> None:

@@ -89,6 +89,7 @@ def test_contributed_boards_follow_the_schema(path: Path) -> None:
 
 
 def test_the_schema_refuses_what_is_no_board() -> None:
-    for wrong in ({}, {"format": "delf-edge bench 2"}, []):
+    wrongs: list[object] = [{}, {"format": "delf-edge bench 2"}, []]
+    for wrong in wrongs:
         with pytest.raises(jsonschema.ValidationError):
             check(wrong)

@@ -199,7 +199,7 @@ def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("deadly")
 def test_a_photo_that_kills_the_process_is_a_row(source: Path, tmp_path: Path) -> None:
-    rows = [{"path": p, "landmark": "x"} for p in ("0.jpg", "deadly://photo", "1.jpg")]
+    rows: list[dict[str, object]] = [{"path": p, "landmark": "x"} for p in ("0.jpg", "deadly://photo", "1.jpg")]
     table = write_table(source.parent / "deadly.csv", rows)
     out = tmp_path / "out"
     (shard,) = shards_of(table, str(out))
@@ -210,7 +210,9 @@ def test_a_photo_that_kills_the_process_is_a_row(source: Path, tmp_path: Path) -
 
 @pytest.mark.usefixtures("deadly")
 def test_a_photo_that_kills_workers_does_not_end_the_build(source: Path, tmp_path: Path) -> None:
-    rows = [{"path": p, "landmark": "x"} for p in ("0.jpg", "deadly://photo", "1.jpg", "4.jpg")]
+    rows: list[dict[str, object]] = [
+        {"path": p, "landmark": "x"} for p in ("0.jpg", "deadly://photo", "1.jpg", "4.jpg")
+    ]
     table = write_table(source.parent / "deadly2.csv", rows)
     options = BuildOptions(bundle=str(TINY_BUNDLE), preset="fast", shard_size=2, workers=1)
     report = build(str(table), str(tmp_path / "out"), options)

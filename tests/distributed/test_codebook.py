@@ -10,6 +10,7 @@ import os
 import signal
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -123,12 +124,12 @@ def test_two_workers_one_of_which_is_killed(
 ) -> None:
     """It is killed in the middle of the fit, with the rows that it held."""
     killed: list[int] = []
-    clients = []
-    real = module.fit_shards
+    clients: list[Any] = []
+    real = fit_shards
 
-    def watched(client: object, *rest: object) -> object:
+    def watched(client: Any, *rest: Any) -> Any:
         clients.append(client)
-        return real(client, *rest)  # type: ignore[arg-type]
+        return real(client, *rest)
 
     def kill() -> None:
         pids = clients[0].run(os.getpid).values()
@@ -180,11 +181,11 @@ class InParts:
     def sizes(self) -> list[int]:
         return [len(part) for part in self._parts]
 
-    def map(self, function, argument, each=None):  # type: ignore[no-untyped-def]
+    def map(self, function: Any, argument: Any, each: Any = None) -> Any:
         for i, part in enumerate(self._parts):
             yield function(part, argument if each is None else (argument, each[i]))
 
-    def derive(self, function, argument, each=None):  # type: ignore[no-untyped-def]
+    def derive(self, function: Any, argument: Any, each: Any = None) -> InParts:
         return InParts(list(self.map(function, argument, each)))
 
 
@@ -202,11 +203,8 @@ def test_parts_give_what_the_whole_gives() -> None:
     parts = cut_up(x)
     np.testing.assert_array_equal(head(every(parts, 7), 1000), x[::7][:1000])
     np.testing.assert_array_equal(head(parts, 800), x[:800])
-    for k, fitted in (
-        (12, lambda rows: cl.kmeans(rows, 12, iterations=4)),
-        (60, lambda rows: cl.tree_kmeans(rows, 60, iterations=3)),
-    ):
-        one, several = fitted(x), fitted(parts)
+    for k, fit, iterations in ((12, cl.kmeans, 4), (60, cl.tree_kmeans, 3)):
+        one, several = (fit(rows, k, iterations=iterations) for rows in (x, parts))
         assert one.shape == (k, 16)
         np.testing.assert_allclose(several, one, atol=1e-4)  # sums of sums round differently
     np.testing.assert_allclose(opq.fit_pq(parts, 4, iterations=2), opq.fit_pq(x, 4, iterations=2), atol=1e-4)

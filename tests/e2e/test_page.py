@@ -59,7 +59,7 @@ def view_of(photo: np.ndarray, turn: float, zoom: float = 1.0, size: tuple[int, 
     factor = max(size[0] / width, size[1] / height) * zoom
     map_ = cv2.getRotationMatrix2D((width / 2, height / 2), turn, factor)
     map_[:, 2] += np.array([size[0] - width, size[1] - height]) / 2
-    return cv2.warpAffine(photo, map_, size, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT_101)
+    return np.asarray(cv2.warpAffine(photo, map_, size, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT_101))
 
 
 def write_film(path: Path) -> None:

@@ -282,6 +282,5 @@ def test_segments_of_every_kind_survive_the_round_trip(tmp_path: Path) -> None:
     assert snapshot is not None
     for name in ("image_ids", "counts", "row_checksums", "alive", "global_codes", "global_scale"):
         assert_array_equal(getattr(snapshot, name), getattr(index.snapshot, name))
-    again = InvertedIndex(LAYOUT)
-    again._adopt(snapshot)
+    again = InvertedIndex(LAYOUT, snapshot)
     assert content(again) == content(index)

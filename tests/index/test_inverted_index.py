@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,7 @@ def oracle(
     images: dict[int, Codes], query: Features, codebook: Codebook, coarse: CoarseIndex, o: SearchOptions
 ) -> list[tuple[int, float, float, float]]:
     """The formulas at the heads of search.py and scoring.py, as loops over decoded descriptors."""
+    assert o.n_probe is not None
     words, _ = coarse.assign(query.descriptors, o.n_probe)
     decoded = {i: decode(c, codebook, unit=False) for i, c in images.items()}
     chosen: list[tuple[int, int, float]] = []  # image, its feature, weight
@@ -159,7 +161,7 @@ def test_search_is_the_formula(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for chunk in (1 << 15, 16):  # the second one cuts lists into many parts
-        monkeypatch.setattr(scoring, "_CHUNK", chunk)
+        monkeypatch.setattr(scoring, "CHUNK", chunk)
         for seed in (1000, 1001):
             query = make_features(seed)
             found = index.search(query, codebook, coarse, options)
@@ -172,6 +174,7 @@ def asmk_oracle(
     images: dict[int, Codes], query: Features, codebook: Codebook, coarse: CoarseIndex, o: SearchOptions
 ) -> dict[int, float]:
     """The formula at the head of asmk.py, word by word."""
+    assert o.n_probe is not None
     words, _ = coarse.assign(query.descriptors, o.n_probe)
     votes: dict[int, float] = {}
     for i, codes in images.items():
@@ -309,9 +312,7 @@ def test_empty_is_ordinary(index: InvertedIndex, codebook: Codebook, coarse: Coa
     assert InvertedIndex(index.layout).search(make_features(0), codebook, coarse) == []
     black = Features.empty(D, G, (640, 480))
     assert index.search(black, codebook, coarse) == []
-    only_global = Features(
-        *(getattr(black, f) for f in black.__slots__[:4]), make_features(5, n=10).global_descriptor, (1, 1)
-    )
+    only_global = replace(black, global_descriptor=make_features(5, n=10).global_descriptor, image_size=(1, 1))
     found = index.search(only_global, codebook, coarse)
     assert found[0].image_id == 5 * 7 + 3
     assert found[0].votes == 0

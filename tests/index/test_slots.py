@@ -11,7 +11,7 @@ from delf_edge.index.slots import Slots
 
 @pytest.mark.parametrize("recent", [0, 5, 1000])
 def test_slots_are_those_of_a_dict(recent: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_RECENT", recent)
+    monkeypatch.setattr(module, "RECENT", recent)
     rng = np.random.default_rng(recent)
     ids = rng.permutation(1000)[:200].astype(np.int64) + (1 << 40)
     table, plain = Slots(ids, np.arange(200)), dict(zip(ids.tolist(), range(200), strict=True))

@@ -61,7 +61,7 @@ def test_what_comes_in_again_is_what_went_out(exported: tuple[Path, Path], bundl
         assert [(p.name, p.latitude, p.metadata) for p in old.landmarks()] == [
             (p.name, p.latitude, p.metadata) for p in new.landmarks()
         ]
-        a, b = old.codes(old.keys("images")), new.codes(new.keys("images"))
+        a, b = (store.codes([i.image_id for i in store.images()]) for store in (old, new))
         for one, other in zip(a.values(), b.values(), strict=True):
             np.testing.assert_array_equal(one.codes, other.codes)
             np.testing.assert_array_equal(one.words, other.words)

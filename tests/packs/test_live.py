@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,9 @@ from delf_edge.files import write_atomically
 from delf_edge.packs import live as module
 from delf_edge.packs.create import cut_pack
 from delf_edge.packs.installed import go_back, switch
+from delf_edge.packs.live import PointerStates
 from delf_edge.packs.manifest import manifest_path
+from delf_edge.storage.combined import CombinedStore
 from delf_edge.storage.store import Store
 from testing.paths import TINY_BUNDLE
 from testing.synthetic_database import add_images, features_of, make_database
@@ -107,7 +111,7 @@ def test_a_switch_is_taken_up_and_the_old_file_closed(places: Recognizer, packs:
 
 
 def test_a_query_sees_it_by_itself(places: Recognizer, packs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_POLL", 0.0)
+    monkeypatch.setattr(module, "POLL", 0.0)
     assert seen(places) == (True, False)
     switch_to(packs, 2)
     waiting = threading.Event()
@@ -122,11 +126,16 @@ def test_a_query_sees_it_by_itself(places: Recognizer, packs: Path, monkeypatch:
 def test_the_folders_are_not_looked_at_more_than_once_a_second(
     places: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = []
+    looks: list[Sequence[Path]] = []
     real = module.pointer_states
-    monkeypatch.setattr(module, "pointer_states", lambda folders: looks.append(1) or real(folders))
+
+    def counted(folders: Sequence[Path]) -> PointerStates:
+        looks.append(folders)
+        return real(folders)
+
+    monkeypatch.setattr(module, "pointer_states", counted)
     now = [1000.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     for _ in range(20):
         now[0] += 0.3
         best(places, KEPT)
@@ -192,11 +201,11 @@ def test_what_cannot_be_opened_changes_nothing(
     places.refresh_packs()  # nothing has moved: not tried again yet
     assert len(caplog.records) == 1
     (packs / "a" / "2.pack").write_bytes(sound)
-    now = module.time.monotonic()
-    monkeypatch.setattr(module.time, "monotonic", lambda: now + 61)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
     places.refresh_packs()
     assert seen(places) == (False, True)
-    assert places.pack_problems == ()
+    assert not places.pack_problems
 
 
 def test_a_foreign_pack_and_a_failing_index_change_nothing(
@@ -253,10 +262,21 @@ def test_a_pack_named_by_its_file_stays(packs: Path, bundle: Bundle, tmp_path: P
         assert seen(places) == (True, False)
 
 
-def test_closing_waits_for_a_pack_that_is_being_opened(places: Recognizer, packs: Path) -> None:
+def test_closing_waits_for_a_pack_that_is_being_opened(
+    places: Recognizer, packs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     switch_to(packs, 2)
-    places._packs._next_look = 0.0
-    places._packs.poll()
+    opening, now = threading.Event(), time.monotonic()
+
+    def slow(*stores: Any) -> CombinedStore:
+        opening.set()
+        time.sleep(0.3)
+        return CombinedStore(*stores)
+
+    monkeypatch.setattr(module, "CombinedStore", slow)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    best(places, KEPT)  # a query looks after the folders, and another thread opens what is new
+    assert opening.wait(60)
     places.close()
     assert open_files(packs) == set()
     places.close()

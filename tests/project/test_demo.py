@@ -9,6 +9,7 @@ import sys
 import zlib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,10 +68,11 @@ def test_queries_are_ten_known_places_and_sixteen_strangers() -> None:
 def test_same_photo_is_said_of_the_right_queries() -> None:
     """The reference scaled to the query's size looks the same exactly where queries.csv says so."""
     for row in filter(lambda row: row["landmark"], queries()):
-        query, reference = (
-            cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
-            for path in (DEMO / "queries" / row["file"], DEMO / "references" / row["landmark"] / "photo.webp")
-        )
+        files = DEMO / "queries" / row["file"], DEMO / "references" / row["landmark"] / "photo.webp"
+        pictures: list[Any] = [
+            cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE) for path in files
+        ]
+        query, reference = pictures
         scaled = cv2.resize(reference, (query.shape[1], query.shape[0]), interpolation=cv2.INTER_AREA)
         correlation = np.corrcoef(scaled.ravel(), query.ravel())[0, 1]
         assert (correlation > 0.95) == (row["same_photo"] == "yes"), row["file"]
@@ -135,5 +137,5 @@ def test_the_demo_names_its_places_and_no_stranger(tmp_path: Path, capsys: pytes
     assert sum(line.startswith("ok ") for line in lines) == int(words[1]) + 16
     for row in queries():
         assert (tmp_path / row["file"]).with_suffix(".jpg").stat().st_size > 0
-    sheet = cv2.imdecode(np.frombuffer((tmp_path / "contact_sheet.png").read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    sheet: Any = cv2.imdecode(np.frombuffer((tmp_path / "contact_sheet.png").read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     assert sheet.shape == (9 * 240, 3 * 640, 3)

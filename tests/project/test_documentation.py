@@ -177,8 +177,8 @@ def test_commands_that_are_not_run_are_spelt_right() -> None:
                 command = commands_of(program)[name]
                 command.make_parser(typer.Context(command)).parse_args(shlex.split(arguments))
                 seen.add((program, name))
-            if found := re.match(r"python (scripts/\S+)", line):
-                assert (ROOT / found[1]).is_file(), f"{page}: {line}"
+            if script := re.match(r"python (scripts/\S+)", line):
+                assert (ROOT / script[1]).is_file(), f"{page}: {line}"
     assert {("delf-edge-convert", "train"), ("delf-edge", "build"), ("delf-edge", "serve")} <= seen
 
 

@@ -83,7 +83,7 @@ def test_tables_and_centroids_add_up_to_the_inner_product() -> None:
     assert tables.shape == (7, M, 256)
     assert tables.dtype == np.float32
     assert tables.flags.c_contiguous
-    assert inner_product_tables(queries.astype(np.float64), codebook).dtype == np.float32  # type: ignore[arg-type]
+    assert inner_product_tables(queries.astype(np.float64), codebook).dtype == np.float32
     expected = queries @ decode(codes, codebook, unit=False).T
     for q in range(7):
         for f in range(30):

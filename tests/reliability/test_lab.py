@@ -34,6 +34,7 @@ from reliability import (
     shim,
     world,
 )
+from reliability.doors import Attempt
 from testing.paths import ROOT
 
 needs_compiler = pytest.mark.skipif(
@@ -93,7 +94,7 @@ def test_hostile_input_is_refused_or_answered_right() -> None:
 
 
 def test_a_death_and_a_wrong_answer_would_be_counted() -> None:
-    def fragile(place: Path) -> fuzz.doors.Attempt:
+    def fragile(place: Path) -> Attempt:
         def attempt(rng: np.random.Generator) -> str:
             kind = int(rng.integers(3))
             if kind == 0:

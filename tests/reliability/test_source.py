@@ -25,7 +25,7 @@ def sins(path: Path) -> list[str]:
             names = [node.module or ""]
         else:
             names = []
-        found += [f"{node.lineno}: import {n}" for n in names if n.split(".")[0] in FORBIDDEN_MODULES]
+        found += [f"{getattr(node, 'lineno', 0)}: import {n}" for n in names if n.split(".")[0] in FORBIDDEN_MODULES]
         if isinstance(node, ast.Call):
             function = node.func
             if isinstance(function, ast.Name) and function.id in FORBIDDEN_CALLS:

@@ -226,7 +226,7 @@ def test_an_open_reader_sees_changes_at_once(path: Path) -> None:
 
 
 def test_old_tombstones_are_forgotten_and_said_to_be(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write_transaction, "_MAX_TOMBSTONES", 10)
+    monkeypatch.setattr(write_transaction, "MAX_TOMBSTONES", 10)
     with open_rw(path) as store:
         start = store.revision()
         for i in range(40):
@@ -412,7 +412,7 @@ def test_a_store_opened_before_fork_works_in_both(path: Path) -> None:
 
 
 def test_the_log_stays_small(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_WAL_HIGH", 200_000)
+    monkeypatch.setattr(sqlite, "WAL_HIGH", 200_000)
     with open_rw(path) as store:
         largest = 0
         for i in range(100):
@@ -421,8 +421,9 @@ def test_the_log_stays_small(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert largest < 400_000
 
 
-def test_durability_settings(path: Path) -> None:
-    with open_rw(path) as store, store._file.read() as db:
+def test_durability_settings(path: Path, connections: list[sqlite3.Connection]) -> None:
+    with open_rw(path):
+        db = connections[-1]
         values = {p: db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "synchronous", "trusted_schema")}
         assert values == {"journal_mode": "wal", "synchronous": 2, "trusted_schema": 0}
         assert db.execute("PRAGMA cell_size_check").fetchone()[0] == 1
@@ -438,9 +439,10 @@ def test_closing_twice_and_using_after_closing(path: Path) -> None:
     sqlite3.connect(path).close()  # the file is a plain SQLite file
 
 
-def test_changes_are_looked_up_not_searched_for(path: Path) -> None:
+def test_changes_are_looked_up_not_searched_for(path: Path, connections: list[sqlite3.Connection]) -> None:
     """What an open reader asks before every query must not read a row for each image."""
-    with open_rw(path) as store, store._file.read() as db:
+    with open_rw(path) as store:
+        db = connections[-1]
         asked: list[str] = []
         db.set_trace_callback(asked.append)
         store.changes(-1)

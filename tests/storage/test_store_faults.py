@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ from delf_edge.errors import (
     StoreFullError,
 )
 from delf_edge.quantization.packed_codes import CodeLayout, pack_codes
-from delf_edge.storage.records import NewImage
+from delf_edge.storage.records import NewImage, StoredImage
+from delf_edge.storage.rows import CheckedRows
 from delf_edge.storage.schema import row_crc32
 from delf_edge.storage.store import Store
 from delf_edge.types import Codes
@@ -96,7 +98,7 @@ def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> 
     before = path.read_bytes()
     for mode in ("rw", "ro"):
         with pytest.raises(NotADatabaseError, match="another program"):
-            Store.open(path, bundle_id="3f2a", layout=LAYOUT, mode=mode)  # type: ignore[arg-type]
+            Store.open(path, bundle_id="3f2a", layout=LAYOUT, mode=mode)
     assert path.read_bytes() == before
 
 
@@ -116,14 +118,14 @@ def test_a_cut_off_file_is_refused(path: Path, share: float) -> None:
     path.write_bytes(data[: int(len(data) * share)])
     for mode in ("rw", "ro"):
         with pytest.raises(NotADatabaseError, match=r"cut off, \d+ of \d+ bytes|not a delf-edge database"):
-            Store.open(path, mode=mode)  # type: ignore[arg-type]
+            Store.open(path, mode=mode)
 
 
 def test_a_newer_schema_is_refused_by_number(path: Path) -> None:
     edit(path, "PRAGMA user_version=7")
     for mode in ("rw", "ro"):
         with pytest.raises(SchemaVersionError, match="schema version 7; this delf-edge reads up to 1"):
-            Store.open(path, mode=mode)  # type: ignore[arg-type]
+            Store.open(path, mode=mode)
 
 
 def test_another_bundle_is_refused_naming_both(path: Path) -> None:
@@ -149,7 +151,7 @@ def test_a_schema_with_strangers_is_refused(path: Path, statement: str) -> None:
     edit(path, statement)
     for mode in ("rw", "ro"):
         with pytest.raises(NotADatabaseError, match="schema differs"):
-            Store.open(path, mode=mode)  # type: ignore[arg-type]
+            Store.open(path, mode=mode)
 
 
 def test_a_view_in_place_of_a_table_is_refused(path: Path) -> None:
@@ -298,18 +300,18 @@ def test_rows_without_a_checksum_are_no_rows(path: Path) -> None:
         assert len(store.fingerprints()[1]) == N - 1
 
 
-def test_an_image_and_its_landmark_are_read_from_one_state(path: Path) -> None:
+def test_an_image_and_its_landmark_are_read_from_one_state(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process may take the last image from a landmark, and with it the landmark, between two reads."""
     with Store.open(path, mode="ro") as reader, open_rw(path) as writer:
-        many = reader._rows.many
+        many = CheckedRows.many
 
-        def meddled(table: str, keys: object) -> object:
+        def meddled(rows: CheckedRows, table: str, keys: Any) -> Any:
             if table == "landmarks":
                 for i in range(4):
                     writer.relabel(f"photo {i}.jpg", "elsewhere")
-            return many(table, keys)  # type: ignore[arg-type]
+            return many(rows, table, keys)
 
-        reader._rows.many = meddled  # type: ignore[method-assign, assignment]
+        monkeypatch.setattr(CheckedRows, "many", meddled)
         assert [image.landmark for image in reader.images_by_id([1, 2])] == ["place 0", "place 0"]
         assert reader.damaged == {}
 
@@ -324,7 +326,7 @@ def test_a_name_that_is_no_text_is_refused(path: Path) -> None:
         store.remove("\udcff")
 
 
-def contents(store: Store) -> tuple[dict[int, object], dict[int, bytes]]:
+def contents(store: Store) -> tuple[dict[int, StoredImage], dict[int, bytes]]:
     images = {image.image_id: image for image in store.images()}
     codes = {i: pack_codes(c) for i, c in store.codes(range(1, N + 1)).items()}
     return images, codes
@@ -375,8 +377,9 @@ def test_a_lock_is_waited_for_and_then_reported(path: Path) -> None:
     blocker.close()
 
 
-def test_a_full_disk_loses_nothing(path: Path) -> None:
-    with open_rw(path) as store, store._file.read() as db:
+def test_a_full_disk_loses_nothing(path: Path, connections: list[sqlite3.Connection]) -> None:
+    with open_rw(path) as store:
+        db = connections[-1]
         (pages,) = db.execute("PRAGMA page_count").fetchone()
         db.execute(f"PRAGMA max_page_count={pages + 2}")
         with pytest.raises(StoreFullError, match="disk is full"):

@@ -16,6 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from securesystemslib.signer import CryptoSigner
 
 from delf_edge import Bundle, Recognizer
 from delf_edge.errors import OptionError, PackError, UpdateError, UpdateRefusedError
@@ -92,8 +95,9 @@ def test_a_delta_leads_from_one_version_to_the_next(versions: list[Path], tmp_pa
     with Store.open(tmp_path / "new.pack", mode="ro") as store:
         assert store.verify() == []
         assert store.image("8.jpg").landmark == "somewhere else"
-    for spoil in (lambda d: d[:-5], lambda d: d[:100] + bytes([d[100] ^ 1]) + d[101:]):
-        (tmp_path / "bad").write_bytes(spoil((tmp_path / "d").read_bytes()))
+    delta = (tmp_path / "d").read_bytes()
+    for spoilt in (delta[:-5], delta[:100] + bytes([delta[100] ^ 1]) + delta[101:]):
+        (tmp_path / "bad").write_bytes(spoilt)
         with pytest.raises(PackError):
             apply_delta(versions[0], tmp_path / "bad", tmp_path / "worse.pack", wanted, size)
         assert not (tmp_path / "worse.pack").exists()
@@ -228,7 +232,9 @@ def test_a_stale_channel_is_refused(channel: Channel, bundle: Bundle, tmp_path: 
     timestamp = Metadata.from_file(str(path))
     timestamp.signed.expires = timestamp.signed.expires.replace(year=2020)
     timestamp.signed.version += 1
-    timestamp.sign(channel._signer("timestamp"))
+    key = load_pem_private_key((channel.keys / "timestamp.pem").read_bytes(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    timestamp.sign(CryptoSigner(key))
     timestamp.to_file(str(path))
     with pytest.raises(UpdateRefusedError, match="stale"):
         follow(channel, device, bundle)

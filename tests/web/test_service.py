@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ from delf_edge.web.event_stream import Hub
 from delf_edge.web.openapi import document
 from delf_edge.web.routes import identify
 from delf_edge.web.security import Policy
-from delf_edge.web.server import _tell_systemd, address_of, notify, read_token
+from delf_edge.web.server import address_of, notify, read_token, tell_systemd
 from delf_edge.web.sessions import Sessions
 from delf_edge.web.work_queue import BusyError, Jobs
 from testing.paths import ROOT, TINY_BUNDLE
@@ -311,7 +312,7 @@ def test_a_body_that_never_comes_is_given_up() -> None:
         await asyncio.sleep(60)
         return {}
 
-    request = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, never)  # type: ignore[arg-type]
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, never)
     with pytest.raises(HTTPException) as refused:
         asyncio.run(Policy(TOKEN, body_timeout=0.01).body(request))
     assert refused.value.status_code == 408
@@ -335,15 +336,15 @@ def test_uploads_at_the_same_time_are_few(places: Recognizer) -> None:
             "query_string": b"",
             "app": app,
         }
-        first = asyncio.create_task(identify(Request(scope, slowly)))  # type: ignore[arg-type]
+        first = asyncio.create_task(identify(Request(scope, slowly)))
         await asyncio.sleep(0)
         with pytest.raises(BusyError, match="uploads"):
-            await identify(Request(scope, slowly))  # type: ignore[arg-type]
+            await identify(Request(scope, slowly))
         go.set()
         with pytest.raises(ImageError):
             await first
         with pytest.raises(ImageError):  # there is room again
-            await identify(Request(scope, slowly))  # type: ignore[arg-type]
+            await identify(Request(scope, slowly))
 
     asyncio.run(play())
 
@@ -380,11 +381,11 @@ def test_a_full_queue_is_503_and_frees_itself(places: Recognizer, monkeypatch: p
 
 
 def test_a_full_disk_is_507_and_nothing_is_lost(
-    client: TestClient, places: Recognizer, monkeypatch: pytest.MonkeyPatch
+    connections: list[sqlite3.Connection], client: TestClient, places: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enrol(client, 0, "Town hall")
-    with places.store._file.read() as db:
-        db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+    database = connections[-1]
+    database.execute(f"PRAGMA max_page_count = {database.execute('PRAGMA page_count').fetchone()[0]}")
     for seed in range(1, 8):
         last = client.post("/v1/images", params={"landmark": "New"}, content=photo(seed), headers=AUTH)
     assert last.status_code == 507
@@ -570,7 +571,13 @@ def test_a_job_that_has_begun_is_not_given_up_half_done() -> None:
         jobs = Jobs(workers=1, queue=2, timeout=0.2)
         go = threading.Event()
         ran: list[str] = []
-        first = asyncio.create_task(jobs.run(lambda: (go.wait(30), ran.append("first"))[0]))
+
+        def waits() -> bool:
+            gone_on = go.wait(30)
+            ran.append("first")
+            return gone_on
+
+        first = asyncio.create_task(jobs.run(waits))
         await asyncio.sleep(0.01)
         second = asyncio.create_task(jobs.run(lambda: ran.append("second")))
         with pytest.raises(BusyError, match="no answer"):
@@ -623,7 +630,7 @@ def test_the_watchdog_is_fed_only_while_jobs_come_to_an_end(monkeypatch: pytest.
 
     async def play(listener: socket.socket) -> None:
         service = SimpleNamespace(healthy=False)
-        task = asyncio.create_task(_tell_systemd(service))  # type: ignore[arg-type]
+        task = asyncio.create_task(tell_systemd(service))  # type: ignore[arg-type]
         await asyncio.sleep(0.1)
         assert listener.recv(100) == b"READY=1"
         with pytest.raises(BlockingIOError):

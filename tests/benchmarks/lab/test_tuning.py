@@ -82,8 +82,14 @@ def test_a_row_without_inliers_gets_a_threshold_only(dataset: Dataset, monkeypat
 
 
 def test_only_what_is_missing_is_extracted(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    system, cache, made = Planted(), FeatureCache(tmp_path / "cache"), []
-    monkeypatch.setattr(Planted, "extract", lambda self, pixels: made.append(1) or {"x": np.zeros(1)})
+    system, cache = Planted(), FeatureCache(tmp_path / "cache")
+    made: list[object] = []
+
+    def extract(self: Planted, pixels: object) -> Arrays:
+        made.append(pixels)
+        return {"x": np.zeros(1)}
+
+    monkeypatch.setattr(Planted, "extract", extract)
     photos = runner.photos_of(dataset)
     runner.extract_missing(system, photos[:2], cache)
     runner.extract_missing(system, photos, cache)

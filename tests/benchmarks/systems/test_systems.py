@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,8 +53,8 @@ def moved(image: np.ndarray, seed: int) -> np.ndarray:
     """The same scene, turned and enlarged a little, other light."""
     rng = np.random.default_rng(seed)
     m = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), float(rng.uniform(-8, 8)), float(rng.uniform(0.95, 1.1)))
-    turned = cv2.warpAffine(image, m, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT)
-    return np.clip(turned * 0.98 + rng.normal(0, 3, turned.shape), 0, 255).astype(np.uint8)
+    turned: Any = cv2.warpAffine(image, m, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(np.clip(turned * 0.98 + rng.normal(0, 3, turned.shape), 0, 255), np.uint8)
 
 
 LEVELS = np.linspace(0, 255, 4)
@@ -105,7 +106,7 @@ def test_embedding() -> None:
     def embed(pixels: np.ndarray) -> np.ndarray:
         assert pixels.shape == (224, 224, 3)
         thumbnail = cv2.resize(pixels, (8, 8), interpolation=cv2.INTER_AREA).astype(np.float32)
-        return (thumbnail - thumbnail.mean()).ravel()
+        return np.asarray(thumbnail - thumbnail.mean()).ravel()
 
     ask(EmbeddingSystem("thumbnail", embed))
 
@@ -225,6 +226,7 @@ def test_the_row_ranks_as_the_sdk_does_unasked(tmp_path: Path) -> None:
         features = world.features(3)
         row = ranked(places, features, {f"p{i}": i for i in range(n)}, n)
         own = places.rank(features, n)
+    assert row.inliers is not None
     assert sum(m.n_inliers > 0 for m in own) > 20  # more than an answer alone would check
     assert {int(m.name[1:]): (m.score, m.n_inliers) for m in own} == {
         i: (row.scores[i], row.inliers[i]) for i in np.flatnonzero(np.isfinite(row.scores))

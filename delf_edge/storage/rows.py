@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -51,6 +52,15 @@ def put_row(db: sqlite3.Connection, table: str, values: Sequence[Value]) -> None
         f"ON CONFLICT ({columns[0]}) DO UPDATE SET {changed}",
         (*values, row_crc32(table, values)),
     )
+
+
+def read_meta(db: sqlite3.Connection, path: Path) -> dict[str, str]:
+    """The table meta; `CorruptRowError` where a row of it is damaged."""
+    rows = db.execute("SELECT key, value, crc32 FROM meta").fetchall()
+    for row in rows:
+        if row_crc32("meta", row[:-1]) != row[-1]:
+            raise CorruptRowError(f"{path}: meta {row[0]!r} is damaged; restore the file from a copy")
+    return {key: value for key, value, _ in rows}
 
 
 def next_id(db: sqlite3.Connection, table: str) -> int:
@@ -138,11 +148,7 @@ class CheckedRows:
     def meta(self) -> dict[str, str]:
         """The table meta; `CorruptRowError` where a row of it is damaged."""
         with self.file.read() as db:
-            rows = db.execute("SELECT key, value, crc32 FROM meta").fetchall()
-        for row in rows:
-            if row_crc32("meta", row[:-1]) != row[-1]:
-                raise CorruptRowError(f"{self._path}: meta {row[0]!r} is damaged; restore the file from a copy")
-        return {key: value for key, value, _ in rows}
+            return read_meta(db, self._path)
 
     def revision(self, db: sqlite3.Connection) -> int:
         """Number of the last write transaction of the file, whoever made it."""

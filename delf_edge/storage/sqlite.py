@@ -10,8 +10,8 @@ import sqlite3
 import struct
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -72,8 +72,22 @@ def is_corruption(e: sqlite3.Error) -> bool:
     return getattr(e, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def connect(path: Path, *, writable: bool, create: bool, busy_timeout: float) -> sqlite3.Connection:
+def connect(
+    path: Path,
+    *,
+    writable: bool,
+    create: bool,
+    busy_timeout: float,
+    check: Callable[[sqlite3.Connection], None] = lambda db: None,
+) -> sqlite3.Connection:
     """An open, checked and, where asked for, created or migrated database in autocommit mode.
+
+    Args:
+        path: the file.
+        writable: open it for writing.
+        create: make it where there is none.
+        busy_timeout: seconds to wait for another connection.
+        check: refuses a database by an exception; called before anything in the file is changed.
 
     Raises:
         NotADatabaseError: the file is empty, cut off, damaged, another program's, or has a foreign schema.
@@ -81,7 +95,7 @@ def connect(path: Path, *, writable: bool, create: bool, busy_timeout: float) ->
         StoreBusyError, ReadOnlyError, StoreError: as their names say.
     """
     if not create or file_bytes(path):
-        _check_file(path)
+        _check_file(path, busy_timeout)
     with translate_errors(path):
         connection = _open(path, "rwc" if create else "rw" if writable else "ro", busy_timeout)
         try:
@@ -93,9 +107,15 @@ def connect(path: Path, *, writable: bool, create: bool, busy_timeout: float) ->
                 "cache_size=-4096",
             ):
                 connection.execute(f"PRAGMA {pragma}")  # a mapped file that shrinks would kill the process
+            check_version(connection, path)
+            if pragma_value(connection, "user_version") == SCHEMA_VERSION:
+                check_schema(connection, path)
+                check(connection)
             if writable:
                 _prepare(connection, path, busy_timeout)
-            check_schema(connection, path)
+                check_schema(connection, path)
+            elif pragma_value(connection, "user_version") != SCHEMA_VERSION:
+                check_schema(connection, path)  # says what is wrong
         except BaseException:
             connection.close()
             raise
@@ -116,47 +136,117 @@ def file_bytes(path: Path) -> int | None:
         raise StoreError(f"{path}: cannot be reached ({e.strerror}); check the disk and who may read it") from e
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, busy_timeout: float) -> None:
     """Refuse what SQLite would only notice later, or never."""
+    wal = _beside(path, "-wal")
+    deadline = time.monotonic() + min(busy_timeout, 1.0)
+    while True:
+        size, head = _head(path)
+        if len(head) < 100 or not head.startswith(b"SQLite format 3\0"):
+            raise NotADatabaseError(f"{path}: {size} bytes that are not a delf-edge database")
+        blank = head[60:64] == head[68:72] == bytes(4)
+        lost = _logs(head) and file_bytes(wal) is None
+        if not (blank and lost) or time.monotonic() > deadline:
+            break
+        time.sleep(0.02)  # somebody may just be making it
+    if blank and lost:
+        raise NotADatabaseError(
+            f"{path}: empty, {wal.name} is missing beside it; a database that was not closed has its newest content "
+            f"there: bring {wal.name} here too, or copy the database with `delf-edge snapshot`"
+        )
+    (page_size,), (pages,) = struct.unpack(">H", head[16:18]), struct.unpack(">I", head[28:32])
+    expected = pages * (65536 if page_size == 1 else page_size)
+    if size < expected and not file_bytes(wal):  # a log may still hold the missing pages
+        more = f" (or {wal.name}, which is missing beside it, has the rest)" if lost else ""
+        raise NotADatabaseError(f"{path}: cut off, {size} of {expected} bytes are left{more}; restore it from a copy")
+
+
+def _head(path: Path) -> tuple[int, bytes]:
+    """Size of a file and SQLite's header in it."""
     try:
-        size = path.stat().st_size
         with path.open("rb") as f:
-            head = f.read(100)
+            return path.stat().st_size, f.read(100)
     except FileNotFoundError as e:
         raise StoreError(f"{path}: no such database; create it with mode='rw' or `delf-edge index`") from e
     except OSError as e:
         raise StoreError(f"{path}: cannot be read ({e.strerror})") from e
-    if len(head) < 100 or not head.startswith(b"SQLite format 3\0"):
-        raise NotADatabaseError(f"{path}: {size} bytes that are not a delf-edge database")
-    (page_size,), (pages,) = struct.unpack(">H", head[16:18]), struct.unpack(">I", head[28:32])
-    expected = pages * (65536 if page_size == 1 else page_size)
-    wal = Path(f"{path}-wal")
-    if size < expected and not file_bytes(wal):  # a log may still hold the missing pages
-        raise NotADatabaseError(f"{path}: cut off, {size} of {expected} bytes are left; restore it from a copy")
+
+
+def _logs(head: bytes) -> bool:
+    """Whether a header says that there may be a write-ahead log."""
+    return 2 in head[18:20]
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """A file of SQLite beside a database; of a link, beside what it leads to."""
+    return Path(os.path.realpath(path) + suffix)
+
+
+def _uri(path: Path, mode: str) -> str:
+    absolute = os.fsencode(os.path.realpath(path))  # a name that is no UTF-8 passes as bytes
+    return f"file:///{quote(absolute.lstrip(b'/'))}?mode={mode}"
 
 
 def _open(path: Path, mode: str, busy_timeout: float) -> sqlite3.Connection:
-    uri = f"file:{quote(str(path))}?mode={mode}"
-    wal, journal = (Path(f"{path}{suffix}") for suffix in ("-wal", "-journal"))
-    if mode == "ro" and not os.access(path.parent, os.W_OK):
-        if file_bytes(wal):
+    uri = _uri(path, mode)
+    journal = _beside(path, "-journal")
+    if mode == "ro" and _is_frozen(path):
+        if file_bytes(wal := _beside(path, "-wal")):
             raise ReadOnlyError(f"{path}: its log {wal.name} is not merged and the medium is read-only; seal it first")
         if file_bytes(journal):  # "immutable" would read the half that was written
             raise ReadOnlyError(
                 f"{path}: sealing it was interrupted and the medium is read-only; open it once on writable media"
             )
         uri += "&immutable=1"  # nobody can write here: no locks, no log
-    elif mode == "ro" and file_bytes(journal):
-        with closing(sqlite3.connect(uri.removesuffix("ro") + "rw", uri=True, timeout=busy_timeout)) as healer:
-            healer.execute("SELECT 1 FROM sqlite_master").fetchone()  # a reader may not undo an interrupted `seal`
+    elif mode == "ro":
+        _check_permissions(path)
+        if file_bytes(journal):
+            if not os.access(journal.parent, os.W_OK):
+                raise ReadOnlyError(
+                    f"{path}: sealing it was interrupted, and this user has no permission to write in {journal.parent} "
+                    "to undo that; open it once as somebody who has"
+                )
+            with closing(sqlite3.connect(_uri(path, "rw"), uri=True, timeout=busy_timeout)) as healer:
+                healer.execute("SELECT 1 FROM sqlite_master").fetchone()  # a reader may not undo an interrupted `seal`
     connection = sqlite3.connect(uri, uri=True, timeout=busy_timeout, isolation_level=None, check_same_thread=False)
     connection.text_factory = lambda b: b.decode("utf-8", "surrogateescape")  # damaged text fails its CRC, not here
     return connection
 
 
+def _is_frozen(path: Path) -> bool:
+    """Whether nobody writes to a file: its medium is mounted read-only, or it and its folder are for reading alone."""
+    real = Path(os.path.realpath(path))
+    if os.statvfs(real).f_flag & os.ST_RDONLY:
+        return True
+    writers = (real.stat().st_mode | real.parent.stat().st_mode) & 0o222
+    return not writers and not os.access(real.parent, os.W_OK)
+
+
+def _check_permissions(path: Path) -> None:
+    """Whether this user may read a database that others may be writing to.
+
+    Raises:
+        ReadOnlyError: a permission is missing; the message names it.
+    """
+    folder = _beside(path, "").parent
+    if not _logs(_head(path)[1]) or os.access(folder, os.W_OK):
+        return
+    for suffix in ("-wal", "-shm"):
+        file = _beside(path, suffix)
+        if not file.exists():
+            what = f"this user has no permission to write in {folder}, where {file.name} would have to be made"
+        elif not os.access(file, os.R_OK):
+            what = f"this user has no permission to read {file.name} beside it"
+        else:
+            continue
+        raise ReadOnlyError(
+            f"{path}: {what}, and others may be writing to the database; get that permission, or a copy that nobody "
+            "writes to (`delf-edge seal DB --out COPY`)"
+        )
+
+
 def _prepare(connection: sqlite3.Connection, path: Path, busy_timeout: float) -> None:
     """WAL with FULL, and the schema brought to this version."""
-    check_version(connection, path)
     connection.execute(f"PRAGMA page_size={PAGE_SIZE}")
     deadline = time.monotonic() + busy_timeout
     while True:  # SQLite does not wait for this one itself
@@ -197,13 +287,21 @@ class SharedConnection:
         writable: whether it may be changed.
     """
 
-    def __init__(self, path: Path, *, writable: bool, create: bool, busy_timeout: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        writable: bool,
+        create: bool,
+        busy_timeout: float,
+        check: Callable[[sqlite3.Connection], None] = lambda db: None,
+    ) -> None:
         self.path, self.writable = path, writable
-        self._busy_timeout = busy_timeout
+        self._busy_timeout, self._check = busy_timeout, check
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._connection: sqlite3.Connection | None = connect(
-            path, writable=writable, create=create, busy_timeout=busy_timeout
+            path, writable=writable, create=create, busy_timeout=busy_timeout, check=check
         )
 
     def close(self) -> None:
@@ -214,12 +312,26 @@ class SharedConnection:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+                if not self.writable:
+                    self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove the empty log that reading alone has made; SQLite does that where nobody else has the file open."""
+        if file_bytes(_beside(self.path, "-wal")) == 0 and os.access(self.path, os.W_OK):
+            with suppress(sqlite3.Error), closing(sqlite3.connect(_uri(self.path, "rw"), uri=True, timeout=0)) as last:
+                last.execute("SELECT 1 FROM sqlite_master").fetchone()
 
     def _adopt_fork(self) -> None:
         """In a forked child: leave the parent's connection alone and open a new one."""
         if self._connection is not None:
             _forked.append(self._connection)
-            self._connection = connect(self.path, writable=self.writable, create=False, busy_timeout=self._busy_timeout)
+            self._connection = connect(
+                self.path,
+                writable=self.writable,
+                create=False,
+                busy_timeout=self._busy_timeout,
+                check=self._check,
+            )
         self._lock, self._pid = threading.RLock(), os.getpid()
 
     @contextmanager
@@ -248,7 +360,7 @@ class SharedConnection:
 
     def _limit_log(self, db: sqlite3.Connection) -> None:
         try:
-            if os.stat(f"{self.path}-wal").st_size <= WAL_HIGH:
+            if os.stat(_beside(self.path, "-wal")).st_size <= WAL_HIGH:
                 return
             db.execute("PRAGMA busy_timeout=200")  # for readers to finish; not longer, the transaction itself is safe
             try:

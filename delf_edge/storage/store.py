@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
 import uuid
 from collections import deque
@@ -31,7 +32,7 @@ from delf_edge.geo import check_position
 from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
 from delf_edge.storage import maintenance
 from delf_edge.storage.records import Added, Landmark, NewImage, Problem, StoredImage, StoreInfo
-from delf_edge.storage.rows import TABLES, CheckedRows, Row, chunks, put_row
+from delf_edge.storage.rows import TABLES, CheckedRows, Row, chunks, put_row, read_meta
 from delf_edge.storage.schema import Value
 from delf_edge.storage.sqlite import SharedConnection, transaction
 from delf_edge.storage.write_transaction import WriteTransaction, pack_image, pack_metadata
@@ -47,10 +48,22 @@ class Store:
         bundle_id: the bundle its codes were made with.
     """
 
-    def __init__(self, path: Path, *, writable: bool, busy_timeout: float, create: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        writable: bool,
+        busy_timeout: float,
+        create: bool,
+        bundle_id: str | None = None,
+        layout: CodeLayout | None = None,
+    ) -> None:
         """Use `Store.open`."""
         self.path, self.writable = path, writable
-        self._file = SharedConnection(path, writable=writable, create=create, busy_timeout=busy_timeout)
+        self._wanted = bundle_id, layout
+        self._file = SharedConnection(
+            path, writable=writable, create=create, busy_timeout=busy_timeout, check=self._check
+        )
         self._rows = CheckedRows(self._file)
 
     @property
@@ -86,15 +99,28 @@ class Store:
             raise OptionError(f"mode {mode!r}: must be 'rw' or 'ro'")
         path = Path(path)
         create = mode == "rw" and bundle_id is not None and layout is not None
-        store = cls(path, writable=mode == "rw", busy_timeout=busy_timeout, create=create)
+        store = cls(
+            path,
+            writable=mode == "rw",
+            busy_timeout=busy_timeout,
+            create=create,
+            bundle_id=bundle_id,
+            layout=layout,
+        )
         try:
-            store._check_meta(bundle_id, layout)
+            store._read_meta()
         except BaseException:
             store.close()
             raise
         return store
 
-    def _check_meta(self, bundle_id: str | None, layout: CodeLayout | None) -> None:
+    def _check(self, db: sqlite3.Connection) -> None:
+        """Refuse a database that this store may not be of, before anything in its file is changed."""
+        if meta := read_meta(db, self.path):
+            self._take(meta)
+
+    def _read_meta(self) -> None:
+        bundle_id, layout = self._wanted
         if bundle_id is not None and layout is not None and self.writable and not self._rows.meta():
             with self._file.write() as db:  # another process may have been faster: look again inside the transaction
                 if not self._rows.meta():
@@ -102,7 +128,17 @@ class Store:
                     sizes = {n: str(getattr(layout, n)) for n in CodeLayout.__dataclass_fields__}
                     for key, value in (facts | sizes | {"revision": "0", "pruned": "0", "sealed": "0"}).items():
                         put_row(db, "meta", (key, value))
-        meta = self._rows.meta()
+        self._take(self._rows.meta())
+
+    def _take(self, meta: Mapping[str, str]) -> None:
+        """Read what the table meta says.
+
+        Raises:
+            NotADatabaseError: it is incomplete or damaged.
+            BundleMismatchError: the database was made with another bundle.
+            ReadOnlyError: it is sealed, and was to be written.
+        """
+        bundle_id, layout = self._wanted
         try:
             self.layout = CodeLayout(*(int(meta[n]) for n in CodeLayout.__dataclass_fields__))
             self.bundle_id, self.uuid, self.sealed = meta["bundle_id"], meta["uuid"], meta["sealed"] == "1"

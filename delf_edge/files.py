@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,20 @@ def resolved(path: str | Path) -> Path:
         return Path(path).resolve()
     except ValueError as e:
         raise OptionError(f"{str(path)!r}: no file can have this name ({e}); pass the path of one") from e
+
+
+def require_apart(out: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Make sure that what will be written lies neither at, nor inside, nor around what is read.
+
+    Raises:
+        OptionError: it does.
+    """
+    target = resolved(out)
+    for given in inputs:
+        source = resolved(given)
+        if target == source or source in target.parents or target in source.parents:
+            how = "is" if target == source else "lies inside" if source in target.parents else "contains"
+            raise OptionError(f"{out}: {how} {given}, which is read from; write to another place")
 
 
 def parse_json(data: bytes | str) -> Any:

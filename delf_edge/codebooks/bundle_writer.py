@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.bundle.calibration import Calibration
-from delf_edge.bundle.manifest import MANIFEST, bundle_id
-from delf_edge.errors import BundleError
+from delf_edge.bundle.manifest import FORMAT, MANIFEST, bundle_id
+from delf_edge.errors import BundleError, OptionError
 from delf_edge.features.extractor import Extractor
+from delf_edge.files import require_apart, resolved
 from delf_edge.types import Codebook, Features, Image, UInt8Array
 
 NETWORK_CARD = "MODEL_CARD_OF_NETWORKS.md"
@@ -121,6 +122,42 @@ def empty_golden() -> bytes:
     return npz({"tolerance": np.array(GOLDEN_TOLERANCE, np.float32)})
 
 
+def check_target(out: Path, inputs: Iterable[Path] = ()) -> None:
+    """Make sure that a bundle put at `out` takes nothing from anybody. To be called before any work is done.
+
+    Args:
+        out: the bundle's folder; what is there will be replaced.
+        inputs: files and folders that the bundle is made of: `out` may be none of them, nor lie inside or around one.
+
+    Raises:
+        OptionError: `out` is a file, or holds anything but a bundle's own files, or an input is in the way.
+    """
+    require_apart(out, inputs)
+    folder = resolved(out)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OptionError(f"{out}: is a file; a bundle is a folder, choose a name that is free")
+    own = _own_files(folder)
+    others = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() or entry.name not in own)
+    if others:
+        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise OptionError(
+            f"{out}: holds what is no part of a bundle ({shown}) and would be lost; choose a folder that is absent or "
+            "empty, or one that holds only a bundle"
+        )
+
+
+def _own_files(folder: Path) -> set[str]:
+    """Names of the files that a bundle's manifest lists, with the manifest itself; empty where there is no bundle."""
+    try:
+        read = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return set()
+    listed = read.get("files") if isinstance(read, dict) and read.get("format") == FORMAT else None
+    return {MANIFEST, *listed} if isinstance(listed, dict) else set()
+
+
 def complete(out: Path, files: Mapping[str, bytes], head: Mapping[str, Any]) -> Bundle:
     """Put a bundle at `out`, replacing what is there, and load it.
 
@@ -131,7 +168,9 @@ def complete(out: Path, files: Mapping[str, bytes], head: Mapping[str, Any]) -> 
 
     Raises:
         BundleError: the files do not fit together; nothing was replaced.
+        OptionError: `out` holds anything but a bundle (`check_target`).
     """
+    check_target(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     golden = str(head["golden"])
@@ -149,6 +188,7 @@ def complete(out: Path, files: Mapping[str, bytes], head: Mapping[str, Any]) -> 
 
 def _swap(new: Path, out: Path) -> None:
     """Put `new` at `out`. A folder cannot be renamed over another: the old one steps aside first."""
+    check_target(out)  # once more: the work took its time
     if not out.exists():
         new.rename(out)
         return

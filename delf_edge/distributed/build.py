@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.distributed.cluster import Progress, check, connect, make_shards
 from delf_edge.distributed.merging import Merged, merge
-from delf_edge.distributed.remote_files import put_file
+from delf_edge.distributed.remote_files import names_in, put_file
 from delf_edge.distributed.shards import BadRow
 from delf_edge.errors import OptionError
 from delf_edge.features.extractor import extract_options
@@ -89,12 +89,13 @@ def build(
         What was made. Beside the databases `build.json` says the same, and `bad.csv` lists the rows without an image.
 
     Raises:
-        OptionError: the manifest or an option makes no sense.
+        OptionError: the manifest or an option makes no sense, or `out` has files of these names from somebody else.
         BuildError: shards could not be made; everything else is kept, start it again.
         BundleError: the bundle cannot be used.
     """
     options = options or BuildOptions()
     out = located(out)
+    check_folder(out, located(source))
     folder = str(resolved(options.bundle)) if options.bundle else str(default_bundle_path())
     bundle = Bundle.load(folder)
     preset = options.preset or bundle.manifest.default_preset
@@ -130,6 +131,24 @@ def build(
     facts = {"format": 1, "bundle_id": bundle.id, "preset": preset, **asdict(report)}
     put_file(dump_json(facts), f"{out}/build.json")
     return report
+
+
+def check_folder(out: str, source: str) -> None:
+    """Make sure that a build replaces only what a build made.
+
+    Raises:
+        OptionError: `out` has a database, or a file of a build's names, but no shards; or the manifest would be lost.
+    """
+    made = ("build.json", "bad.csv")
+    if source in {f"{out}/{name}" for name in made}:
+        raise OptionError(f"{source}: would be replaced by the build's own; write to another folder")
+    there = names_in(out)
+    others = sorted(name for name in there if name in made or name.endswith(".db"))
+    if others and "shards" not in there:
+        raise OptionError(
+            f"{out}: {others[0]} is there and no build made it; choose a folder that is absent or empty, or one of an "
+            "earlier build"
+        )
 
 
 def put_bad(out: str, bad: Sequence[BadRow]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
-from delf_edge.codebooks.bundle_writer import NETWORK_CARD, read_calibration, with_codebook
+from delf_edge.codebooks.bundle_writer import NETWORK_CARD, check_target, read_calibration, with_codebook
 from delf_edge.codebooks.fit import CodebookOptions
 from delf_edge.distributed.build import put_bad
 from delf_edge.distributed.cluster import Progress, check, connect, make_shards
@@ -127,7 +127,7 @@ def fit_codebook(
 
     Args:
         source: the manifest, a path or fsspec URL (`photo_tables.read_rows`).
-        out: folder of the new bundle, replaced when it is complete.
+        out: folder of the new bundle: absent, empty, or holding a bundle, which the new one replaces.
         options: see `FitOptions`.
         on_start: called with the address of the dashboard and the number of photos.
         on_progress: called after every shard of features.
@@ -141,6 +141,7 @@ def fit_codebook(
     options = options or FitOptions()
     out = resolved(out)
     folder = str(resolved(options.bundle)) if options.bundle else str(default_bundle_path())
+    check_target(out, [Path(given) for given in (folder, source, options.probability) if given and "://" not in given])
     bundle = Bundle.load(folder)
     preset = bundle.manifest.default_preset
     extract_options(bundle, preset)

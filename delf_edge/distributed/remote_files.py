@@ -74,3 +74,12 @@ def finished(out: str) -> set[str]:
     files.invalidate_cache()
     names = (str(entry).rpartition("/")[2] for entry in files.ls(path, detail=False))
     return {name[: -len(".json")] for name in names if name.endswith(".json")}
+
+
+def names_in(folder: str) -> set[str]:
+    """Names of what lies in a folder; empty where there is none."""
+    files, path = fsspec.core.url_to_fs(folder)
+    files.invalidate_cache()
+    if not files.isdir(path):
+        return set()
+    return {str(entry).rstrip("/").rpartition("/")[2] for entry in files.ls(path, detail=False)}

@@ -60,6 +60,19 @@ _FIELDS = [
 ]
 
 
+def _check_folder(folder: Path) -> None:
+    """Only an earlier export is replaced: `images.parquet` says of itself that it is one."""
+    there = [name for name in (IMAGES, LANDMARKS) if (folder / name).exists()]
+    if not there:
+        return
+    try:
+        ours = _KEY in (pq.read_schema(folder / IMAGES).metadata or {})
+    except (OSError, pa.ArrowException):
+        ours = False
+    if not ours:
+        raise OptionError(f"{folder}: {there[0]} is there and no export made it; choose another folder")
+
+
 def export_database(store: Store, folder: Path, *, decode_with: Bundle | None = None) -> dict[str, Any]:
     """Write `images.parquet` and `landmarks.geojson`.
 
@@ -73,12 +86,14 @@ def export_database(store: Store, folder: Path, *, decode_with: Bundle | None = 
 
     Raises:
         BundleMismatchError: `decode_with` is another bundle.
+        OptionError: files of these names are there, and no export made them.
         StoreError, OSError: something cannot be read or written.
     """
     if decode_with is not None and decode_with.id != store.bundle_id:
         raise BundleMismatchError(
             f"{store.path}: made with bundle {store.bundle_id}, the loaded one is {decode_with.id}; see --bundle"
         )
+    _check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     landmarks = {landmark.name: landmark for landmark in store.landmarks()}
     fields = [*_FIELDS, *([("descriptors", pa.list_(pa.float32()))] if decode_with else [])]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from delf_edge.errors import CorruptRowError, OptionError, PackError
-from delf_edge.files import file_sha256, replacing
+from delf_edge.errors import CorruptRowError, DelfEdgeError, OptionError, PackError
+from delf_edge.files import file_sha256, replacing, require_apart
 from delf_edge.geo import Box
 from delf_edge.packs.manifest import PackManifest, check_name, manifest_path
 from delf_edge.storage.records import StoredImage
@@ -108,6 +108,9 @@ def cut_pack(
         raise OptionError(f"version {version}: the first version of a pack is 1")
     if target.exists() and not overwrite:
         raise PackError(f"{target}: exists already; choose another name, or pass overwrite=True")
+    require_apart(target, [source.path])
+    if target.exists() and not _is_pack(target):
+        raise PackError(f"{target}: is no pack, and would be lost; choose another name, or remove it first")
     images = selection.chosen(source)
     with replacing(target) as partial:
         with Store.open(partial, bundle_id=source.bundle_id, layout=source.layout) as pack:
@@ -118,6 +121,17 @@ def cut_pack(
         manifest_path(target).unlink(missing_ok=True)  # a pack without a manifest is none: nothing false in between
     manifest.write(manifest_path(target))
     return manifest
+
+
+def _is_pack(path: Path) -> bool:
+    """Whether a file is a sealed database, or a manifest of a pack lies beside it: also where it is damaged."""
+    if manifest_path(path).exists():
+        return True
+    try:
+        with Store.open(path, mode="ro") as store:
+            return store.sealed
+    except DelfEdgeError:
+        return False
 
 
 def copy_images(source: Store, target: Store, image_ids: Sequence[int]) -> None:

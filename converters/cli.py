@@ -13,8 +13,10 @@ from typing import Annotated
 
 import typer
 
+from delf_edge.bundle.manifest import MANIFEST
 from delf_edge.converters import cli_options
-from delf_edge.errors import DelfEdgeError
+from delf_edge.errors import DelfEdgeError, OptionError
+from delf_edge.files import require_apart, write_atomically
 
 app = typer.Typer(
     name="delf-edge-convert",
@@ -69,6 +71,7 @@ def train(
     ```
     """
     from delf_edge.converters.training.pairs import load_pairs, mine_pairs, save_pairs
+    from delf_edge.converters.training.photos import readable
     from delf_edge.converters.training.trainer import TrainOptions
     from delf_edge.converters.training.trainer import train as run
 
@@ -87,7 +90,12 @@ def train(
     except TypeError as e:
         known = ", ".join(f.name for f in dataclasses.fields(TrainOptions))
         raise typer.BadParameter(f"--set: {e}; there is {known}") from e
-    chosen = source.balanced()
+    chosen, passed_over = readable(source.balanced(), cli_options.say)
+    if len({photo.place for photo in chosen}) < 2:
+        raise OptionError(
+            f"all {len(chosen)} readable photos are of one place, {chosen[0].place!r}; training tells places apart and "
+            "needs at least two"
+        )
     found, kept = None, out / "pairs.npz"
     if pairs:
         if not kept.exists():
@@ -97,7 +105,9 @@ def train(
             save_pairs(mine_pairs(network, chosen, max_side=settings.max_side, report=cli_options.say), kept)
         found = load_pairs(kept)
     path = run(chosen, out, settings, pairs=found, start=start, device=device, report=cli_options.say)
-    cli_options.print_json({"checkpoint": str(path), "steps": settings.steps})
+    cli_options.print_json(
+        {"checkpoint": str(path), "steps": settings.steps, "passed_over": [str(file) for file in passed_over]}
+    )
 
 
 @app.command()
@@ -110,6 +120,9 @@ def export(
     work: cli_options.Work = cli_options.WORK,
 ) -> None:
     """Export a network to TFLite, quantise it, and print how far each variant is from PyTorch."""
+    require_apart(out, source.photos)
+    if (out / MANIFEST).exists():
+        raise OptionError(f"{out}: is a bundle, whose networks would be replaced; choose another folder")
     from delf_edge.converters.export import pipeline
 
     settings = pipeline.ExportOptions(
@@ -122,9 +135,9 @@ def export(
     out.mkdir(parents=True, exist_ok=True)
     for kind, made in (("local", models.local), ("tail", models.tail)):
         for variant, data in made.items():
-            (out / f"{kind}_{variant}.tflite").write_bytes(data)
+            write_atomically(out / f"{kind}_{variant}.tflite", data)
     parity = {"local": [p.as_dict() for p in models.parity], "tail": [p.as_dict() for p in models.tail_parity]}
-    (out / "parity.json").write_text(json.dumps(parity, indent=2) + "\n", encoding="utf-8")
+    write_atomically(out / "parity.json", (json.dumps(parity, indent=2) + "\n").encode())
     cli_options.print_json(parity)
 
 
@@ -139,6 +152,9 @@ def codebooks(
     work: cli_options.Work = cli_options.WORK,
 ) -> None:
     """Fit PCA, words and PQ for the networks of an existing bundle, and print what each step loses."""
+    if out.suffix != ".npz" or out.is_dir() or (out.parent / MANIFEST).exists():
+        raise OptionError(f"{out}: name a .npz file outside a bundle's folder")
+    require_apart(out, source.photos)
     from delf_edge.codebooks import bundle_writer
     from delf_edge.converters.export import bundles, pipeline
 
@@ -147,14 +163,16 @@ def codebooks(
     found = pipeline.fit_codebook(
         local, tail, head, source.balanced(), settings, work, cli_options.say, workers=workers
     )
-    out.write_bytes(bundle_writer.npz(found.arrays))
+    write_atomically(out, bundle_writer.npz(found.arrays))
     cli_options.print_json(found.report)
 
 
 @app.command()
 @cli_options.grouped()
 def bundle(
-    out: Annotated[Path, typer.Argument(help="The bundle's folder; replaced when the new one is complete.")],
+    out: Annotated[
+        Path, typer.Argument(help="The bundle's folder: absent, empty, or an old bundle, which the new one replaces.")
+    ],
     source: cli_options.PhotoOptions,
     network: cli_options.NetworkOptions,
     form: cli_options.ExportOptions,
@@ -176,6 +194,9 @@ def bundle(
 ) -> None:
     """Make a bundle: export, quantise, fit codebooks on photos, write golden vectors and the model card, pack."""
     from delf_edge.codebooks import bundle_writer
+
+    given = (*source.photos, *(path for path in (network.checkpoint, presets, probability) if path is not None))
+    bundle_writer.check_target(out, given)
     from delf_edge.converters.export import bundles, pipeline
     from delf_edge.converters.export.tflite import receptive_field
 
@@ -310,6 +331,9 @@ def import_model(
     if source.suffix in feature_files.FILES:
         cli_options.print_json(feature_files.convert_file(source, out))
         return
+    from delf_edge.codebooks import bundle_writer
+
+    bundle_writer.check_target(out, [source, *photos.photos, *(p for p in (pca_mean, pca_matrix) if p is not None)])
     from delf_edge.converters.official import import_model
 
     projection = import_model.read_projection(pca_mean, pca_matrix, fit.dim)

@@ -41,8 +41,8 @@ class PhotoOptions:
         list[Path],
         typer.Option(
             "--photos",
-            help="Folder with a subfolder of photos per place, or a CSV: columns path, place (ours) or id, landmark_id "
-            "(Google Landmarks v1, v2). Repeatable.",
+            help="Folder with a subfolder of photos per place, or a CSV with the columns path, place (ours), or "
+            "id, landmark_id or landmark_id, images (Google Landmarks). Repeatable.",
         ),
     ]
     root: Annotated[
@@ -51,10 +51,10 @@ class PhotoOptions:
     per_place: Annotated[int, typer.Option(help="Photos of one place that are used at most.")] = 40
 
     def read(self) -> list[Photo]:
-        """All photos of the folders and CSV files."""
+        """All photos of the folders and CSV files; rows without one are named on stderr."""
         from delf_edge.converters.training.photos import read_photos
 
-        return read_photos(self.photos, self.root)
+        return read_photos(self.photos, self.root, say)
 
     def balanced(self) -> list[Photo]:
         """At most `per_place` of each place."""

@@ -60,6 +60,7 @@ def collect(
     *,
     workers: int = 1,
     report: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Collection:
     """Extract the raw features of `photos` into `folder`, or take them from there where they already are.
 
@@ -71,6 +72,7 @@ def collect(
         folder: where chunks are kept. Its name must not be shared by different networks; see `key`.
         workers: threads.
         report: called with (photos done, photos in all).
+        say: called with a line for each photo that cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     extractor = Extractor(provisional_bundle(folder / "bundle", local, tail, head), num_threads=1)
@@ -78,7 +80,8 @@ def collect(
     def one(photo: Photo) -> tuple[Float32Array, Float32Array] | None:
         try:
             features = extractor.extract(load_image(photo.path))
-        except (ImageError, OSError):
+        except (ImageError, OSError) as e:
+            say(f"passed over: {e}")
             return None
         if not len(features):  # a photo that shows nothing has no global descriptor either
             return None

@@ -214,6 +214,7 @@ def fit_codebook(
         folder,
         workers=workers,
         report=lambda done, total: report(f"features of {done} of {total} photos"),
+        say=report,
     )
     report("fitting the codebook")
 

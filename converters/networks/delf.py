@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from delf_edge.errors import OptionError
+
 STRIDE = 16
 INPUT_MEAN = 127.0
 INPUT_SCALE = 128.0
@@ -227,8 +229,22 @@ def load_imagenet(spec: BackboneSpec = LITE0) -> DelfNetwork:
 
 
 def load_checkpoint(path: str | Path) -> DelfNetwork:
-    """A network from a checkpoint written by `delf_edge.converters.training.trainer`, in eval mode."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    network = DelfNetwork(SPECS[saved["spec"]], attention_hidden=saved["attention_hidden"])
-    network.load_state_dict(saved["network"])
+    """A network from a checkpoint written by `delf_edge.converters.training.trainer`, in eval mode.
+
+    Raises:
+        OptionError: the file is no such checkpoint.
+        OSError: it cannot be read.
+    """
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        network = DelfNetwork(SPECS[saved["spec"]], attention_hidden=saved["attention_hidden"])
+        network.load_state_dict(saved["network"])
+    except OSError:
+        raise
+    except Exception as e:  # of a stranger's file: pickle, zip, key and shape errors, without an end to their kinds
+        reason = (str(e).strip().splitlines() or [""])[0][:100]
+        raise OptionError(
+            f"{path}: no checkpoint of this trainer ({type(e).__name__}: {reason}); expected network.pt from "
+            "`delf-edge-convert train`"
+        ) from e
     return network.eval()

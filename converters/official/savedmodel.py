@@ -22,6 +22,7 @@ from delf_edge.types import Float32Array
 
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER = 48
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip", ".gz")
 _FLOAT32, _FLOAT16 = 1, 19
 _DTYPES: dict[int, np.dtype[Any]] = {_FLOAT32: np.dtype("<f4"), _FLOAT16: np.dtype("<f2")}
 
@@ -74,6 +75,28 @@ def _shape(message: bytes) -> list[int]:
     return sizes
 
 
+def _advice(given: Path, index: Path) -> str:
+    """What to name instead of something that is no SavedModel's folder."""
+    wanted = "the folder that holds saved_model.pb and variables/"
+    if not given.exists():
+        return f"{given}: no such folder; name {wanted}"
+    if given.name.endswith(ARCHIVES):
+        return f"{given} is an archive; unpack it, then name {wanted}"
+    if given.is_file():
+        beside = given.parent / "variables" / "variables.index"
+        where = (
+            f"name its folder, {given.parent}"
+            if beside.is_file()
+            else f"its variables/ are not beside it; name {wanted}"
+        )
+        return f"{given} is a file; {where}"
+    below = sorted({found.parent.parent for found in given.glob("*/variables/variables.index")})
+    below += sorted({found.parent.parent for found in given.glob("*/*/variables/variables.index")})
+    if below:
+        return f"{given} is no SavedModel itself; name {' or '.join(map(str, below[:3]))}"
+    return f"{given} is no SavedModel with variables: {index} is missing; name {wanted}"
+
+
 def read_variables(folder: str | Path) -> dict[str, Float32Array]:
     """All floating-point variables of a SavedModel or of a checkpoint, by name.
 
@@ -88,7 +111,7 @@ def read_variables(folder: str | Path) -> dict[str, Float32Array]:
     base = root / "variables" if (root / "variables").is_dir() else root
     index = base / "variables.index"
     if not index.is_file():
-        raise OfficialFormatError(f"{root} is no SavedModel with variables: {index} is missing")
+        raise OfficialFormatError(_advice(root, index))
     shards = sorted(base.glob("variables.data-*"))
     if not shards:
         raise OfficialFormatError(f"{base} has an index, but no variables.data-*; copy the SavedModel again")

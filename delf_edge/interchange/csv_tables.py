@@ -10,7 +10,7 @@ import codecs
 import csv
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 from delf_edge.errors import OptionError
@@ -22,12 +22,20 @@ _DELIMITERS = ",;\t|"
 _log = logging.getLogger(__name__)
 
 
-def read_csv(file: IO[bytes], where: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a table with the columns `path` and `landmark`; rows without a value are left out.
+def read_csv(
+    file: IO[bytes],
+    where: str,
+    *,
+    columns_of: Callable[[Sequence[str], str], list[str]] = column_names,
+    wanted: frozenset[str] = frozenset({"path", "landmark"}),
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a table with the columns `path` and `landmark`, or others; rows without a value are left out.
 
     Args:
         file: the table, at its beginning.
         where: what to call it in messages.
+        columns_of: what the names of the header and `where` make of the columns; raises where they are wrong.
+        wanted: columns that tell which separator cuts the header rightly.
 
     Yields:
         The number of the line that the row ends on, from 1, and its cells by column (`column_names`).
@@ -47,10 +55,10 @@ def read_csv(file: IO[bytes], where: str) -> Iterator[tuple[int, dict[str, str]]
         if skipped:
             delimiter, head = head[4:5], text.readline()
         else:
-            delimiter = max(_DELIMITERS, key=lambda sign: _columns(head, sign))
+            delimiter = max(_DELIMITERS, key=lambda sign: _columns(head, sign, wanted))
         lines = _after(head, text)
         reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-        columns = column_names(next(reader, []), where)
+        columns = columns_of(next(reader, []), where)
         for cells in reader:
             if not any(map(str.strip, cells)):
                 continue
@@ -84,11 +92,11 @@ def _encoding(file: IO[bytes]) -> str:
     return "utf-8"
 
 
-def _columns(head: str, delimiter: str) -> tuple[bool, int]:
+def _columns(head: str, delimiter: str, wanted: frozenset[str]) -> tuple[bool, int]:
     """How well a separator cuts a header line: whether the columns are there, and how many there are."""
     names = next(csv.reader([head], delimiter=delimiter, skipinitialspace=True), [])
     known = {name.strip().casefold() for name in names}
-    return {"path", "landmark"} <= known, len(names)
+    return wanted <= known, len(names)
 
 
 def _after(head: str, text: io.TextIOWrapper) -> Iterator[str]:

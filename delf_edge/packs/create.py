@@ -109,7 +109,7 @@ def cut_pack(
     if target.exists() and not overwrite:
         raise PackError(f"{target}: exists already; choose another name, or pass overwrite=True")
     require_apart(target, [source.path])
-    if target.exists() and not _is_pack(target):
+    if target.is_file() and not _is_pack(target):
         raise PackError(f"{target}: is no pack, and would be lost; choose another name, or remove it first")
     images = selection.chosen(source)
     with replacing(target) as partial:

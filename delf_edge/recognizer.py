@@ -22,7 +22,9 @@ from typing import Any, Literal, Self
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
 from delf_edge.features.extractor import Extractor, extract_options
-from delf_edge.images.decode import ChannelOrder, PhotoSource, content_hash, load_image, make_thumbnail, read_photo
+from delf_edge.images.decode import content_hash, load_image, make_thumbnail
+from delf_edge.images.limits import DEFAULT_LIMITS, ImageLimits
+from delf_edge.images.photo_source import ChannelOrder, PhotoSource, name_of, read_source
 from delf_edge.index.inverted_index import InvertedIndex
 from delf_edge.packs.installed import open_packs
 from delf_edge.packs.live import LivePacks, PointerStates, pointer_states
@@ -85,6 +87,7 @@ class Recognizer:
     Attributes:
         bundle: the loaded model.
         store: the database file.
+        limits: how large a photo may be.
         pipeline: answers where the features are there already.
     """
 
@@ -95,12 +98,13 @@ class Recognizer:
         *,
         preset: str | None = None,
         num_threads: int = 1,
+        limits: ImageLimits = DEFAULT_LIMITS,
         packs: Sequence[Store] = (),
         pack_folders: Sequence[Path] = (),
         seen: PointerStates | None = None,
     ) -> None:
         """Use `Recognizer.open`."""
-        self.store, self.bundle = store, bundle
+        self.store, self.bundle, self.limits = store, bundle, limits
         self._extractor = Extractor(bundle, num_threads=num_threads)
         self._extract_options = extract_options(bundle, preset)
         self._coarse = CoarseIndex(bundle.codebook.centroids)
@@ -139,6 +143,7 @@ class Recognizer:
         preset: str | None = None,
         read_only: bool = False,
         num_threads: int = 1,
+        limits: ImageLimits = DEFAULT_LIMITS,
         packs: Sequence[str | os.PathLike[str]] = (),
     ) -> Self:
         """Open a database, creating it if need be.
@@ -149,6 +154,7 @@ class Recognizer:
             preset: extraction preset of the bundle, such as "fast" or "balanced"; default: the bundle's own.
             read_only: never write to the database; the file must exist.
             num_threads: threads of the network.
+            limits: how large a photo may be; see `ImageLimits`.
             packs: read-only packs to search as well; a folder stands for the packs that `delf-edge update` installed
                 there. Their bytes are compared with their manifests. A version that is put into use in a folder later
                 is taken up at a query, within seconds (`packs.live`).
@@ -177,6 +183,7 @@ class Recognizer:
                 loaded,
                 preset=preset,
                 num_threads=num_threads,
+                limits=limits,
                 packs=beside,
                 pack_folders=folders,
                 seen=seen,
@@ -234,7 +241,7 @@ class Recognizer:
         The same photo twice is one image: it keeps its id and takes the new landmark, name and metadata.
 
         Args:
-            photo: path, encoded bytes, or uint8 array (H, W, 3) with `channel_order`.
+            photo: path, bytes of an image file, open file, Pillow image, or uint8 array (H, W, 3) with `channel_order`.
             landmark: name of the place.
             name: name of the image, unique in the database; default: the path as given, or the start of the content
                 hash.
@@ -274,10 +281,9 @@ class Recognizer:
             yield result
 
     def _add(self, item: AddItem) -> AddResult:
-        photo = item.photo
-        if isinstance(photo, str | os.PathLike):
-            photo = read_photo(photo)  # once, so that what is hashed is what is stored
-        digest = content_hash(photo, channel_order=item.channel_order)
+        # Read once, so that what is hashed is what is stored.
+        photo, order = read_source(item.photo, channel_order=item.channel_order, limits=self.limits)
+        digest = content_hash(photo, channel_order=order, limits=self.limits)
         name = item.name or _name_of(item.photo, digest)
         known = self.store.find_content(digest)
         codes: Codes | None = None
@@ -293,7 +299,7 @@ class Recognizer:
             metadata = item.metadata or {}
         small: bytes | None = None
         if codes is None or item.thumbnail:
-            image = load_image(photo, channel_order=item.channel_order)
+            image = load_image(photo, channel_order=order, limits=self.limits, name=name_of(item.photo))
             small = make_thumbnail(image) if item.thumbnail else None
             if codes is None:
                 codes = self.encode(self._extractor.extract(image, self._extract_options))
@@ -347,7 +353,7 @@ class Recognizer:
         """The features of a photo, as they would be stored or searched with.
 
         Args:
-            photo: path, encoded bytes, or uint8 array.
+            photo: as for `identify`.
             channel_order: "RGB" or "BGR", for arrays.
             timings: filled with milliseconds per stage.
 
@@ -360,7 +366,7 @@ class Recognizer:
         self, photo: PhotoSource, channel_order: ChannelOrder | None, timings: dict[str, float]
     ) -> tuple[Image, Features]:
         with clock(timings, "decode"):
-            image = load_image(photo, channel_order=channel_order)
+            image = load_image(photo, channel_order=channel_order, limits=self.limits)
         return image, self._extractor.extract(image, self._extract_options, timings)
 
     def identify(
@@ -375,7 +381,7 @@ class Recognizer:
         """Name the landmark a photo shows, or say that it is unknown.
 
         Args:
-            photo: path, encoded bytes, or uint8 array (H, W, 3) with `channel_order`.
+            photo: path, bytes of an image file, open file, Pillow image, or uint8 array (H, W, 3) with `channel_order`.
             top: landmarks listed in `Answer.results` at most.
             channel_order: "RGB" or "BGR", for arrays.
             deadline_ms: milliseconds after which no further candidate is checked; the answer then says so.
@@ -458,7 +464,7 @@ class Recognizer:
         """Rank stored images by how likely they show the photo's place; every image, not one per landmark.
 
         Args:
-            photo: path, encoded bytes, or uint8 array.
+            photo: as for `identify`.
             top_k: images returned at most.
             channel_order: "RGB" or "BGR", for arrays.
             options: see `IdentifyOptions`; `certain` does not apply. None: the defaults, but 40 candidates checked.

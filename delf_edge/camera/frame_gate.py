@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from delf_edge.errors import OptionError
-from delf_edge.images.decode import ChannelOrder
+from delf_edge.images.photo_source import ChannelOrder
 from delf_edge.images.quality import measure
 from delf_edge.types import Float32Array, UInt8Array
 

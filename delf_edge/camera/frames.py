@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from delf_edge.images.decode import ChannelOrder
+from delf_edge.images.photo_source import ChannelOrder
 from delf_edge.types import UInt8Array
 
 

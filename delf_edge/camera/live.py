@@ -11,7 +11,7 @@ import numpy as np
 
 from delf_edge.camera.frames import Closing, Frame
 from delf_edge.errors import CameraError
-from delf_edge.images.decode import ChannelOrder
+from delf_edge.images.photo_source import ChannelOrder
 from delf_edge.types import UInt8Array
 
 _RETRY_FIRST, _RETRY_MOST = 0.5, 10.0  # seconds between attempts to open a lost camera

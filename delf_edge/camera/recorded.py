@@ -11,8 +11,7 @@ from delf_edge.camera.frames import Closing, Frame
 from delf_edge.camera.live import open_device
 from delf_edge.errors import CameraError, ImageError, OptionError
 from delf_edge.images.decode import load_image
-
-_PHOTOS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+from delf_edge.images.headers import PHOTO_SUFFIXES
 
 
 class _Recorded(Closing):
@@ -72,9 +71,9 @@ class FolderSource(_Recorded):
     def __init__(self, folder: str | os.PathLike[str], *, fps: float = 2.0, realtime: bool = False) -> None:
         if not fps > 0:
             raise OptionError(f"fps is {fps}; it must be more than 0")
-        paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in _PHOTOS)
+        paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
         if not paths:
-            raise CameraError(f"{folder}: no photos in this folder ({', '.join(sorted(_PHOTOS))})")
+            raise CameraError(f"{folder}: no photos in this folder ({', '.join(sorted(PHOTO_SUFFIXES))})")
         super().__init__(_folder_frames(paths, fps), realtime)
 
 

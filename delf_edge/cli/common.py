@@ -35,6 +35,17 @@ PresetOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads of the network.")]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-megapixels",
+        metavar="N",
+        min=1,
+        max=4000,
+        help="Largest photo to read, in million pixels; four times that for a JPEG that is read reduced. Default: 120.",
+        show_default=False,
+    ),
+]
 NearOption = Annotated[
     str | None,
     typer.Option(
@@ -114,12 +125,20 @@ def open_database(
     *,
     read_only: bool,
     packs: Sequence[Path] | None = None,
+    max_megapixels: int | None = None,
 ) -> Recognizer:
     """The database and packs of a command."""
+    from delf_edge.images.limits import DEFAULT_LIMITS, ImageLimits
     from delf_edge.recognizer import Recognizer
 
     return Recognizer.open(
-        database, bundle=bundle, preset=preset, num_threads=threads, read_only=read_only, packs=packs or ()
+        database,
+        bundle=bundle,
+        preset=preset,
+        num_threads=threads,
+        limits=DEFAULT_LIMITS if max_megapixels is None else ImageLimits(max_pixels=max_megapixels * 1_000_000),
+        read_only=read_only,
+        packs=packs or (),
     )
 
 

@@ -14,12 +14,13 @@ from delf_edge.cli.common import (
     CommandGroup,
     Database,
     JsonOption,
+    LimitOption,
     PresetOption,
     ThreadsOption,
     open_database,
     set_positions,
 )
-from delf_edge.cli.output import print_json, progress, say, show
+from delf_edge.cli.output import complaint, print_json, progress, say, show
 from delf_edge.errors import OptionError
 
 commands = CommandGroup("Recognition")
@@ -51,6 +52,7 @@ def index(
     bundle: BundleOption = None,
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
+    max_megapixels: LimitOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Add the photos of a folder.
@@ -76,12 +78,12 @@ def index(
         AddItem(p.path, p.landmark, p.name, {**p.metadata, "path": str(p.path.resolve())}, thumbnail=thumbnails)
         for p in photos
     )
-    with open_database(database, bundle, preset, threads, read_only=False) as recognizer:
+    with open_database(database, bundle, preset, threads, read_only=False, max_megapixels=max_megapixels) as recognizer:
         with progress("indexing", len(photos)) as step:
             for result in recognizer.add_many(items, on_error="collect"):
                 if isinstance(result, AddError):
                     failed.append({"name": result.name, "error": str(result.error)})
-                    step(f"{result.name}: {result.error}")
+                    step(complaint(result.name, result.error))
                 else:
                     counts[result.status] += 1
                     step()

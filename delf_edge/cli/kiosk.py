@@ -13,6 +13,7 @@ from delf_edge.cli.common import (
     CommandGroup,
     Database,
     JsonOption,
+    LimitOption,
     PacksOption,
     PresetOption,
     ThreadsOption,
@@ -46,6 +47,7 @@ def serve(
     bundle: BundleOption = None,
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
+    max_megapixels: LimitOption = None,
     packs: PacksOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -62,7 +64,9 @@ def serve(
     token, is_new = read_token(token_file)
     names = frozenset(name.lower() for name in [host, *(allow_host or [])])
     policy = Policy(token, names, loopback_only=is_loopback(host))
-    with open_database(database, bundle, preset, threads, read_only=read_only, packs=packs) as recognizer:
+    with open_database(
+        database, bundle, preset, threads, read_only=read_only, packs=packs, max_megapixels=max_megapixels
+    ) as recognizer:
         url = address_of(host, port, token if is_new and not read_only else None)
         if as_json:
             print_json({"database": str(database), "url": url, "read_only": read_only})

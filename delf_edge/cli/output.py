@@ -13,8 +13,8 @@ import typer
 class Step(Protocol):
     """Moves the progress bar on by one, and prints a line above it."""
 
-    def __call__(self, complaint: str | None = None) -> None:
-        """One is done; `complaint` is the line."""
+    def __call__(self, line: str | None = None) -> None:
+        """One is done; `line` is the complaint."""
 
 
 def show(line: str) -> None:
@@ -37,6 +37,12 @@ def error_json(e: BaseException) -> dict[str, str]:
     return {"type": type(e).__name__, "message": str(e)}
 
 
+def complaint(name: str, error: BaseException) -> str:
+    """One line on what is wrong with one of several things; an error that names it already is not named twice."""
+    text = str(error)
+    return text if name in text else f"{name}: {text}"
+
+
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Step]:
     """A progress bar on stderr, shown when that is a terminal; complaints are printed in any case."""
@@ -48,9 +54,9 @@ def progress(what: str, total: int) -> Iterator[Step]:
     with Progress(*columns, console=console, disable=not console.is_terminal or total < 2) as bar:
         task = bar.add_task(what, total=total)
 
-        def step(complaint: str | None = None) -> None:
-            if complaint is not None:
-                console.print(complaint, markup=False, highlight=False)
+        def step(line: str | None = None) -> None:
+            if line is not None:
+                console.print(line, markup=False, highlight=False)
             bar.advance(task)
 
         yield step

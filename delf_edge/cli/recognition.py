@@ -16,6 +16,7 @@ from delf_edge.cli.common import (
     CommandGroup,
     Database,
     JsonOption,
+    LimitOption,
     NearOption,
     PacksOption,
     Photo,
@@ -24,7 +25,7 @@ from delf_edge.cli.common import (
     open_database,
     parse_numbers,
 )
-from delf_edge.cli.output import error_json, print_json, progress, show
+from delf_edge.cli.output import complaint, error_json, print_json, progress, show
 from delf_edge.errors import ImageError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def identify(
     bundle: BundleOption = None,
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
+    max_megapixels: LimitOption = None,
     packs: PacksOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -54,7 +56,9 @@ def identify(
     rows: list[dict[str, Any]] = []
     code = FOUND
     with (
-        open_database(database, bundle, preset, threads, read_only=True, packs=packs) as recognizer,
+        open_database(
+            database, bundle, preset, threads, read_only=True, packs=packs, max_megapixels=max_megapixels
+        ) as recognizer,
         progress("identifying", len(photos)) as step,
     ):
         for photo in photos:
@@ -63,7 +67,7 @@ def identify(
             except ImageError as e:  # other errors are of the database or the bundle, and end the command
                 rows.append({"photo": str(photo), "error": error_json(e)})
                 code = BAD_INPUT
-                step(f"{photo}: {e}")
+                step(complaint(str(photo), e))
                 continue
             step()
             rows.append(_answer_json(photo, answer))
@@ -86,6 +90,7 @@ def explain(
     bundle: BundleOption = None,
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
+    max_megapixels: LimitOption = None,
     packs: PacksOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -95,7 +100,9 @@ def explain(
     the best candidate, and the exit code is 1.
     """
     options = _near(near)
-    with open_database(database, bundle, preset, threads, read_only=True, packs=packs) as recognizer:
+    with open_database(
+        database, bundle, preset, threads, read_only=True, packs=packs, max_megapixels=max_megapixels
+    ) as recognizer:
         explanation = recognizer.explain(photo, options=options)
     from delf_edge.diagnostics.match_drawing import draw, save_picture
 

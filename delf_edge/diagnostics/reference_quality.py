@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from delf_edge.errors import DelfEdgeError, ImageError
-from delf_edge.images.decode import ChannelOrder, PhotoSource, content_hash, load_image, read_photo
+from delf_edge.images.decode import content_hash, load_image
+from delf_edge.images.photo_source import ChannelOrder, PhotoSource, read_photo
 from delf_edge.images.quality import measure
 from delf_edge.quantization.product_quantizer import decode
 from delf_edge.quantization.restored import restored_features

@@ -2,4 +2,4 @@
 
 from delf_edge._old_paths import forward
 
-__getattr__ = forward(__name__, "images.decode", "images.headers")
+__getattr__ = forward(__name__, "images.decode", "images.photo_source", "images.limits", "images.headers")

@@ -1,6 +1,6 @@
 """What the bytes of an image file say before anything is decoded: size, format, end, orientation.
 
-Read in Python, so that a hostile header meets no decoder. No NumPy, no OpenCV.
+Read in Python, so that a hostile header meets no decoder. What cannot be read is named, so that the message helps.
 """
 
 from __future__ import annotations
@@ -8,11 +8,17 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from delf_edge.errors import ImageDecodeError
+from delf_edge.images.heif import file_boxes, file_brands, is_heif, probe_heif
+from delf_edge.images.tiff import probe_tiff, tiff_tags
 
-_FORMATS = "JPEG, PNG, WebP, BMP and TIFF"
+PHOTO_SUFFIXES = frozenset(
+    [".avif", ".bmp", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"]
+)  # by which photos are found in a folder; what a file is, its bytes say
+_FORMATS = "JPEG, PNG, WebP, BMP, TIFF, HEIC and AVIF"
+_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")  # the chunks of a PNG without which there is no picture
 
 
 class Probe(NamedTuple):
@@ -31,16 +37,16 @@ def probe_size(data: bytes) -> Probe:
     """
     if not data:
         raise ImageDecodeError("the file is empty (0 bytes); copy the photo again")
-    for magic, probe in _PROBES:
-        if data.startswith(magic):
-            try:
-                width, height, name = probe(data)
-            except (struct.error, IndexError):
-                raise ImageDecodeError(f"the header is cut off after {len(data)} bytes; copy the photo again") from None
-            if width < 1 or height < 1:
-                raise ImageDecodeError(f"the {name} header declares {width} x {height} pixels; the file is damaged")
-            return Probe(width, height, name)
-    raise ImageDecodeError(f"{_what_else(data)}; {_FORMATS} are supported, convert it to one of them")
+    probe = probe_heif if is_heif(data) else next((p for magic, p in _PROBES if data.startswith(magic)), None)
+    if probe is not None:
+        try:
+            width, height, name = probe(data)
+        except (struct.error, IndexError):
+            raise ImageDecodeError(f"the header is cut off after {len(data)} bytes; copy the photo again") from None
+        if width < 1 or height < 1:
+            raise ImageDecodeError(f"the {name} header declares {width} x {height} pixels; the file is damaged")
+        return Probe(width, height, name)
+    raise ImageDecodeError(f"{_what_else(data)}; {_FORMATS} are supported, {_CONVERT}")
 
 
 def check_end(data: bytes, kind: str) -> None:
@@ -53,25 +59,50 @@ def check_end(data: bytes, kind: str) -> None:
     elif kind == "PNG":
         complete = False
         for name, at, size in _png_chunks(data):
-            stored = data[at + size : at + size + 4]
-            if len(stored) < 4:
+            if len(data) < at + size + 4:
                 break
             # libpng prints its complaints to stderr: find damage before it does.
-            if zlib.crc32(memoryview(data)[at - 4 : at + size]) != int.from_bytes(stored, "big"):
+            if name in _CRITICAL and not _is_sound(data, at, size):
                 raise ImageDecodeError(f"the PNG is damaged: wrong checksum of chunk {name!r}; copy the photo again")
             complete = complete or name == b"IEND"
     elif kind == "WebP":
         complete = len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    elif kind in ("HEIC", "AVIF"):
+        ends = [end for _, _, end in file_boxes(data, 0, len(data))]
+        complete = bool(ends) and ends[-1] == len(data)
     else:  # BMP and TIFF decoders read all rows or fail
         complete = True
     if not complete:
         raise ImageDecodeError(f"the {kind} is cut off: {len(data)} bytes and no end; copy the photo again")
 
 
+def without_damaged_extras(data: bytes, kind: str) -> bytes:
+    """The file without the comments, times and the like of a PNG whose checksum is wrong; the picture needs none."""
+    if kind != "PNG":
+        return data
+    bad = [(at - 8, at + size + 4) for _, at, size in _png_chunks(data) if not _is_sound(data, at, size)]
+    parts, begin = [], 0
+    for a, b in bad:
+        parts.append(data[begin:a])
+        begin = b
+    return b"".join([*parts, data[begin:]]) if bad else data
+
+
+def is_streamed(jpeg: bytes) -> bool:
+    """Whether a JPEG is decoded row by row: baseline, all colours in one scan. Others are kept whole meanwhile."""
+    n_colours = None
+    for marker, at in _jpeg_segments(jpeg):
+        if marker in (0xC0, 0xC1) and at + 6 <= len(jpeg):
+            n_colours = jpeg[at + 5]
+        elif marker == 0xDA and at < len(jpeg):
+            return n_colours == jpeg[at]
+    return False
+
+
 def orientation_of(data: bytes, kind: str) -> int:
     """EXIF orientation 1..8; 1 where there is none or the EXIF block is damaged."""
     try:
-        value = _tiff_tags(_exif(data, kind)).get(274, 1)
+        value = tiff_tags(_exif(data, kind)).get(274, 1)
     except struct.error:
         return 1
     return value if 1 <= value <= 8 else 1
@@ -124,6 +155,12 @@ def _probe_png(data: bytes) -> tuple[int, int, str]:
     return width, height, "PNG"
 
 
+def _is_sound(data: bytes, at: int, size: int) -> bool:
+    """Whether the content of a PNG chunk has its checksum."""
+    stored = data[at + size : at + size + 4]
+    return zlib.crc32(memoryview(data)[at - 4 : at + size]) == int.from_bytes(stored, "big")
+
+
 def _probe_webp(data: bytes) -> tuple[int, int, str]:
     kind = data[8:16]
     if kind == b"WEBPVP8X":
@@ -143,43 +180,53 @@ def _probe_bmp(data: bytes) -> tuple[int, int, str]:
     return width, abs(height), "BMP"  # a negative height means that rows go downwards
 
 
-def _tiff_tags(data: bytes) -> dict[int, int]:
-    """First value of the SHORT and LONG tags of the first directory of a TIFF, or of the EXIF block that is one."""
-    order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
-    (at,) = struct.unpack_from(order + "I", data, 4)
-    (n,) = struct.unpack_from(order + "H", data, at)
-    tags: dict[int, int] = {}
-    for i in range(n):
-        tag, kind, _ = struct.unpack_from(order + "HHI", data, at + 2 + 12 * i)
-        if kind in (3, 4):
-            (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 10 + 12 * i)
-    return tags
-
-
-def _probe_tiff(data: bytes) -> tuple[int, int, str]:
-    tags = _tiff_tags(data)
-    return tags.get(256, 0), tags.get(257, 0), "TIFF"
-
-
 _PROBES = (
     (b"\xff\xd8\xff", _probe_jpeg),
     (b"\x89PNG\r\n\x1a\n", _probe_png),
     (b"RIFF", _probe_webp),
     (b"BM", _probe_bmp),
-    (b"II*\0", _probe_tiff),
-    (b"MM\0*", _probe_tiff),
+    (b"II*\0", probe_tiff),
+    (b"MM\0*", probe_tiff),
+    (b"II+\0", probe_tiff),
+    (b"MM\0+", probe_tiff),
+)
+_CONVERT = "convert it to JPEG, PNG or WebP"
+# First bytes: what it is. `ftyp` files are told apart by `_brands`.
+_OTHERS = (
+    (b"GIF8", "a GIF"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000"),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL"),
+    (b"\xff\x0a", "a JPEG XL"),
+    (b"FUJIFILMCCD-RAW", "a camera's RAW picture"),
+    (b"IIU\0", "a camera's RAW picture"),
+    (b"IIRO", "a camera's RAW picture"),
+    (b"IIRS", "a camera's RAW picture"),
+    (b"MMOR", "a camera's RAW picture"),
+    (b"8BPS", "a Photoshop picture"),
+    (b"gimp xcf", "a GIMP picture"),
+    (b"v/1\x01", "an OpenEXR picture"),
+    (b"\0\0\x01\0", "an icon"),
+    (b"qoif", "a QOI picture"),
+    (b"%PDF", "a PDF"),
+    (b"\x1aE\xdf\xa3", "a video"),
+    (b"PK\x03\x04", "a ZIP archive"),
 )
 
 
 def _what_else(data: bytes) -> str:
     """Name what was given instead of a photo, so that the message helps."""
-    if data[:4] == b"GIF8":
-        return "a GIF"
+    for magic, name in _OTHERS:
+        if data.startswith(magic):
+            return name
     if data[4:8] == b"ftyp":
-        return f"a {data[8:12].decode('ascii', 'replace').strip()} file (HEIC, AVIF or video)"
-    if data[:4] == b"%PDF":
-        return "a PDF"
-    if b"\0" not in data[:512]:
+        return "a camera's RAW picture" if b"crx " in file_brands(data) else "a video"
+    if data[:4] == b"RIFF":
+        return "a RIFF file that is not a WebP picture"
+    text = data[:512]
+    if b"<svg" in text:
+        return "an SVG drawing"
+    if b"\0" not in text:
         return f"text, beginning with {data[:24].decode('utf-8', 'replace')!r}"
     return f"not an image (first bytes {data[:8].hex(' ')})"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from delf_edge.images.decode import ChannelOrder
+from delf_edge.images.photo_source import ChannelOrder
 from delf_edge.types import Float32Array, UInt8Array
 
 _WIDTH = 160  # pixels of the copy

@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from delf_edge.errors import OptionError
+from delf_edge.images.headers import PHOTO_SUFFIXES
 from delf_edge.interchange.csv_tables import read_csv
 from delf_edge.interchange.photo_entry import PhotoEntry, entry_from
-
-PHOTO_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 def list_folder(folder: Path, landmark: str | None = None) -> tuple[list[PhotoEntry], list[str]]:

@@ -23,7 +23,8 @@ from delf_edge.camera.sources import Frame
 from delf_edge.diagnostics.reference_quality import assess
 from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
 from delf_edge.geo import parse_position
-from delf_edge.images.decode import content_hash, load_image, make_thumbnail, read_photo
+from delf_edge.images.decode import content_hash, load_image, make_thumbnail
+from delf_edge.images.photo_source import read_photo
 from delf_edge.recognizer import Recognizer
 from delf_edge.web.answers import answer_json, event_json
 from delf_edge.web.openapi import document
@@ -69,7 +70,7 @@ async def identify(request: Request) -> Response:
 
 def _watch(service: Service, session: str, data: bytes) -> dict[str, Any]:
     """A frame of a browser's camera: the answer, and what the frames so far amount to."""
-    image = load_image(data)
+    image = load_image(data, limits=service.limits)
     watcher, lock = service.sessions.get(session)
     with lock:
         asked_before = watcher.counts.asked
@@ -139,7 +140,7 @@ def _thumbnail(recognizer: Recognizer, image_id: int) -> bytes:
         try:
             data = read_photo(path)
             if content_hash(data) == image.content_hash:
-                return make_thumbnail(load_image(data))
+                return make_thumbnail(load_image(data, limits=recognizer.limits))
         except ImageError:
             pass  # moved or gone: as good as none
     raise NotFoundError(f"image {image_id} has no thumbnail")

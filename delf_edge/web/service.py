@@ -8,8 +8,7 @@ import dataclasses
 from starlette.requests import Request
 
 from delf_edge.camera.watcher import CameraOptions
-from delf_edge.errors import ImageTooLargeError
-from delf_edge.images.headers import probe_size
+from delf_edge.images.limits import check_header
 from delf_edge.recognizer import Recognizer
 from delf_edge.web.answers import event_json
 from delf_edge.web.event_stream import Hub
@@ -29,7 +28,8 @@ class ServiceOptions:
         queue: photos that may wait; the next one gets 503.
         uploads: bodies that may arrive at the same time, which bounds the memory they take; the next one gets 503.
         timeout: seconds that a photo waits for its turn, and again as many that the work on it may take; then 503.
-        max_pixels: a photo with more gets 413.
+        max_pixels: a photo with more gets 413; a JPEG that is read reduced may have four times as many. None: the
+            limit of the recogniser.
         camera: how frames of a session are watched.
     """
 
@@ -38,7 +38,7 @@ class ServiceOptions:
     queue: int = 8
     uploads: int = 16
     timeout: float = 20.0
-    max_pixels: int = 50_000_000
+    max_pixels: int | None = None
     camera: CameraOptions = dataclasses.field(default_factory=CameraOptions)
 
 
@@ -49,6 +49,7 @@ class Service:
         recognizer: the open database.
         options: see `ServiceOptions`.
         policy: who may do what.
+        limits: how large a photo may be.
         jobs: the work of the recogniser.
         hub: events to whoever listens.
         metrics: what is counted.
@@ -57,6 +58,8 @@ class Service:
 
     def __init__(self, recognizer: Recognizer, options: ServiceOptions) -> None:
         self.recognizer, self.options, self.policy = recognizer, options, options.policy
+        most = options.max_pixels
+        self.limits = recognizer.limits if most is None else dataclasses.replace(recognizer.limits, max_pixels=most)
         self.jobs = Jobs(options.workers, options.queue, options.timeout)
         self.hub = Hub()
         self.sessions = Sessions(recognizer, options.camera)
@@ -78,11 +81,7 @@ class Service:
             data = await self.policy.body(request)
         finally:
             self._uploads -= 1
-        width, height, _ = probe_size(data)
-        if width * height > self.options.max_pixels:
-            raise ImageTooLargeError(
-                f"the photo has {width} x {height} pixels, at most {self.options.max_pixels} are taken; shrink it"
-            )
+        check_header(data, "the photo", self.limits)
         return data
 
     async def watch_idle(self) -> None:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from delf_edge.errors import ImageDecodeError, ImageError, ImageTooLargeError, OptionError
-from delf_edge.images.decode import ImageLimits, content_hash, load_image, read_photo
-from delf_edge.images.headers import probe_size
+from delf_edge.images.decode import content_hash, load_image
+from delf_edge.images.headers import is_streamed, probe_size
+from delf_edge.images.limits import DEFAULT_LIMITS, ImageLimits, check_header
+from delf_edge.images.photo_source import read_photo
 from testing.paths import FIXTURES
 
 # 8 x 6 px, uniform C = M = Y = K = 100 of 255, saved by Pillow with an Adobe marker (inverted inks).
@@ -60,8 +62,9 @@ def as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(stored)
 
 
-def png_chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+def png_chunk(name: bytes, content: bytes, checksum: int | None = None) -> bytes:
+    sound = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", sound if checksum is None else checksum)
 
 
 def huge_png(width: int, height: int) -> bytes:
@@ -200,7 +203,7 @@ def test_png_with_a_flipped_bit_is_refused_in_silence(capfd: pytest.CaptureFixtu
         (b"", "empty"),
         (b"hello, this is a text file\n" * 10, "text, beginning with 'hello"),
         (b"GIF89a" + bytes(20), "GIF"),
-        (b"\0\0\0\x18ftypheic" + bytes(20), "heic"),
+        (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC holds no still picture"),
         (b"%PDF-1.7", "PDF"),
         (bytes(range(256)), "not an image"),
         (b"\xff\xd8\xff", "no frame header"),
@@ -252,7 +255,11 @@ def test_arrays() -> None:
         (np.zeros((4, 4, 3), np.uint8), "GBR", OptionError),
         (np.zeros((4, 4), np.uint8), "RGB", OptionError),
         (np.zeros((4, 4, 3), np.float32), "RGB", ImageError),
-        (np.zeros((4, 4, 4), np.uint8), "RGB", ImageError),
+        (np.zeros((4, 4, 5), np.uint8), "RGB", ImageError),
+        (np.zeros((4, 4, 2), np.uint8), "RGB", ImageError),
+        (np.zeros((4, 4, 4), np.uint8), None, OptionError),
+        (np.zeros((4, 4, 1), np.uint8), "RGB", OptionError),
+        (None, None, ImageError),
         (np.zeros((0, 4, 3), np.uint8), "RGB", ImageError),
         (np.zeros(4, np.uint8), None, ImageError),
         (b"\xff\xd8\xff", "RGB", OptionError),
@@ -309,3 +316,137 @@ def test_content_hash(tmp_path: Path) -> None:
 def test_limits_are_checked() -> None:
     with pytest.raises(OptionError, match="decode_max_side"):
         ImageLimits(decode_max_side=0)
+
+
+@pytest.mark.parametrize("name", [b"tEXt", b"eXIf", b"iCCP", b"tIME", b"zTXt", b"acTL", b"prVt"])
+def test_a_png_whose_comment_is_damaged_is_read_without_it(name: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    sound = encode(scene(), ".png")
+    content = b"Comment\0made on a bad day" if name != b"eXIf" else exif_tiff(6)
+    damaged = sound[:33] + png_chunk(name, content, 0xBAD) + sound[33:]
+    np.testing.assert_array_equal(load_image(damaged).pixels, scene())
+    at_the_end = sound[:-12] + png_chunk(name, content, 0xBAD) + sound[-12:]
+    np.testing.assert_array_equal(load_image(at_the_end).pixels, scene())
+    assert capfd.readouterr().err == ""
+
+
+def test_a_png_whose_picture_is_damaged_is_refused_as_before() -> None:
+    sound = encode(scene(), ".png")
+    at = sound.index(b"IDAT")
+    with pytest.raises(ImageDecodeError, match="IDAT"):
+        load_image(sound[: at + 20] + bytes([sound[at + 20] ^ 1]) + sound[at + 21 :])
+
+
+def tiff(bits: int, sample_format: int, order: str = "<", *, big: bool = False, **more: int) -> bytes:
+    """A TIFF of 4 x 2 grey samples, zeros."""
+    mark = {"<": b"II", ">": b"MM"}[order]
+    tags = {256: 4, 257: 2, 258: bits, 259: 1, 262: 1, 273: 0, 277: 1, 278: 2, 279: bits, 339: sample_format}
+    tags |= {int(k.removeprefix("t")): v for k, v in more.items()}
+    size = (16 + 8 + 20 * len(tags) + 8) if big else (8 + 2 + 12 * len(tags) + 4)
+    tags[273] = size
+    if big:
+        head = mark + struct.pack(order + "HHHQQ", 43, 8, 0, 16, len(tags))
+        rows = [struct.pack(order + "HHQHHI", k, 3, 1, v, 0, 0) for k, v in sorted(tags.items())]
+        return head + b"".join(rows) + bytes(8) + bytes(bits)
+    head = mark + struct.pack(order + "HIH", 42, 8, len(tags))
+    rows = [struct.pack(order + "HHIHH", k, 3, 1, v, 0) for k, v in sorted(tags.items())]
+    return head + b"".join(rows) + bytes(4) + bytes(bits)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+def test_tiff_and_big_tiff_of_both_byte_orders(order: str, big: bool) -> None:
+    data = tiff(8, 1, order, big=big)
+    assert probe_size(data) == (4, 2, "TIFF")
+    assert load_image(data).pixels.shape == (2, 4, 3)
+    with pytest.raises(ImageTooLargeError, match="4 x 2"):
+        load_image(data, limits=ImageLimits(max_pixels=7))
+    with pytest.raises(ImageDecodeError):
+        probe_size(data[:30])
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_whose_numbers_cannot_be_colours_says_so(
+    order: str, big: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ImageDecodeError, match=r"TIFF holds 32-bit floating-point numbers; .*save it again"):
+        load_image(tiff(32, 3, order, big=big))
+    with pytest.raises(ImageDecodeError, match="32 bits a colour"):
+        load_image(tiff(32, 1, order, big=big))
+    assert capfd.readouterr().err == ""
+    colours = cv2.imencode(".tif", scene().astype(np.float32))[1].tobytes()  # three numbers a tag, not one
+    with pytest.raises(ImageDecodeError, match="32-bit floating-point"):
+        load_image(colours)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "a JPEG 2000"),
+        (b"\xff\x4f\xff\x51" + bytes(40), "a JPEG 2000"),
+        (b"\xff\x0a" + bytes(40), "a JPEG XL"),
+        (b"FUJIFILMCCD-RAW " + bytes(40), "a camera's RAW picture"),
+        (b"IIU\0" + bytes(40), "a camera's RAW picture"),
+        (tiff(8, 1, t50706=1), "a camera's RAW picture"),
+        (tiff(8, 1, t254=1, t330=8), "a camera's RAW picture"),
+        (b"II*\0\x10\0\0\0CR\x02\0" + bytes(40), "a camera's RAW picture"),
+        (b"8BPS" + bytes(40), "a Photoshop picture"),
+        (b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
+        (b"GIF89a" + bytes(40), "a GIF"),
+        (b"PK\x03\x04" + bytes(40), "a ZIP archive"),
+    ],
+)
+def test_pictures_that_are_not_read_are_named_with_what_to_do(data: bytes, name: str) -> None:
+    with pytest.raises(ImageDecodeError, match=rf"^the photo: {name}; .*convert it to JPEG"):
+        load_image(data)
+
+
+def test_an_ordinary_tiff_with_a_preview_is_no_raw_picture() -> None:
+    assert load_image(tiff(8, 1, t330=8)).size == (4, 2)
+
+
+def blank_jpeg(width: int, height: int, *, progressive: bool = False, size: int = 10_000_000) -> bytes:
+    """The header of a JPEG with enough bytes behind it, so that only its pixels are too many."""
+    small = encode(scene(), ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive))
+    at = small.index(b"\xff\xc2" if progressive else b"\xff\xc0") + 5
+    return small[:at] + struct.pack(">HH", height, width) + small[at + 4 :] + bytes(size)
+
+
+def test_a_jpeg_that_is_decoded_reduced_may_have_four_times_as_many_pixels() -> None:
+    large = scene(3000, 2000)
+    data = encode(large, ".jpg")
+    image = load_image(data, limits=ImageLimits(max_pixels=1_500_000, decode_max_side=700))
+    assert (image.size, image.original_size) == ((750, 500), (3000, 2000))
+    with pytest.raises(ImageTooLargeError, match=r"the cap is 5\.9"):
+        load_image(data, limits=ImageLimits(max_pixels=1_499_999 - 20_000, decode_max_side=700))
+    with pytest.raises(ImageTooLargeError, match="--max-megapixels"):  # it would be decoded whole
+        load_image(data, limits=ImageLimits(max_pixels=1_500_000, decode_max_side=3000))
+    for kept_whole in (encode(large, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1), encode(large, ".png")):
+        with pytest.raises(ImageTooLargeError, match=r"the cap is 1\.5"):
+            load_image(kept_whole, limits=ImageLimits(max_pixels=1_500_000, decode_max_side=700))
+
+
+def test_photos_of_200_megapixels_and_panoramas_pass_the_caps_and_bombs_do_not() -> None:
+    for width, height in ((16320, 12240), (30000, 5000), (27000, 17000)):
+        assert check_header(blank_jpeg(width, height), "x", DEFAULT_LIMITS) == (width, height, "JPEG")
+    for data in (blank_jpeg(27000, 18000), blank_jpeg(16320, 12240, progressive=True)):
+        with pytest.raises(ImageTooLargeError, match="the cap is"):
+            check_header(data, "x", DEFAULT_LIMITS)
+    with pytest.raises(ImageTooLargeError, match="a byte"):
+        check_header(blank_jpeg(16320, 12240, size=1_000_000), "x", DEFAULT_LIMITS)
+
+
+def test_a_jpeg_that_codes_each_colour_by_itself_is_kept_whole_and_counted_so() -> None:
+    data = bytearray(encode(scene(), ".jpg"))
+    assert is_streamed(bytes(data))
+    data[data.index(b"\xff\xda") + 4] = 1
+    assert not is_streamed(bytes(data))
+    assert not is_streamed(b"")
+    assert not is_streamed(encode(scene(), ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1))
+    assert is_streamed(encode(scene()[..., 0], ".jpg"))
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2.5, True, "12", None])
+def test_limits_are_whole_numbers(wrong: object) -> None:
+    with pytest.raises(OptionError, match="max_pixels"):
+        ImageLimits(max_pixels=wrong)  # type: ignore[arg-type]

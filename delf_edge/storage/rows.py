@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from delf_edge.errors import CorruptRowError, NotADatabaseError, NotFoundError
 from delf_edge.quantization.packed_codes import CodeLayout, packed_size, unpack_codes
+from delf_edge.storage.names import same_names
 from delf_edge.storage.schema import Value, row_crc32
 from delf_edge.storage.sqlite import SharedConnection, is_corruption
 from delf_edge.types import Codes
@@ -61,6 +62,15 @@ def read_meta(db: sqlite3.Connection, path: Path) -> dict[str, str]:
         if row_crc32("meta", row[:-1]) != row[-1]:
             raise CorruptRowError(f"{path}: meta {row[0]!r} is damaged; restore the file from a copy")
     return {key: value for key, value, _ in rows}
+
+
+def find_name(db: sqlite3.Connection, table: str, name: str) -> int | None:
+    """Id of the image or landmark of this name, in either Unicode form; None where there is none."""
+    for form in same_names(name):
+        row = db.execute(f"SELECT id FROM {table} WHERE name = ?", (form,)).fetchone()
+        if row is not None:
+            return int(row[0])
+    return None
 
 
 def next_id(db: sqlite3.Connection, table: str) -> int:
@@ -156,10 +166,17 @@ class CheckedRows:
 
     def image_id(self, db: sqlite3.Connection, name: str) -> int:
         """Id of the image of this name; `NotFoundError` where there is none."""
-        row = db.execute("SELECT id FROM images WHERE name = ?", (name,)).fetchone()
-        if row is None:
+        image_id = find_name(db, "images", name)
+        if image_id is None:
             raise NotFoundError(f"{self._path}: no image is called {name!r}")
-        return int(row[0])
+        return image_id
+
+    def landmark_id(self, db: sqlite3.Connection, name: str) -> int:
+        """Id of the landmark of this name; `NotFoundError` where there is none."""
+        landmark_id = find_name(db, "landmarks", name)
+        if landmark_id is None:
+            raise NotFoundError(f"{self._path}: no landmark is called {name!r}")
+        return landmark_id
 
     def codes(self, image_ids: Sequence[Value], layout: CodeLayout) -> Iterator[Row]:
         """CheckedRows of `codes` whose blobs have the size that their counts of features say."""

@@ -10,6 +10,7 @@ Beneath: threads, forks and transactions (`sqlite.py`), checked rows (`rows.py`)
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sqlite3
@@ -28,11 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge.errors import BundleMismatchError, CorruptRowError, NotADatabaseError, OptionError, ReadOnlyError
-from delf_edge.geo import check_position
+from delf_edge.geo import check_position, parse_position
 from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
 from delf_edge.storage import maintenance
+from delf_edge.storage.names import clean_name, same_names
 from delf_edge.storage.records import Added, Landmark, NewImage, Problem, StoredImage, StoreInfo
-from delf_edge.storage.rows import TABLES, CheckedRows, Row, chunks, put_row, read_meta
+from delf_edge.storage.rows import TABLES, CheckedRows, Row, chunks, find_name, put_row, read_meta
 from delf_edge.storage.schema import Value
 from delf_edge.storage.sqlite import SharedConnection, transaction
 from delf_edge.storage.write_transaction import WriteTransaction, pack_image, pack_metadata
@@ -182,10 +184,15 @@ class Store:
             replace: False refuses to take over a name.
 
         Raises:
-            OptionError: codes of another layout, an empty name, metadata that is not JSON, or a taken name.
+            OptionError: codes of another layout, an empty name or one that is no text, metadata that is not JSON, or a
+                taken name.
             StoreBusyError, StoreFullError, ReadOnlyError: nothing was stored.
         """
-        prepared = [(i, pack_image(i, self.layout), pack_metadata(i.metadata, i.name)) for i in images]
+        named = (
+            dataclasses.replace(i, name=clean_name(i.name, "name"), landmark=clean_name(i.landmark, "landmark"))
+            for i in images
+        )
+        prepared = [(i, pack_image(i, self.layout), pack_metadata(i.metadata, i.name)) for i in named]
         if not prepared:
             return []
         with self._edit() as edit:
@@ -223,7 +230,7 @@ class Store:
         return ids
 
     def relabel(self, name: str, landmark: str) -> int:
-        """Say that an image shows another landmark.
+        """Say that an image shows another landmark. `index` leaves it so, whatever folder the photo lies in.
 
         Returns:
             The image's id.
@@ -232,10 +239,57 @@ class Store:
             NotFoundError: there is no image of this name.
             CorruptRowError: its row is damaged.
         """
-        if not landmark:
-            raise OptionError(f"{name}: a landmark's name may not be empty")
+        landmark = clean_name(landmark, "landmark")
         with self._edit() as edit:
             return edit.relabel(name, landmark)
+
+    def remove_landmark(self, name: str) -> list[int]:
+        """Remove a landmark, its coordinates and all its images, in one transaction.
+
+        Returns:
+            Ids of the images; empty where none showed it.
+
+        Raises:
+            NotFoundError: there is no such landmark.
+        """
+        with self._edit() as edit:
+            return edit.remove_landmark(name)
+
+    def rename_landmark(self, old: str, new: str, *, merge: bool = False, remember: bool = True) -> int:
+        """Give a landmark another name, in one transaction.
+
+        Args:
+            old: its name.
+            new: the other name.
+            merge: allow that another landmark is called so: it gets the images, and what it does not know of
+                coordinates and metadata.
+            remember: keep the old name as one by which `index` knows the landmark's folder.
+
+        Returns:
+            Id of the landmark.
+
+        Raises:
+            NotFoundError: there is no landmark of the old name.
+            OptionError: another landmark has the new name, or it is empty.
+            CorruptRowError: a row that would be moved is damaged.
+        """
+        new = clean_name(new, "landmark")
+        with self._edit() as edit:
+            return edit.rename_landmark(old, new, merge=merge, remember=remember)
+
+    def locate(self, name: str, latitude: float | None = None, longitude: float | None = None) -> int:
+        """Say where a landmark is, in degrees; neither: nowhere known. Indexed tables leave it so.
+
+        Returns:
+            Its id.
+
+        Raises:
+            NotFoundError: there is no such landmark.
+            OptionError: the coordinates are no place on Earth.
+        """
+        position = parse_position(latitude, longitude)
+        with self._edit() as edit:
+            return edit.locate(name, position)
 
     def set_landmark(
         self,
@@ -245,7 +299,8 @@ class Store:
         latitude: float | None = None,
         longitude: float | None = None,
     ) -> int:
-        """Create a landmark, or replace its metadata and coordinates (degrees); returns its id."""
+        """Create a landmark, or replace its metadata and coordinates (degrees, None for none); returns its id."""
+        name = clean_name(name, "landmark")
         try:
             check_position(latitude or 0.0, longitude or 0.0)
         except OptionError as e:
@@ -274,7 +329,7 @@ class Store:
         """
         with self._file.read() as db, transaction(db, "BEGIN"):
             image = self._rows.one(db, "images", self._rows.image_id(db, key) if isinstance(key, str) else key)
-            if isinstance(key, str) and image[1] != key:
+            if isinstance(key, str) and image[1] not in same_names(key):
                 raise CorruptRowError(
                     f"{self.path}: the index of names leads {key!r} to {image[1]!r}; restore it from a copy"
                 )
@@ -309,7 +364,7 @@ class Store:
     def has_name(self, name: str) -> bool:
         """Whether an image has this name."""
         with self._file.read() as db:
-            return db.execute("SELECT 1 FROM images WHERE name = ?", (name,)).fetchone() is not None
+            return find_name(db, "images", name) is not None
 
     def thumbnail(self, image_id: int) -> bytes | None:
         """The small JPEG of an image; None where it has none, or a damaged one (noted in `damaged`)."""
@@ -317,9 +372,22 @@ class Store:
 
     def image_ids(self, landmark: str) -> list[int]:
         """Ids of the images that show a landmark, ascending; none where there is no such landmark."""
-        sql = "SELECT i.id FROM images i JOIN landmarks l ON l.id = i.landmark_id WHERE l.name = ? ORDER BY i.id"
-        with self._file.read() as db:
-            return [image_id for (image_id,) in db.execute(sql, (landmark,))]
+        with self._file.read() as db, transaction(db, "BEGIN"):
+            landmark_id = find_name(db, "landmarks", landmark)
+            rows = db.execute("SELECT id FROM images WHERE landmark_id = ? ORDER BY id", (landmark_id,))
+            return [image_id for (image_id,) in rows]
+
+    def landmark(self, name: str) -> Landmark:
+        """One landmark by its name.
+
+        Raises:
+            NotFoundError: there is none.
+            CorruptRowError: its row is damaged.
+        """
+        with self._file.read() as db, transaction(db, "BEGIN"):
+            row = self._rows.one(db, "landmarks", self._rows.landmark_id(db, name))
+            (n_images,) = db.execute("SELECT count(*) FROM images WHERE landmark_id = ?", (row[0],)).fetchone()
+            return Landmark(row[0], row[1], json.loads(row[2]), row[3], row[4], n_images)
 
     def landmarks(self) -> list[Landmark]:
         """All landmarks by name; damaged ones are skipped and noted in `damaged`."""

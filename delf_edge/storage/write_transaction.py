@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
-from delf_edge.errors import OptionError
+from delf_edge.errors import CorruptRowError, NotFoundError, OptionError
 from delf_edge.files import dump_metadata
 from delf_edge.quantization.packed_codes import CodeLayout, pack_codes
+from delf_edge.storage.names import BY_HAND, INDEXED_AS, LOCATED
 from delf_edge.storage.records import Added, NewImage
-from delf_edge.storage.rows import CheckedRows, next_id, put_row
+from delf_edge.storage.rows import CheckedRows, find_name, next_id, put_row
 from delf_edge.storage.schema import Value
 
 MAX_TOMBSTONES = 20_000
@@ -19,8 +22,8 @@ MAX_TOMBSTONES = 20_000
 
 def pack_image(image: NewImage, layout: CodeLayout) -> bytes:
     """An image's codes as they are stored; `OptionError` where the image cannot be."""
-    if not image.name or not image.landmark or not image.content_hash:
-        raise OptionError(f"image {image.name!r}, landmark {image.landmark!r}: neither name nor hash may be empty")
+    if not image.content_hash:
+        raise OptionError(f"{image.name}: its content hash is empty")
     codes = image.codes
     if codes.codes.shape[1:] != (layout.code_size,) or codes.global_code.shape != (layout.global_dim,):
         raise OptionError(
@@ -68,11 +71,11 @@ class WriteTransaction:
         status: Literal["added", "updated", "replaced"] = "added"
         by_content = "SELECT id, landmark_id, added_at FROM images WHERE content_hash = ?"
         known = self.db.execute(by_content, (image.content_hash,)).fetchone()
-        holder = self.db.execute("SELECT id FROM images WHERE name = ?", (image.name,)).fetchone()
-        if holder and (not known or holder[0] != known[0]):
+        holder = find_name(self.db, "images", image.name)
+        if holder is not None and (not known or holder != known[0]):
             if not replace:
                 raise OptionError(f"{image.name}: another photo has this name; remove it, or add with replace=True")
-            self.delete(holder[0])
+            self.delete(holder)
             status = "replaced"
         landmark_id = self._landmark_id(image.landmark)
         facts = (image.name, landmark_id, metadata, *image.codes.image_size, image.content_hash)
@@ -100,11 +103,63 @@ class WriteTransaction:
         self._drop_if_bare(landmark_id)
 
     def relabel(self, name: str, landmark: str) -> int:
-        """Let an image show another landmark; returns the image's id."""
-        image_id, own_name, old, *facts, _ = self._rows.one(self.db, "images", self._rows.image_id(self.db, name))
-        put_row(self.db, "images", (image_id, own_name, self._landmark_id(landmark), *facts, self._revision))
+        """Let an image show another landmark; returns the image's id. `index` is told to leave it so."""
+        image_id, own_name, old, text, *facts, _ = self._rows.one(self.db, "images", self._rows.image_id(self.db, name))
+        landmark_id = self._landmark_id(landmark)
+        if landmark_id != old:
+            metadata = json.loads(text)
+            with suppress(CorruptRowError, NotFoundError):  # nothing to be told from a damaged row
+                metadata.setdefault(INDEXED_AS, self._rows.one(self.db, "landmarks", old)[1])
+            text = dump_metadata(metadata)
+        put_row(self.db, "images", (image_id, own_name, landmark_id, text, *facts, self._revision))
         self._drop_if_bare(old)
         return int(image_id)
+
+    def remove_landmark(self, name: str) -> list[int]:
+        """Remove a landmark with all its images, or none; returns their ids."""
+        landmark_id = self._rows.landmark_id(self.db, name)
+        sql = "SELECT id FROM images WHERE landmark_id = ? ORDER BY id"
+        ids = [int(image_id) for (image_id,) in self.db.execute(sql, (landmark_id,)).fetchall()]
+        for image_id in ids:
+            self.delete(image_id)
+        self.db.execute("DELETE FROM landmarks WHERE id = ?", (landmark_id,))
+        return ids
+
+    def rename_landmark(self, old: str, new: str, *, merge: bool, remember: bool) -> int:
+        """Give a landmark another name, or its images to the one that has it; returns the id of the result."""
+        landmark_id = self._rows.landmark_id(self.db, old)
+        _, old_name, text, *position, _ = self._rows.one(self.db, "landmarks", landmark_id)
+        metadata, known = json.loads(text), find_name(self.db, "landmarks", new)
+        aliases = {old_name, *_aliases(metadata)} if remember else set(_aliases(metadata))
+        if known is not None and known != landmark_id:
+            if not merge:
+                raise OptionError(f"{new!r} is a landmark already; to give it the images of {old!r} too, merge them")
+            _, new, text, *place, _ = self._rows.one(self.db, "landmarks", known)
+            aliases |= set(_aliases(json.loads(text)))
+            metadata |= json.loads(text)
+            position = position if None in place else place
+            self._move_images(landmark_id, known)
+            self.db.execute("DELETE FROM landmarks WHERE id = ?", (landmark_id,))
+            landmark_id = known
+        if aliases - {new}:
+            metadata[INDEXED_AS] = sorted(aliases - {new})
+        put_row(self.db, "landmarks", (landmark_id, new, dump_metadata(metadata), *position, self._revision))
+        return landmark_id
+
+    def _move_images(self, old: int, new: int) -> None:
+        ids = self.db.execute("SELECT id FROM images WHERE landmark_id = ?", (old,)).fetchall()
+        for (image_id,) in ids:
+            _, name, _, *facts, _ = self._rows.one(self.db, "images", image_id)
+            put_row(self.db, "images", (image_id, name, new, *facts, self._revision))
+
+    def locate(self, name: str, position: tuple[float, float] | None) -> int:
+        """Set or take away the coordinates of a landmark, by a person's hand; returns its id."""
+        landmark_id = self._rows.landmark_id(self.db, name)
+        _, own_name, text, *_ = self._rows.one(self.db, "landmarks", landmark_id)
+        metadata = {**json.loads(text), LOCATED: BY_HAND}
+        place = position or (None, None)
+        put_row(self.db, "landmarks", (landmark_id, own_name, dump_metadata(metadata), *place, self._revision))
+        return landmark_id
 
     def set_landmark(self, name: str, metadata: str, latitude: float | None, longitude: float | None) -> int:
         """Create a landmark or replace its facts; returns its id."""
@@ -115,11 +170,11 @@ class WriteTransaction:
 
     def _landmark_id(self, name: str) -> int:
         """Id of a landmark, which is created if there is none of this name."""
-        row = self.db.execute("SELECT id FROM landmarks WHERE name = ?", (name,)).fetchone()
-        if row is None:
-            row = (next_id(self.db, "landmarks"),)
-            put_row(self.db, "landmarks", (row[0], name, "{}", None, None, self._revision))
-        return int(row[0])
+        landmark_id = find_name(self.db, "landmarks", name)
+        if landmark_id is None:
+            landmark_id = next_id(self.db, "landmarks")
+            put_row(self.db, "landmarks", (landmark_id, name, "{}", None, None, self._revision))
+        return landmark_id
 
     def _drop_if_bare(self, landmark_id: Value) -> None:
         """A landmark that only existed through its images goes with the last of them."""
@@ -128,3 +183,9 @@ class WriteTransaction:
             "AND NOT EXISTS (SELECT 1 FROM images WHERE landmark_id = landmarks.id)",
             (landmark_id,),
         )
+
+
+def _aliases(metadata: Mapping[str, Any]) -> list[str]:
+    """What a landmark was called before, as far as its metadata say so."""
+    known = metadata.get(INDEXED_AS)
+    return [name for name in known if isinstance(name, str)] if isinstance(known, list) else []

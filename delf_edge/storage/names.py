@@ -1,0 +1,40 @@
+"""Names of images and landmarks: text, in one Unicode form.
+
+An accent is either part of a letter (NFC) or follows it (NFD, which some systems write to their file names): the same
+name to every reader. Inside it is NFC; a name of an older database in the other form is found by either.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+from delf_edge.errors import OptionError
+
+# Metadata that `index` reads, so that it leaves alone what a person corrected.
+INDEXED_AS = "indexed_as"  # of an image: the landmark it had before; of a landmark: the names it had before
+LOCATED, BY_HAND = "located", "by hand"  # of a landmark: a person said where it is, or that it is not known
+
+
+def clean_name(name: object, what: str) -> str:
+    """A name as it is stored.
+
+    Args:
+        name: what was given.
+        what: what it is called in messages.
+
+    Raises:
+        OptionError: no text, or nothing but blanks.
+    """
+    if not isinstance(name, str):
+        raise OptionError(f"{what} {name!r} is of type {type(name).__name__}; a name is a str, pass str({name!r})")
+    if not name.strip():
+        raise OptionError(f"{what} {name!r} is empty; give it a name")
+    return unicodedata.normalize("NFC", name)
+
+
+def same_names(name: str) -> tuple[str, ...]:
+    """The ways in which a name may be stored, the likeliest first."""
+    if name.isascii():
+        return (name,)
+    forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return tuple(dict.fromkeys(forms))

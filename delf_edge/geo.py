@@ -26,7 +26,7 @@ class Near:
     def __post_init__(self) -> None:
         check_position(self.latitude, self.longitude)
         if not 0 < self.radius < math.inf:
-            raise OptionError(f"{self}: the radius is more than 0 metres")
+            raise OptionError(f"the radius is {self.radius:g} metres; it must be more than 0 metres")
 
     def holds(self, latitude: float | None, longitude: float | None) -> bool:
         """Whether a place lies in the circle; a place without coordinates may be anywhere, so it does."""
@@ -50,7 +50,10 @@ class Box:
 
     def __post_init__(self) -> None:
         if not (-90 <= self.south <= self.north <= 90 and abs(self.west) <= 180 and abs(self.east) <= 180):
-            raise OptionError(f"{self}: give south, west, north, east in degrees, south not above north")
+            raise OptionError(
+                f"south {self.south:g}, west {self.west:g}, north {self.north:g}, east {self.east:g}: "
+                "give south, west, north, east in degrees, south not above north"
+            )
 
     def holds(self, latitude: float | None, longitude: float | None) -> bool:
         """Whether a place lies inside; one without coordinates does not."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from delf_edge.cli.output import error_json, print_json, say
+from delf_edge.cli.output import error_json, print_json, print_json_line, say
 from delf_edge.errors import DelfEdgeError, OptionError
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from delf_edge.storage.store import Store
 
 FOUND, UNKNOWN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+MAX_THREADS = 1024  # more is a slip of the hand; what the machine has not got is never started
+MAX_ROWS = 1_000_000
+_GOES_ON = "; what was stored is safe, and the same command goes on from there"
 
 Database = Annotated[Path, typer.Argument(metavar="DB", help="The database, one file.", show_default=False)]
 Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="The photo.", show_default=False)]
@@ -34,7 +37,12 @@ PresetOption = Annotated[
         show_default=False,
     ),
 ]
-ThreadsOption = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Threads of the network.")]
+ThreadsOption = Annotated[
+    int,
+    typer.Option(
+        "--threads", metavar="N", min=1, max=MAX_THREADS, help="Threads of the network, as many as cores at most."
+    ),
+]
 LimitOption = Annotated[
     int | None,
     typer.Option(
@@ -65,6 +73,9 @@ PacksOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+JsonLinesOption = Annotated[
+    bool, typer.Option("--jsonl", help="Print JSON Lines: an object for each photo as soon as it is done.")
+]
 
 
 class CommandGroup:
@@ -74,11 +85,16 @@ class CommandGroup:
         self.heading = heading
         self._commands: list[tuple[str, Callable[..., None]]] = []
 
-    def command(self, name: str) -> Callable[[Callable[..., int]], Callable[..., None]]:
-        """Register a command that returns its exit code; errors become one line on stderr and exit code 2."""
+    def command(self, name: str, *, resumes: bool = False) -> Callable[[Callable[..., int]], Callable[..., None]]:
+        """Register a command that returns its exit code; errors become one line on stderr and exit code 2.
+
+        Args:
+            name: of the command.
+            resumes: whether the same command goes on where it was interrupted.
+        """
 
         def register(body: Callable[..., int]) -> Callable[..., None]:
-            run = _with_exit_code(body)
+            run = _with_exit_code(body, _GOES_ON if resumes else "")
             self._commands.append((name, run))
             return run
 
@@ -90,18 +106,22 @@ class CommandGroup:
             app.command(name, rich_help_panel=self.heading)(run)
 
 
-def _with_exit_code(body: Callable[..., int]) -> Callable[..., None]:
+def _with_exit_code(body: Callable[..., int], after_interruption: str) -> Callable[..., None]:
     @functools.wraps(body)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
+            if kwargs["as_json"] and kwargs.get("as_lines"):
+                raise OptionError("--json and --jsonl are two forms of the same output; give one of them")
             code = body(*args, **kwargs)
         except KeyboardInterrupt:
-            say("interrupted; what was stored is safe, and the same command goes on from there")
+            say(f"interrupted{after_interruption}")
             code = INTERRUPTED
         except (DelfEdgeError, OSError) as e:
             say(f"delf-edge: {e}")
             if kwargs["as_json"]:
                 print_json({"error": error_json(e)})
+            elif kwargs.get("as_lines"):
+                print_json_line({"error": error_json(e)})
             code = BAD_INPUT
         raise typer.Exit(code)
 
@@ -115,6 +135,15 @@ def needs(extra: str) -> Iterator[None]:
         yield
     except ImportError as e:
         raise OptionError(f"{e}; install the extra: python -m pip install 'delf-edge[{extra}]'") from e
+
+
+@contextmanager
+def naming(option: str, text: str) -> Iterator[None]:
+    """Say in an error which option of the command line it is about."""
+    try:
+        yield
+    except OptionError as e:
+        raise OptionError(f"{option} {text}: {e}") from e
 
 
 def open_database(

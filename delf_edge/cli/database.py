@@ -14,6 +14,7 @@ from delf_edge.cli.common import (
     CommandGroup,
     Database,
     JsonOption,
+    naming,
     parse_numbers,
     set_positions,
 )
@@ -117,7 +118,8 @@ def locate(
     with Store.open(database) as store:
         if landmark not in {place.name for place in store.landmarks()}:
             raise OptionError(f"{database}: no landmark is called {landmark!r}; see `delf-edge info`")
-        position = parse_position(latitude, longitude)
+        with naming("--at", at):
+            position = parse_position(latitude, longitude)
         if position is not None:
             set_positions(store, {landmark: position})
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,12 +14,16 @@ from delf_edge.cli.common import (
     BundleOption,
     CommandGroup,
     Database,
+    JsonLinesOption,
     JsonOption,
     PresetOption,
     ThreadsOption,
     open_database,
 )
-from delf_edge.cli.output import print_json, progress, show
+from delf_edge.cli.output import print_json, print_json_line, progress, show
+
+if TYPE_CHECKING:
+    from delf_edge.diagnostics.reference_quality import Finding
 
 commands = CommandGroup("Diagnostics")
 
@@ -34,6 +38,7 @@ def lint(
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
     as_json: JsonOption = False,
+    as_lines: JsonLinesOption = False,
 ) -> int:
     """Say which photos of a database are poor references, and why.
 
@@ -47,18 +52,25 @@ def lint(
         with progress("checking", recognizer.info().n_images) as step:
             for finding in judge_all(recognizer):
                 findings.append(finding)
+                if as_lines and finding.quality.score < below:
+                    print_json_line(_finding_json(finding))
                 step()
     poor = sorted((f for f in findings if f.quality.score < below), key=lambda f: f.quality.score)
     if as_json:
-        rows = [{"name": f.name, "landmark": f.landmark, "photo": f.photo, **f.quality.as_json()} for f in poor]
+        rows = [_finding_json(finding) for finding in poor]
         print_json({"database": str(database), "checked": len(findings), "below": below, "images": rows})
-    else:
+    elif not as_lines:
         for f in poor:
             show(f"{f.quality.score:3d}  {f.name} ({f.landmark})")
             for reason in f.quality.reasons:
                 show(f"     {reason}")
         show(f"{len(findings)} images checked, {len(poor)} below {below}")
     return UNKNOWN if poor else FOUND
+
+
+def _finding_json(finding: Finding) -> dict[str, Any]:
+    facts = {"name": finding.name, "landmark": finding.landmark, "photo": finding.photo}
+    return {**facts, **finding.quality.as_json()}
 
 
 @commands.command("doctor")
@@ -97,7 +109,9 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    runs: Annotated[int, typer.Option("--runs", metavar="N", min=1, help="Times that each photo is asked for.")] = 3,
+    runs: Annotated[
+        int, typer.Option("--runs", metavar="N", min=1, max=1000, help="Times that each photo is asked for.")
+    ] = 3,
     bundle: BundleOption = None,
     threads: ThreadsOption = 1,
     as_json: JsonOption = False,

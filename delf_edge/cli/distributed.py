@@ -39,7 +39,9 @@ SchedulerOption = Annotated[
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option("--workers", metavar="N", min=1, help="Processes of the cluster on this machine.", show_default=False),
+    typer.Option(
+        "--workers", metavar="N", min=1, max=256, help="Processes of the cluster on this machine.", show_default=False
+    ),
 ]
 BaseOption = Annotated[
     str | None,
@@ -49,13 +51,15 @@ BaseOption = Annotated[
 ]
 
 
-@commands.command("build")
+@commands.command("build", resumes=True)
 def build(
     source: Source,
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder of the result, a path or URL.", show_default=False)],
     scheduler: SchedulerOption = None,
     workers: WorkersOption = None,
-    shard_size: Annotated[int, typer.Option("--shard-size", metavar="N", min=1, help="Photos in a shard.")] = 256,
+    shard_size: Annotated[
+        int, typer.Option("--shard-size", metavar="N", min=1, max=100_000, help="Photos in a shard.")
+    ] = 256,
     base: BaseOption = None,
     split: Annotated[
         str | None,
@@ -98,34 +102,43 @@ def build(
     return UNKNOWN if report.bad else FOUND
 
 
-@commands.command("fit-codebook")
+@commands.command("fit-codebook", resumes=True)
 def fit_codebook(
     source: Source,
     out: Annotated[Path, typer.Argument(metavar="NEW_BUNDLE", help="Folder of the new bundle.", show_default=False)],
     scheduler: SchedulerOption = None,
     workers: WorkersOption = None,
-    photos: Annotated[int, typer.Option("--photos", metavar="N", min=1, help="Photos of the sample at most.")] = 4000,
+    photos: Annotated[
+        int, typer.Option("--photos", metavar="N", min=1, max=10_000_000, help="Photos of the sample at most.")
+    ] = 4000,
     per_landmark: Annotated[
-        int, typer.Option("--per-landmark", metavar="N", min=1, help="Photos of one landmark at most.")
+        int, typer.Option("--per-landmark", metavar="N", min=1, max=1_000_000, help="Photos of one landmark at most.")
     ] = 60,
     words: Annotated[
-        int | None, typer.Option("--words", min=1, help="Words; default: as many as the base.", show_default=False)
+        int | None,
+        typer.Option("--words", min=1, max=1_048_576, help="Words; default: as many as the base.", show_default=False),
     ] = None,
     dim: Annotated[
         int | None,
-        typer.Option("--dim", min=1, help="Dimension of a descriptor; default: the base's.", show_default=False),
+        typer.Option(
+            "--dim", min=1, max=4096, help="Dimension of a descriptor; default: the base's.", show_default=False
+        ),
     ] = None,
     code_size: Annotated[
         int | None,
-        typer.Option("--code-size", min=1, help="Bytes of a code; default: the base's.", show_default=False),
+        typer.Option("--code-size", min=1, max=1024, help="Bytes of a code; default: the base's.", show_default=False),
     ] = None,
     global_dim: Annotated[
         int | None,
         typer.Option(
-            "--global-dim", min=1, help="Dimension of the global descriptor; default: the base's.", show_default=False
+            "--global-dim",
+            min=1,
+            max=4096,
+            help="Dimension of the global descriptor; default: the base's.",
+            show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sample and of the fit.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of the sample and of the fit.")] = 1,
     name: Annotated[
         str | None,
         typer.Option("--name", help="Name of the new bundle; default: the base's, and a note.", show_default=False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from delf_edge.cli.common import (
     BundleOption,
     CommandGroup,
     Database,
+    JsonLinesOption,
     JsonOption,
     LimitOption,
     PresetOption,
@@ -20,13 +22,13 @@ from delf_edge.cli.common import (
     open_database,
     set_positions,
 )
-from delf_edge.cli.output import complaint, print_json, progress, say, show
+from delf_edge.cli.output import complaint, print_json, print_json_line, progress, say, show
 from delf_edge.errors import OptionError
 
 commands = CommandGroup("Recognition")
 
 
-@commands.command("index")
+@commands.command("index", resumes=True)
 def index(
     database: Database,
     folder: Annotated[
@@ -54,6 +56,7 @@ def index(
     threads: ThreadsOption = 1,
     max_megapixels: LimitOption = None,
     as_json: JsonOption = False,
+    as_lines: JsonLinesOption = False,
 ) -> int:
     """Add the photos of a folder.
 
@@ -74,6 +77,8 @@ def index(
     failed = [{"name": name, "error": "lies in no subfolder, so its landmark is not known"} for name in unlabelled]
     for failure in failed:
         say(f"{failure['name']}: {failure['error']}")
+        if as_lines:
+            print_json_line(failure)
     items = (
         AddItem(p.path, p.landmark, p.name, {**p.metadata, "path": str(p.path.resolve())}, thumbnail=thumbnails)
         for p in photos
@@ -87,11 +92,14 @@ def index(
                 else:
                     counts[result.status] += 1
                     step()
+                if as_lines:
+                    print_json_line(failed[-1] if isinstance(result, AddError) else dataclasses.asdict(result))
         set_positions(recognizer.store, {p.landmark: p.position for p in photos if p.position is not None})
         info = recognizer.info()
-    if as_json:
+    if as_json or as_lines:
         totals = {"images": info.n_images, "landmarks": info.n_landmarks, "bytes": info.bytes}
-        print_json({"database": str(database), **counts, "failed": failed, **totals})
+        report = {"database": str(database), **counts, "failed": failed, **totals}
+        (print_json if as_json else print_json_line)(report)
     else:
         done = ", ".join(f"{n} {what}" for what, n in {**counts, "failed": len(failed)}.items())
         show(f"{done}; {database} holds {info.n_images} images of {info.n_landmarks} landmarks")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from delf_edge.cli.common import FOUND, UNKNOWN, BundleOption, CommandGroup, Database, JsonOption, needs
+from delf_edge.cli.common import FOUND, UNKNOWN, BundleOption, CommandGroup, Database, JsonOption, naming, needs
 from delf_edge.cli.output import print_json, say, show
 from delf_edge.errors import OptionError
 
@@ -24,7 +24,8 @@ def pack(
     database: Database,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The pack's file.", show_default=False)],
     version: Annotated[
-        int, typer.Option("--version", metavar="N", min=1, help="Larger than that of the pack it follows.")
+        int,
+        typer.Option("--version", metavar="N", min=1, max=2**31 - 1, help="Larger than that of the pack it follows."),
     ] = 1,
     name: Annotated[
         str | None,
@@ -68,7 +69,8 @@ def pack(
             south, west, north, east = map(float, region.split(","))
         except ValueError as e:
             raise OptionError(f"--region {region}: give four numbers, south,west,north,east") from e
-        box = Box(south, west, north, east)
+        with naming("--region", region):
+            box = Box(south, west, north, east)
     listed = None
     if landmarks is not None:
         try:
@@ -113,7 +115,8 @@ def publish(
         ),
     ] = None,
     days: Annotated[
-        int, typer.Option("--days", metavar="N", min=1, help="Days until devices refuse this state as stale.")
+        int,
+        typer.Option("--days", metavar="N", min=1, max=36_500, help="Days until devices refuse this state as stale."),
     ] = 90,
     as_json: JsonOption = False,
 ) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,10 +12,12 @@ import typer
 from delf_edge.cli.common import (
     BAD_INPUT,
     FOUND,
+    MAX_ROWS,
     UNKNOWN,
     BundleOption,
     CommandGroup,
     Database,
+    JsonLinesOption,
     JsonOption,
     LimitOption,
     NearOption,
@@ -22,11 +25,12 @@ from delf_edge.cli.common import (
     Photo,
     PresetOption,
     ThreadsOption,
+    naming,
     open_database,
     parse_numbers,
 )
-from delf_edge.cli.output import complaint, error_json, print_json, progress, show
-from delf_edge.errors import ImageError
+from delf_edge.cli.output import complaint, error_json, print_json, print_json_line, progress, show
+from delf_edge.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
     from delf_edge.query.options import IdentifyOptions
@@ -34,12 +38,23 @@ if TYPE_CHECKING:
 
 commands = CommandGroup("Recognition")
 
+PIPE = Path("-")
+
 
 @commands.command("identify")
 def identify(
     database: Database,
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO", help="The photos.", show_default=False)],
-    top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Landmarks to list for each photo.")] = 5,
+    photos: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PHOTO",
+            help="The photos; a folder means all photos in it, - one that comes through a pipe.",
+            show_default=False,
+        ),
+    ],
+    top: Annotated[
+        int, typer.Option("--top", metavar="N", min=1, max=MAX_ROWS, help="Landmarks to list for each photo.")
+    ] = 5,
     near: NearOption = None,
     bundle: BundleOption = None,
     preset: PresetOption = None,
@@ -47,33 +62,39 @@ def identify(
     max_megapixels: LimitOption = None,
     packs: PacksOption = None,
     as_json: JsonOption = False,
+    as_lines: JsonLinesOption = False,
 ) -> int:
     """Name the place that each photo shows.
 
     The exit code is 0 if every photo was recognised, 1 if one is unknown, 2 if one cannot be read.
     """
     options = _near(near)
+    wanted = _photos(photos)
     rows: list[dict[str, Any]] = []
     code = FOUND
     with (
         open_database(
             database, bundle, preset, threads, read_only=True, packs=packs, max_megapixels=max_megapixels
         ) as recognizer,
-        progress("identifying", len(photos)) as step,
+        progress("identifying", len(wanted)) as step,
     ):
-        for photo in photos:
+        for photo in wanted:
             try:
-                answer = recognizer.identify(photo, top=top, options=options)
+                answer = recognizer.identify(_source(photo), top=top, options=options)
             except ImageError as e:  # other errors are of the database or the bundle, and end the command
-                rows.append({"photo": str(photo), "error": error_json(e)})
+                row = {"photo": str(photo), "error": error_json(e)}
                 code = BAD_INPUT
                 step(complaint(str(photo), e))
-                continue
-            step()
-            rows.append(_answer_json(photo, answer))
-            code = code if answer.found else max(code, UNKNOWN)
-            if not as_json:
-                _print_answer(photo, answer)
+            else:
+                row = _answer_json(photo, answer)
+                code = code if answer.found else max(code, UNKNOWN)
+                if not (as_json or as_lines):
+                    _print_answer(photo, answer)
+                step()
+            if as_lines:
+                print_json_line(row)
+            elif as_json:
+                rows.append(row)
     if as_json:
         print_json({"database": str(database), "answers": rows})
     return code
@@ -152,6 +173,33 @@ def _print_answer(photo: Path, answer: Answer) -> None:
         show(f"  milliseconds: {stages}")
 
 
+def _photos(named: list[Path]) -> list[Path]:
+    """The photos that are named, and those in the folders that are.
+
+    Raises:
+        OptionError: there is no photo in a folder, or - is a keyboard.
+    """
+    from delf_edge.interchange.photo_lists import list_folder
+
+    found: list[Path] = []
+    for path in named:
+        if path == PIPE and sys.stdin is not None and sys.stdin.isatty():
+            raise OptionError("-: a photo is expected from a pipe, as in `delf-edge identify DB - < PHOTO`")
+        found += [photo.path for photo in list_folder(path, "any")[0]] if path.is_dir() else [path]
+    return found
+
+
+def _source(photo: Path) -> Path | bytes:
+    """What the recogniser reads: the file, or the bytes that come through a pipe."""
+    if photo != PIPE:
+        return photo
+    if sys.stdin is None:
+        raise OptionError("-: stdin is closed")
+    from delf_edge.images.decode import ImageLimits
+
+    return sys.stdin.buffer.read(ImageLimits().max_bytes + 1)
+
+
 def _near(text: str | None) -> IdentifyOptions | None:
     """The options that --near stands for."""
     if text is None:
@@ -159,4 +207,6 @@ def _near(text: str | None) -> IdentifyOptions | None:
     from delf_edge.geo import Near
     from delf_edge.query.options import IdentifyOptions
 
-    return IdentifyOptions(near=Near(*parse_numbers(text, 3, f"--near {text}: give latitude,longitude,metres")))
+    numbers = parse_numbers(text, 3, f"--near {text}: give latitude,longitude,metres")
+    with naming("--near", text):
+        return IdentifyOptions(near=Near(*numbers))

@@ -98,7 +98,7 @@ class Engine:
 
     Args:
         model: content of a .tflite file. Verify its SHA-256 first: damaged models can crash the runtime.
-        num_threads: threads each run may use.
+        num_threads: threads each run may use; no more are started than the process has cores.
 
     Attributes:
         outputs: names of the outputs.
@@ -111,6 +111,7 @@ class Engine:
     def __init__(self, model: bytes, num_threads: int = 1) -> None:
         if num_threads < 1:
             raise OptionError(f"num_threads is {num_threads}; it must be at least 1")
+        num_threads = min(num_threads, len(os.sched_getaffinity(0)))  # more only wait for each other
         if model[4:8] != b"TFL3":
             raise EngineError(f"not a TFLite model ({len(model)} bytes, no TFL3 mark); export it again")
         self._model = model

@@ -107,7 +107,7 @@ def cut_pack(
     if version < 1:
         raise OptionError(f"version {version}: the first version of a pack is 1")
     if target.exists() and not overwrite:
-        raise PackError(f"{target}: exists already; choose another name, or pass overwrite=True")
+        raise PackError(f"{target}: exists already; choose another name, or overwrite it (--overwrite)")
     require_apart(target, [source.path])
     if target.is_file() and not _is_pack(target):
         raise PackError(f"{target}: is no pack, and would be lost; choose another name, or remove it first")

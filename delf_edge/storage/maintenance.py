@@ -120,7 +120,7 @@ def compact(file: SharedConnection) -> None:
 def snapshot(file: SharedConnection, target: Path, *, overwrite: bool, unseal: bool) -> Path:
     """See `Store.snapshot`."""
     if (file_bytes(target) is not None and not overwrite) or file_bytes(Path(f"{target}-wal")):
-        raise StoreError(f"{target}: exists already or is in use; choose another name, or pass overwrite=True")
+        raise StoreError(f"{target}: exists already or is in use; choose another name, or overwrite it (--overwrite)")
     with file.read() as db:
         try:
             _copy(db, target, unseal)

@@ -124,7 +124,7 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> None:
     version = pragma_value(connection, "user_version")
     if version < SCHEMA_VERSION:
         raise SchemaVersionError(
-            f"{path}: schema version {version} is older than {SCHEMA_VERSION}; open it once with mode='rw'"
+            f"{path}: schema version {version} is older than {SCHEMA_VERSION}; open it once for writing"
         )
     found = set(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"))
     strange = found ^ _expected_schema()

@@ -57,7 +57,7 @@ def as_store_error(e: sqlite3.Error, path: Path) -> StoreError:
     if code == sqlite3.SQLITE_FULL:
         return StoreFullError(f"{path}: the disk is full ({e}); nothing was changed, free some space and try again")
     if code == sqlite3.SQLITE_READONLY:
-        return ReadOnlyError(f"{path}: cannot be written ({e}); copy it to writable media, or open it with mode='ro'")
+        return ReadOnlyError(f"{path}: cannot be written ({e}); copy it to writable media, or open it read-only")
     if code == sqlite3.SQLITE_CANTOPEN:
         return StoreError(f"{path}: cannot be opened ({e}); check that the folder exists and may be read and written")
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
@@ -167,7 +167,7 @@ def _head(path: Path) -> tuple[int, bytes]:
         with path.open("rb") as f:
             return path.stat().st_size, f.read(100)
     except FileNotFoundError as e:
-        raise StoreError(f"{path}: no such database; create it with mode='rw' or `delf-edge index`") from e
+        raise StoreError(f"{path}: no such database; check the path, or make one with `delf-edge index`") from e
     except OSError as e:
         raise StoreError(f"{path}: cannot be read ({e.strerror})") from e
 
@@ -356,7 +356,7 @@ class SharedConnection:
     def require_writable(self, purpose: str) -> None:
         """Raise `ReadOnlyError` where the file was opened for reading."""
         if not self.writable:
-            raise ReadOnlyError(f"{self.path}: opened with mode='ro'; open it with mode='rw' to {purpose} it")
+            raise ReadOnlyError(f"{self.path}: opened read-only; open it for writing to {purpose} it")
 
     def _limit_log(self, db: sqlite3.Connection) -> None:
         try:

@@ -153,7 +153,9 @@ class Store:
                 f"({layout}); open it with --bundle, or rebuild it with `delf-edge index`"
             )
         if self.sealed and self.writable:
-            raise ReadOnlyError(f"{self.path}: sealed; open it with mode='ro', or make a writable copy with `snapshot`")
+            raise ReadOnlyError(
+                f"{self.path}: sealed; open it read-only, or make a writable copy with `delf-edge snapshot`"
+            )
 
     # ------------------------------------------------------------------ connection
 

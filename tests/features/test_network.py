@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +96,9 @@ def test_what_is_not_a_model_is_refused(model: bytes) -> None:
 def test_threads_are_checked() -> None:
     with pytest.raises(OptionError, match="num_threads"):
         Engine(LOCAL, num_threads=0)
+    before = len(list(Path("/proc/self/task").iterdir()))
+    Engine(LOCAL, num_threads=99_999).run(noise(32, 32))  # no more are started than there are cores
+    assert len(list(Path("/proc/self/task").iterdir())) <= before + len(os.sched_getaffinity(0))
     assert Engine(LOCAL, num_threads=2).run(noise(32, 32))["features"].shape == (1, 2, 2, 16)
 
 

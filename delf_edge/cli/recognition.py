@@ -195,7 +195,7 @@ def _source(photo: Path) -> Path | bytes:
         return photo
     if sys.stdin is None:
         raise OptionError("-: stdin is closed")
-    from delf_edge.images.decode import ImageLimits
+    from delf_edge.images.limits import ImageLimits
 
     return sys.stdin.buffer.read(ImageLimits().max_bytes + 1)
 

@@ -31,6 +31,7 @@ from delf_edge.cli.common import (
 )
 from delf_edge.cli.output import complaint, error_json, print_json, print_json_line, progress, show
 from delf_edge.errors import ImageError, OptionError
+from delf_edge.files import require_apart
 
 if TYPE_CHECKING:
     from delf_edge.query.options import IdentifyOptions
@@ -113,20 +114,32 @@ def explain(
     threads: ThreadsOption = 1,
     max_megapixels: LimitOption = None,
     packs: PacksOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file, even if explain has not made it.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Draw the proof of an answer.
 
     Both photos, a line for each inlier, and the outline of the place that was found. An unknown photo is drawn with
-    the best candidate, and the exit code is 1.
+    the best candidate, and the exit code is 1. A picture that explain made before is replaced.
     """
+    from delf_edge.diagnostics.match_drawing import draw, is_own_picture, save_picture
+
+    inputs = [database, *(packs or []), *([] if photo == PIPE else [photo]), *([] if bundle is None else [bundle])]
+    require_apart(out, inputs)
+    if photo != PIPE and out.exists() and photo.exists() and out.samefile(photo):
+        raise OptionError(f"{out}: is {photo} under another name; write to another place")
+    if out.exists() and not overwrite and not is_own_picture(out):
+        raise OptionError(f"{out}: exists already, and explain has not made it; choose another name, or --overwrite it")
     options = _near(near)
     with open_database(
         database, bundle, preset, threads, read_only=True, packs=packs, max_megapixels=max_megapixels
     ) as recognizer:
-        explanation = recognizer.explain(photo, options=options)
-    from delf_edge.diagnostics.match_drawing import draw, save_picture
-
+        explanation = recognizer.explain(_source(photo), options=options)
+    stored = explanation.stored
+    if stored is not None and isinstance(stored.metadata.get("path"), str):
+        require_apart(out, [stored.metadata["path"]])
     save_picture(draw(explanation), out)
     answer = explanation.answer
     if as_json:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
 import unicodedata
+import zlib
 from pathlib import Path
 
 import cv2
@@ -11,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge.errors import ImageError, OptionError
-from delf_edge.images.decode import load_image
+from delf_edge.files import write_atomically
+from delf_edge.images.decode import content_hash, load_image
+from delf_edge.images.photo_source import read_photo
 from delf_edge.query.pipeline import Explanation
 from delf_edge.types import Float64Array, UInt8Array
 
@@ -20,6 +24,7 @@ MAX_LINES = 120  # more than that hide the photos; every inlier keeps its dot
 _GAP, _CAPTION = 8, 28
 _INK, _PAPER, _EMPTY = (235, 235, 235), (24, 24, 24), (60, 60, 60)
 _OUTLINE = (64, 224, 96)
+_MARK = b"delf-edge: a picture of matched points"
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -28,7 +33,8 @@ def draw(explanation: Explanation) -> UInt8Array:
 
     The outline on the query is the frame of the stored photo, mapped by the transform that the inliers agree with;
     the outline on the stored photo is the frame of the query. An unknown photo gets no outline: nothing was located.
-    Where the stored photo's file is gone, its points are drawn on an empty canvas and the caption says so.
+    Where the stored photo's file is gone, or has changed since it was stored, its points are drawn on an empty canvas
+    and the caption says so.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -52,19 +58,42 @@ def draw(explanation: Explanation) -> UInt8Array:
 
 
 def save_picture(picture: UInt8Array, path: str | os.PathLike[str]) -> None:
-    """Write an RGB picture as .png or .jpg.
+    """Write an RGB picture as .png or .jpg, with a mark by which `is_own_picture` knows it.
+
+    It is written aside and renamed: a full disk leaves what was there before.
 
     Raises:
-        OptionError: another suffix, or the folder does not exist or cannot be written.
+        OptionError: another suffix, or the folder does not exist, is full, or cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise OptionError(f"{path}: pictures are written as .png or .jpg, not as {path.suffix or 'a name without one'}")
     _, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     try:
-        path.write_bytes(data.tobytes())
+        write_atomically(path, _marked(data.tobytes()))
     except OSError as e:
         raise OptionError(f"{path}: cannot be written ({e.strerror})") from e
+
+
+def is_own_picture(path: str | os.PathLike[str]) -> bool:
+    """Whether `save_picture` made a file, so that nothing is lost if it does so again."""
+    try:
+        with open(path, "rb") as file:
+            return _MARK in file.read(200)
+    except OSError:
+        return False
+
+
+def _marked(data: bytes) -> bytes:
+    """A PNG or JPEG with `_MARK` as its comment, at the place where such a file may have one."""
+    if data.startswith(b"\x89PNG"):
+        chunk = b"tEXt" + b"Software\0" + _MARK
+        at = 33  # after the signature (8 bytes) and the first chunk (25)
+        comment = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    else:
+        at = 2  # after the mark of the start
+        comment = b"\xff\xfe" + struct.pack(">H", len(_MARK) + 2) + _MARK
+    return data[:at] + comment + data[at:]
 
 
 def _to_panel(pixels: UInt8Array) -> UInt8Array:
@@ -91,8 +120,11 @@ def _stored_panel(explanation: Explanation) -> tuple[UInt8Array, str]:
     path = stored.metadata.get("path")
     if isinstance(path, str):
         try:
-            return _to_panel(load_image(path).pixels), stored.name
-        except (ImageError, OSError):
+            data = read_photo(path)
+            if content_hash(data) == stored.content_hash:
+                return _to_panel(load_image(data).pixels), stored.name
+            note = f"{stored.name} (its file has changed since it was stored)"
+        except ImageError:
             note = f"{stored.name} (its file is gone)"
     else:
         note = f"{stored.name} (its file is not recorded)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import inspect
 import io
 import json
@@ -298,6 +299,63 @@ def test_explain_says_when_the_stored_photo_is_gone(database: Path, tmp_path: Pa
     before, after = pictures
     assert before.shape == after.shape
     assert (before != after).mean() > 0.2
+
+
+def test_explain_never_overwrites_what_it_has_not_made(indexed: Path, tmp_path: Path) -> None:
+    photo, other = tmp_path / "colosseum.png", tmp_path / "other.jpg"
+    pixels = cv2.imdecode(np.frombuffer(COLOSSEUM.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    photo.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    other.write_bytes(b"another photo")
+    (tmp_path / "link.png").symlink_to(photo)
+    (tmp_path / "hard.png").hardlink_to(photo)
+    before = photo.read_bytes()
+    for out in (photo, tmp_path / "x" / ".." / "colosseum.png", tmp_path / "link.png", tmp_path / "hard.png"):
+        ran = run("explain", indexed, photo, "--out", out, "--overwrite")
+        assert (ran.code, photo.read_bytes()) == (2, before)
+        assert "another place" in ran.err
+    assert run("explain", indexed, photo, "--out", indexed, "--overwrite").code == 2
+    ran = run("explain", indexed, photo, "--out", other)
+    assert (ran.code, other.read_bytes()) == (2, b"another photo")
+    assert "--overwrite" in ran.err
+    assert run("explain", indexed, photo, "--out", other, "--overwrite").code == 0
+    for out in (other, tmp_path / "new.png", tmp_path / "new.png"):  # what it has made it may replace
+        assert run("explain", indexed, photo, "--out", out).code == 0
+        assert cv2.imdecode(np.frombuffer(out.read_bytes(), np.uint8), cv2.IMREAD_COLOR) is not None
+
+
+def test_explain_leaves_nothing_where_the_disk_is_full(
+    indexed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "match.png"
+    assert run("explain", indexed, COLOSSEUM, "--out", out).code == 0
+    before = out.read_bytes()
+
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for path in (out, tmp_path / "new.png"):
+        ran = run("explain", indexed, COLOSSEUM, "--out", path)
+        assert ran.code == 2
+        assert "No space left" in ran.err
+    assert out.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["match.png"]
+
+
+def test_explain_says_when_the_stored_photo_has_changed(photos: Path, tmp_path: Path) -> None:
+    folder, pictures = tmp_path / "photos", {}
+    shutil.copytree(photos, folder)
+    assert run("index", tmp_path / "places.db", folder).code == 0
+    for name in ("before", "after"):
+        out = tmp_path / f"{name}.png"
+        assert run("explain", tmp_path / "places.db", COLOSSEUM, "--out", out).code == 0
+        pictures[name] = np.asarray(cv2.imdecode(np.frombuffer(out.read_bytes(), np.uint8), cv2.IMREAD_COLOR))
+        shutil.copy(photos / "Petra" / "photo.webp", folder / "Colosseum" / "photo.webp")
+    right = pictures["after"][30:, -100:]
+    assert np.median(right) == 60  # the empty canvas: a picture of Petra would be a lie
+    assert np.median(pictures["before"][30:, -100:]) != 60
 
 
 def test_explain_draws_the_unknown_too(indexed: Path, black: Path, tmp_path: Path) -> None:

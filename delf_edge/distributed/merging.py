@@ -156,6 +156,7 @@ def _add_new(target: _Target, shard: Store, rows: Sequence[Row]) -> Iterator[Bad
 
 def _put(target: _Target, out: str, key: str) -> Merged:
     """Finish a database and put it into the build's folder."""
+    target.store.complete_details()
     target.store.compact()
     n_images, n_landmarks = len(target.store), len(target.landmarks)
     target.store.close()

@@ -16,11 +16,11 @@ from delf_edge.files import file_sha256, replacing, require_apart
 from delf_edge.geo import Box
 from delf_edge.packs.manifest import PackManifest, check_name, manifest_path
 from delf_edge.storage.records import StoredImage
-from delf_edge.storage.rows import Row, chunks
+from delf_edge.storage.rows import CATALOGUE, Row, chunks
 from delf_edge.storage.schema import Value, row_bytes
 from delf_edge.storage.store import Store
 
-CONTENT = ("landmarks", "images", "codes", "thumbnails")  # the tables that a pack's content consists of
+CONTENT = ("landmarks", "images", "codes", "thumbnails", *CATALOGUE)  # the tables that a pack's content consists of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class Selection:
 
     Attributes:
         region: only landmarks with coordinates inside.
-        collection: only images whose metadata, or their landmark's, say `"collection": NAME`.
+        collection: only images whose landmark is in this collection, or whose metadata, or their landmark's, say
+            `"collection": NAME`.
         landmarks: only these.
     """
 
@@ -60,10 +61,12 @@ class Selection:
         unknown = sorted((self.landmarks or frozenset()) - places.keys())
         if unknown:
             raise OptionError(f"{store.path}: no landmark is called {', '.join(map(repr, unknown[:5]))}")
+        collection_of = {row[0]: row[3] for row in store.rows("landmark_details")}
         chosen = []
         for image in store.images():
             place = places[image.landmark]
-            collections = (image.metadata.get("collection"), place.metadata.get("collection"))
+            said = (image.metadata.get("collection"), place.metadata.get("collection"))
+            collections = (*said, collection_of.get(place.landmark_id))
             if (
                 (self.landmarks is None or image.landmark in self.landmarks)
                 and (self.region is None or self.region.holds(place.latitude, place.longitude))
@@ -115,6 +118,7 @@ def cut_pack(
     with replacing(target) as partial:
         with Store.open(partial, bundle_id=source.bundle_id, layout=source.layout) as pack:
             copy_images(source, pack, [image.image_id for image in images])
+            pack.complete_details()  # where the source has no catalogue yet
             _set_meta(pack, name, source.revision())
             pack.seal()
         manifest = describe(partial, name=name, version=version, selection=selection.as_json())
@@ -134,8 +138,8 @@ def _is_pack(path: Path) -> bool:
         return False
 
 
-def copy_images(source: Store, target: Store, image_ids: Sequence[int]) -> None:
-    """Copy images with their landmarks, codes and thumbnails, rows as they are.
+def copy_images(source: Store, target: Store, image_ids: Sequence[int], *, catalogue: bool = True) -> None:
+    """Copy images with their landmarks, codes and thumbnails, rows as they are; and what is known of the landmarks.
 
     Raises:
         CorruptRowError: one of their rows is damaged, or gone.
@@ -151,7 +155,24 @@ def copy_images(source: Store, target: Store, image_ids: Sequence[int]) -> None:
         fresh = sorted({row[2] for row in rows["images"]} - landmarks)
         rows["landmarks"] = list(source.rows("landmarks", fresh))
         landmarks.update(fresh)
+        if catalogue:
+            rows |= catalogue_rows(source, fresh)
         target.write_rows(rows)
+
+
+def catalogue_rows(source: Store, landmark_ids: Sequence[Value]) -> dict[str, list[Row]]:
+    """All rows of the catalogue that belong to these landmarks, by table.
+
+    Raises:
+        CorruptRowError: one of them is damaged.
+    """
+    ids = [key for key in landmark_ids if isinstance(key, int)]
+    rows = {"landmark_details": list(source.rows("landmark_details", ids))}
+    rows |= {table: source.catalogue.of(table, ids) for table in ("landmark_texts", "media")}
+    rows["media_data"] = list(source.rows("media_data", [row[0] for row in rows["media"]]))
+    if source.damaged:
+        raise CorruptRowError(f"{source.path}: {next(iter(source.damaged.values()))}; mend it and try again")
+    return rows
 
 
 def _set_meta(pack: Store, name: str, revision: int) -> None:
@@ -189,7 +210,7 @@ def describe(path: Path, *, name: str, version: int, selection: dict[str, Any]) 
 
 
 def content_digest(store: Store) -> str:
-    """SHA-256 over all rows (`row_bytes`) of landmarks, images, codes and thumbnails, in this order, by ascending key.
+    """SHA-256 over all rows (`row_bytes`) of the tables of `CONTENT`, in this order, by ascending key.
 
     Raises:
         CorruptRowError: a row is damaged.

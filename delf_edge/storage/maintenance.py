@@ -10,8 +10,10 @@ from pathlib import Path
 from delf_edge.errors import StoreError
 from delf_edge.files import replacing
 from delf_edge.quantization.packed_codes import CodeLayout
+from delf_edge.storage.catalogue_rows import verify_catalogue
+from delf_edge.storage.full_text import rebuild_words
 from delf_edge.storage.records import Problem, StoreInfo
-from delf_edge.storage.rows import TABLES, CheckedRows, chunks, put_row
+from delf_edge.storage.rows import TABLES, CheckedRows, chunks, has_catalogue, put_row
 from delf_edge.storage.schema import Value, pragma_value
 from delf_edge.storage.sqlite import SharedConnection, as_store_error, file_bytes, is_corruption, transaction
 from delf_edge.storage.write_transaction import next_revision
@@ -45,7 +47,7 @@ def verify(rows: CheckedRows, layout: CodeLayout, progress: Callable[[int, int],
     problems = _verify_pages(rows.file)
     rows.damaged.clear()
     seen: dict[str, set[Value]] = {}
-    for table in ("meta", "landmarks", "tombstones", "images", "thumbnails"):
+    for table in ("meta", "landmarks", "tombstones", "images", "thumbnails", "landmark_details", "landmark_texts"):
         seen[table] = {row[0] for row in rows.many(table, rows.keys(table))}
     ids, done, seen["codes"] = rows.keys("codes"), 0, set()
     for chunk in chunks(ids):
@@ -61,6 +63,7 @@ def verify(rows: CheckedRows, layout: CodeLayout, progress: Callable[[int, int],
     for table in ("codes", "thumbnails"):
         for key in sorted(seen[table] - seen["images"] - bad["images"], key=str):
             rows.damaged[table, key] = f"{table} of image {key!r}, which does not exist"
+    problems += verify_catalogue(rows)
     names = _names_of_damaged(rows)
     return problems + [Problem(t, names.get(k, str(k)), what) for (t, k), what in rows.damaged.items()]
 
@@ -104,6 +107,8 @@ def seal(rows: CheckedRows) -> None:
             raise
         with transaction(db):
             next_revision(db, rows)
+            if has_catalogue(db):
+                rebuild_words(db)
             put_row(db, "meta", ("sealed", "1"))
         db.execute("VACUUM")
     rows.file.close()

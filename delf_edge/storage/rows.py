@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from delf_edge.errors import CorruptRowError, NotADatabaseError, NotFoundError
 from delf_edge.quantization.packed_codes import CodeLayout, packed_size, unpack_codes
+from delf_edge.storage.full_text import forget_words, words_follow
 from delf_edge.storage.names import same_names
-from delf_edge.storage.schema import Value, row_crc32
+from delf_edge.storage.schema import Value, pragma_value, row_crc32
 from delf_edge.storage.sqlite import SharedConnection, is_corruption
 from delf_edge.types import Codes
 
@@ -29,12 +30,35 @@ TABLES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "codes": ("image_id", "n", "blob"),
         "thumbnails": ("image_id", "jpeg"),
         "tombstones": ("image_id", "content_hash", "revision"),
+        "landmark_details": ("landmark_id", "slug", "kind", "collection", "external_ids", "revision"),
+        "landmark_texts": (
+            "id",
+            "landmark_id",
+            "language",
+            "title",
+            "summary",
+            "body",
+            "audio",
+            "link",
+            "revision",
+        ),
+        "media": ("id", "landmark_id", "name", "type", "sha256", "path", "credit", "revision"),
+        "media_data": ("media_id", "data"),
     }
 )
+CATALOGUE = ("landmark_details", "landmark_texts", "media", "media_data")  # since schema version 2
+_TEXT = str | None
 _KINDS = {
     "images": (int, str, int, str, int, int, bytes, float, int),
     "landmarks": (int, str, str, float | None, float | None),
+    "landmark_details": (int, str, _TEXT, _TEXT, str, int),
+    "landmark_texts": (int, int, str, _TEXT, _TEXT, _TEXT, _TEXT, _TEXT, int),
+    "media": (int, int, str, str, bytes, _TEXT, _TEXT, int),
+    "media_data": (int, bytes),
 }
+_JSON_COLUMN = {"images": "metadata", "landmarks": "metadata", "landmark_details": "external_ids"}
+_NUMBERED = {"landmarks": "landmarks", "landmark_details": "landmarks", "landmark_texts": "landmark_texts"}
+_NUMBERED |= {"media": "media", "media_data": "media"}  # whose ids a table has; all others: those of images
 _MAX_KEYS = 10_000_000  # ids tried one by one where a table cannot be read
 
 
@@ -44,8 +68,29 @@ def chunks(keys: Sequence[Value], size: int = 500) -> Iterator[Sequence[Value]]:
         yield keys[i : i + size]
 
 
+def with_checksum(table: str, values: Sequence[Value]) -> dict[str, Value]:
+    """A row by column, as sqlite-utils takes it."""
+    return dict(zip((*TABLES[table], "crc32"), (*values, row_crc32(table, values)), strict=True))
+
+
 def put_row(db: sqlite3.Connection, table: str, values: Sequence[Value]) -> None:
-    """Insert or update a row with its checksum."""
+    """Insert or update a row with its checksum; of a landmark's text, its words too."""
+    put_rows(db, table, [values])
+
+
+def put_rows(db: sqlite3.Connection, table: str, rows: Iterable[Sequence[Value]]) -> None:
+    """As `put_row`, for many rows of one table."""
+    if table == "landmark_texts":
+        rows = list(rows)
+        with words_follow(db, [values[0] for values in rows]):
+            for values in rows:
+                _upsert(db, table, values)
+    else:
+        for values in rows:
+            _upsert(db, table, values)
+
+
+def _upsert(db: sqlite3.Connection, table: str, values: Sequence[Value]) -> None:
     columns = TABLES[table]
     changed = ", ".join(f"{c} = excluded.{c}" for c in (*columns[1:], "crc32"))
     db.execute(
@@ -71,6 +116,20 @@ def find_name(db: sqlite3.Connection, table: str, name: str) -> int | None:
         if row is not None:
             return int(row[0])
     return None
+
+
+def delete_rows(db: sqlite3.Connection, table: str, keys: Sequence[Value]) -> None:
+    """Delete rows by key; absent ones are ignored."""
+    if not keys:
+        return
+    if table == "landmark_texts":
+        forget_words(db, keys)
+    db.executemany(f"DELETE FROM {table} WHERE {TABLES[table][0]} = ?", [(key,) for key in keys])
+
+
+def has_catalogue(db: sqlite3.Connection) -> bool:
+    """Whether the file has the tables of `CATALOGUE`; another process may migrate it at any time."""
+    return int(pragma_value(db, "user_version")) >= 2
 
 
 def next_id(db: sqlite3.Connection, table: str) -> int:
@@ -113,6 +172,8 @@ class CheckedRows:
         columns = (*TABLES[table], "crc32")
         for chunk in chunks(keys):
             with self.file.read() as db:
+                if table in CATALOGUE and not has_catalogue(db):
+                    return
                 rows = self._select(db, table, columns, chunk)
             for row in rows:
                 if (what := _damage(table, row)) is not None:
@@ -144,12 +205,14 @@ class CheckedRows:
         """All keys of a table, ascending; where its pages are damaged, every key it may have had."""
         column = TABLES[table][0]
         with self.file.read() as db:
+            if table in CATALOGUE and not has_catalogue(db):
+                return []
             try:
                 return [key for (key,) in db.execute(f"SELECT {column} FROM {table} ORDER BY {column}")]
             except sqlite3.DatabaseError as e:
                 if not is_corruption(e) or table == "meta":
                     raise
-            sequence = "landmarks" if table == "landmarks" else "images"
+            sequence = _NUMBERED.get(table, "images")
             row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (sequence,)).fetchone()
             if row is None or not isinstance(row[0], int) or row[0] > _MAX_KEYS:
                 raise NotADatabaseError(f"{self._path}: damaged, not even its numbering can be read; restore a copy")
@@ -231,6 +294,7 @@ def _is_ours(table: str, row: Row) -> bool:
     if not all(isinstance(value, kind) for value, kind in zip(row, _KINDS[table], strict=False)):
         return False
     try:
-        return isinstance(json.loads(row[TABLES[table].index("metadata")]), dict)
+        column = _JSON_COLUMN.get(table)
+        return column is None or isinstance(json.loads(row[TABLES[table].index(column)]), dict)
     except (ValueError, RecursionError):
         return False

@@ -79,6 +79,7 @@ def connect(
     create: bool,
     busy_timeout: float,
     check: Callable[[sqlite3.Connection], None] = lambda db: None,
+    keep_version: bool = False,
 ) -> sqlite3.Connection:
     """An open, checked and, where asked for, created or migrated database in autocommit mode.
 
@@ -88,10 +89,11 @@ def connect(
         create: make it where there is none.
         busy_timeout: seconds to wait for another connection.
         check: refuses a database by an exception; called before anything in the file is changed.
+        keep_version: leave an older schema as it is, although the file is opened for writing.
 
     Raises:
         NotADatabaseError: the file is empty, cut off, damaged, another program's, or has a foreign schema.
-        SchemaVersionError: a newer schema, or an older one that read-only opening cannot migrate.
+        SchemaVersionError: a newer schema.
         StoreBusyError, ReadOnlyError, StoreError: as their names say.
     """
     if not create or file_bytes(path):
@@ -108,14 +110,12 @@ def connect(
             ):
                 connection.execute(f"PRAGMA {pragma}")  # a mapped file that shrinks would kill the process
             check_version(connection, path)
-            if pragma_value(connection, "user_version") == SCHEMA_VERSION:
+            if not writable or pragma_value(connection, "user_version"):
                 check_schema(connection, path)
                 check(connection)
             if writable:
-                _prepare(connection, path, busy_timeout)
+                _prepare(connection, path, busy_timeout, keep_version)
                 check_schema(connection, path)
-            elif pragma_value(connection, "user_version") != SCHEMA_VERSION:
-                check_schema(connection, path)  # says what is wrong
         except BaseException:
             connection.close()
             raise
@@ -245,7 +245,7 @@ def _check_permissions(path: Path) -> None:
         )
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, busy_timeout: float) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, busy_timeout: float, keep_version: bool) -> None:
     """WAL with FULL, and the schema brought to this version."""
     connection.execute(f"PRAGMA page_size={PAGE_SIZE}")
     deadline = time.monotonic() + busy_timeout
@@ -261,7 +261,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, busy_timeout: float) ->
         raise ReadOnlyError(f"{path}: the file system does not allow a write-ahead log (journal mode {mode})")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute(f"PRAGMA journal_size_limit={_WAL_LIMIT}")
-    if pragma_value(connection, "user_version") < SCHEMA_VERSION:
+    version = pragma_value(connection, "user_version")
+    if version < SCHEMA_VERSION and not (version and keep_version):
         with transaction(connection):
             migrate(connection)
 
@@ -295,13 +296,14 @@ class SharedConnection:
         create: bool,
         busy_timeout: float,
         check: Callable[[sqlite3.Connection], None] = lambda db: None,
+        keep_version: bool = False,
     ) -> None:
         self.path, self.writable = path, writable
-        self._busy_timeout, self._check = busy_timeout, check
+        self._busy_timeout, self._check, self._keep_version = busy_timeout, check, keep_version
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._connection: sqlite3.Connection | None = connect(
-            path, writable=writable, create=create, busy_timeout=busy_timeout, check=check
+            path, writable=writable, create=create, busy_timeout=busy_timeout, check=check, keep_version=keep_version
         )
 
     def close(self) -> None:
@@ -331,6 +333,7 @@ class SharedConnection:
                 create=False,
                 busy_timeout=self._busy_timeout,
                 check=self._check,
+                keep_version=self._keep_version,
             )
         self._lock, self._pid = threading.RLock(), os.getpid()
 

@@ -32,12 +32,25 @@ from delf_edge.errors import BundleMismatchError, CorruptRowError, NotADatabaseE
 from delf_edge.geo import check_position, parse_position
 from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
 from delf_edge.storage import maintenance
+from delf_edge.storage.catalogue_moves import Prefer
+from delf_edge.storage.catalogue_rows import CatalogueRows, remove_damaged_rows
 from delf_edge.storage.names import clean_name, same_names
 from delf_edge.storage.records import Added, Landmark, NewImage, Problem, StoredImage, StoreInfo
-from delf_edge.storage.rows import TABLES, CheckedRows, Row, chunks, find_name, put_row, read_meta
+from delf_edge.storage.rows import (
+    CATALOGUE,
+    TABLES,
+    CheckedRows,
+    Row,
+    chunks,
+    delete_rows,
+    find_name,
+    put_row,
+    put_rows,
+    read_meta,
+)
 from delf_edge.storage.schema import Value
 from delf_edge.storage.sqlite import SharedConnection, transaction
-from delf_edge.storage.write_transaction import WriteTransaction, pack_image, pack_metadata
+from delf_edge.storage.write_transaction import WriteTransaction, pack_image, pack_metadata, put_details
 from delf_edge.types import Changes, Codes
 
 
@@ -48,6 +61,7 @@ class Store:
         path: the file.
         layout: sizes of its codes.
         bundle_id: the bundle its codes were made with.
+        catalogue: lookups in what is known of its landmarks.
     """
 
     def __init__(
@@ -59,14 +73,21 @@ class Store:
         create: bool,
         bundle_id: str | None = None,
         layout: CodeLayout | None = None,
+        keep_version: bool = False,
     ) -> None:
         """Use `Store.open`."""
         self.path, self.writable = path, writable
         self._wanted = bundle_id, layout
         self._file = SharedConnection(
-            path, writable=writable, create=create, busy_timeout=busy_timeout, check=self._check
+            path,
+            writable=writable,
+            create=create,
+            busy_timeout=busy_timeout,
+            check=self._check,
+            keep_version=keep_version,
         )
         self._rows = CheckedRows(self._file)
+        self.catalogue = CatalogueRows(self._rows)
 
     @property
     def damaged(self) -> dict[tuple[str, Value], str]:
@@ -82,6 +103,7 @@ class Store:
         layout: CodeLayout | None = None,
         mode: Literal["rw", "ro"] = "rw",
         busy_timeout: float = 5.0,
+        keep_version: bool = False,
     ) -> Store:
         """Open a database, or create it (mode "rw", with `bundle_id` and `layout`).
 
@@ -91,6 +113,7 @@ class Store:
             layout: its `CodeLayout`; None takes the file's.
             mode: "ro" never writes, and is the only mode for a sealed file.
             busy_timeout: seconds to wait for another writer.
+            keep_version: leave an older schema as it is, to write only what it knows (`updates.delta`).
 
         Raises:
             BundleMismatchError: the file was made with another bundle.
@@ -108,6 +131,7 @@ class Store:
             create=create,
             bundle_id=bundle_id,
             layout=layout,
+            keep_version=keep_version,
         )
         try:
             store._read_meta()
@@ -197,7 +221,7 @@ class Store:
         prepared = [(i, pack_image(i, self.layout), pack_metadata(i.metadata, i.name)) for i in named]
         if not prepared:
             return []
-        with self._edit() as edit:
+        with self.edit() as edit:
             return [edit.add(*one, replace=replace) for one in prepared]
 
     def remove(self, *names: str) -> list[int]:
@@ -209,7 +233,7 @@ class Store:
         Raises:
             NotFoundError: one of them does not exist; nothing was removed.
         """
-        with self._edit() as edit:
+        with self.edit() as edit:
             ids = [self._rows.image_id(edit.db, name) for name in names]
             for image_id in dict.fromkeys(ids):
                 edit.delete(image_id)
@@ -218,16 +242,20 @@ class Store:
     def remove_damaged(self) -> list[int]:
         """Remove every image whose row or codes fail their CRC-32, so that they can be indexed again.
 
-        A damaged thumbnail is removed by itself; its image stays.
+        A damaged thumbnail is removed by itself; its image stays. What is damaged of the catalogue is removed too, and
+        the full-text search made anew.
         """
-        deque(chain(self.images(), self.code_batches(), self.rows("thumbnails")), maxlen=0)  # meet all that is damaged
+        known = (self.rows(table) for table in CATALOGUE)
+        deque(chain(self.images(), self.code_batches(), self.rows("thumbnails"), *known), maxlen=0)  # meet all damage
         spoilt = [(key,) for table, key in self.damaged if table == "thumbnails"]
         ids = sorted({int(k) for (table, k) in self.damaged if table in ("images", "codes") and isinstance(k, int)})
-        with self._edit() as edit:
+        with self.edit() as edit:
             for image_id in ids:
                 edit.delete(image_id)
             edit.db.executemany("DELETE FROM thumbnails WHERE image_id = ?", spoilt)
-        mended = ("images", "codes", "thumbnails")
+            remove_damaged_rows(edit.db, self.damaged)
+        self.complete_details()
+        mended = ("images", "codes", "thumbnails", *CATALOGUE)
         self._rows.damaged = {key: what for key, what in self.damaged.items() if key[0] not in mended}
         return ids
 
@@ -242,7 +270,7 @@ class Store:
             CorruptRowError: its row is damaged.
         """
         landmark = clean_name(landmark, "landmark")
-        with self._edit() as edit:
+        with self.edit() as edit:
             return edit.relabel(name, landmark)
 
     def remove_landmark(self, name: str) -> list[int]:
@@ -254,18 +282,21 @@ class Store:
         Raises:
             NotFoundError: there is no such landmark.
         """
-        with self._edit() as edit:
+        with self.edit() as edit:
             return edit.remove_landmark(name)
 
-    def rename_landmark(self, old: str, new: str, *, merge: bool = False, remember: bool = True) -> int:
+    def rename_landmark(
+        self, old: str, new: str, *, merge: bool = False, remember: bool = True, prefer: Prefer | None = None
+    ) -> int:
         """Give a landmark another name, in one transaction.
 
         Args:
             old: its name.
             new: the other name.
             merge: allow that another landmark is called so: it gets the images, and what it does not know of
-                coordinates and metadata.
+                coordinates, metadata, texts, pictures and sounds.
             remember: keep the old name as one by which `index` knows the landmark's folder.
+            prefer: whose text stays where both have one in a language, "old" or "new"; None: that is an error.
 
         Returns:
             Id of the landmark.
@@ -276,8 +307,8 @@ class Store:
             CorruptRowError: a row that would be moved is damaged.
         """
         new = clean_name(new, "landmark")
-        with self._edit() as edit:
-            return edit.rename_landmark(old, new, merge=merge, remember=remember)
+        with self.edit() as edit:
+            return edit.rename_landmark(old, new, merge=merge, remember=remember, prefer=prefer)
 
     def locate(self, name: str, latitude: float | None = None, longitude: float | None = None) -> int:
         """Say where a landmark is, in degrees; neither: nowhere known. Indexed tables leave it so.
@@ -290,7 +321,7 @@ class Store:
             OptionError: the coordinates are no place on Earth.
         """
         position = parse_position(latitude, longitude)
-        with self._edit() as edit:
+        with self.edit() as edit:
             return edit.locate(name, position)
 
     def set_landmark(
@@ -308,11 +339,12 @@ class Store:
         except OptionError as e:
             raise OptionError(f"{name}: {e}") from None
         text = pack_metadata(metadata or {}, name)
-        with self._edit() as edit:
+        with self.edit() as edit:
             return edit.set_landmark(name, text, latitude, longitude)
 
     @contextmanager
-    def _edit(self) -> Iterator[WriteTransaction]:
+    def edit(self) -> Iterator[WriteTransaction]:
+        """One durable transaction: all that the block does, or, after an error, nothing of it."""
         with self._file.write() as db:
             yield WriteTransaction(db, self._rows)
 
@@ -485,11 +517,19 @@ class Store:
         with self._file.write() as db:
             db.execute("PRAGMA defer_foreign_keys=1")
             for table in reversed(TABLES):
-                keys = [(key,) for key in (delete or {}).get(table, ())]
-                db.executemany(f"DELETE FROM {table} WHERE {TABLES[table][0]} = ?", keys)
+                delete_rows(db, table, list((delete or {}).get(table, ())))
             for table in TABLES:
-                for row in put.get(table, ()):
-                    put_row(db, table, row)
+                put_rows(db, table, put.get(table, ()))
+
+    def complete_details(self) -> None:
+        """Give a slug to every landmark that has none; whoever writes whole rows may leave them out."""
+        with self._file.write() as db:
+            sql = (
+                "SELECT l.id, l.name, l.revision FROM landmarks l LEFT JOIN landmark_details d ON d.landmark_id = l.id "
+                "WHERE d.landmark_id IS NULL ORDER BY l.id"
+            )
+            for landmark_id, name, revision in db.execute(sql).fetchall():
+                put_details(db, landmark_id, str(name), revision)
 
     # ------------------------------------------------------------------ whole file
 

@@ -12,10 +12,12 @@ from typing import Any, Literal
 from delf_edge.errors import CorruptRowError, NotFoundError, OptionError
 from delf_edge.files import dump_metadata
 from delf_edge.quantization.packed_codes import CodeLayout, pack_codes
+from delf_edge.storage.catalogue_moves import Prefer, move_catalogue
 from delf_edge.storage.names import BY_HAND, INDEXED_AS, LOCATED
 from delf_edge.storage.records import Added, NewImage
-from delf_edge.storage.rows import CheckedRows, find_name, next_id, put_row
+from delf_edge.storage.rows import CheckedRows, delete_rows, find_name, next_id, put_row
 from delf_edge.storage.schema import Value
+from delf_edge.storage.slugs import free_slug, slugify
 
 MAX_TOMBSTONES = 20_000
 
@@ -60,11 +62,12 @@ class WriteTransaction:
 
     Attributes:
         db: the connection, inside the transaction.
+        revision: the number.
     """
 
     def __init__(self, db: sqlite3.Connection, rows: CheckedRows) -> None:
         self.db, self._rows = db, rows
-        self._revision = next_revision(db, rows)
+        self.revision = next_revision(db, rows)
 
     def add(self, image: NewImage, blob: bytes, metadata: str, *, replace: bool) -> Added:
         """See `Store.add_many`."""
@@ -77,16 +80,16 @@ class WriteTransaction:
                 raise OptionError(f"{image.name}: another photo has this name; remove it, or add with replace=True")
             self.delete(holder)
             status = "replaced"
-        landmark_id = self._landmark_id(image.landmark)
+        landmark_id = self.landmark_id(image.landmark)
         facts = (image.name, landmark_id, metadata, *image.codes.image_size, image.content_hash)
         if known:
             image_id, old_landmark, added_at = known
-            put_row(self.db, "images", (image_id, *facts, added_at, self._revision))
+            put_row(self.db, "images", (image_id, *facts, added_at, self.revision))
             self._drop_if_bare(old_landmark)
             status = "updated" if status == "added" else status
         else:
             image_id = next_id(self.db, "images")
-            put_row(self.db, "images", (image_id, *facts, time.time(), self._revision))
+            put_row(self.db, "images", (image_id, *facts, time.time(), self.revision))
         put_row(self.db, "codes", (image_id, len(image.codes), blob))
         if image.thumbnail is not None:
             put_row(self.db, "thumbnails", (image_id, image.thumbnail))
@@ -99,19 +102,19 @@ class WriteTransaction:
         self.db.execute("DELETE FROM codes WHERE image_id = ?", (image_id,))
         self.db.execute("DELETE FROM thumbnails WHERE image_id = ?", (image_id,))
         self.db.execute("DELETE FROM images WHERE id = ?", (image_id,))
-        put_row(self.db, "tombstones", (image_id, content_hash, self._revision))
+        put_row(self.db, "tombstones", (image_id, content_hash, self.revision))
         self._drop_if_bare(landmark_id)
 
     def relabel(self, name: str, landmark: str) -> int:
         """Let an image show another landmark; returns the image's id. `index` is told to leave it so."""
         image_id, own_name, old, text, *facts, _ = self._rows.one(self.db, "images", self._rows.image_id(self.db, name))
-        landmark_id = self._landmark_id(landmark)
+        landmark_id = self.landmark_id(landmark)
         if landmark_id != old:
             metadata = json.loads(text)
             with suppress(CorruptRowError, NotFoundError):  # nothing to be told from a damaged row
                 metadata.setdefault(INDEXED_AS, self._rows.one(self.db, "landmarks", old)[1])
             text = dump_metadata(metadata)
-        put_row(self.db, "images", (image_id, own_name, landmark_id, text, *facts, self._revision))
+        put_row(self.db, "images", (image_id, own_name, landmark_id, text, *facts, self.revision))
         self._drop_if_bare(old)
         return int(image_id)
 
@@ -122,10 +125,10 @@ class WriteTransaction:
         ids = [int(image_id) for (image_id,) in self.db.execute(sql, (landmark_id,)).fetchall()]
         for image_id in ids:
             self.delete(image_id)
-        self.db.execute("DELETE FROM landmarks WHERE id = ?", (landmark_id,))
+        self.drop_landmark(landmark_id)
         return ids
 
-    def rename_landmark(self, old: str, new: str, *, merge: bool, remember: bool) -> int:
+    def rename_landmark(self, old: str, new: str, *, merge: bool, remember: bool, prefer: Prefer | None = None) -> int:
         """Give a landmark another name, or its images to the one that has it; returns the id of the result."""
         landmark_id = self._rows.landmark_id(self.db, old)
         _, old_name, text, *position, _ = self._rows.one(self.db, "landmarks", landmark_id)
@@ -139,18 +142,19 @@ class WriteTransaction:
             metadata |= json.loads(text)
             position = position if None in place else place
             self._move_images(landmark_id, known)
-            self.db.execute("DELETE FROM landmarks WHERE id = ?", (landmark_id,))
+            move_catalogue(self.db, self._rows, landmark_id, known, self.revision, prefer)
+            self.drop_landmark(landmark_id)
             landmark_id = known
         if aliases - {new}:
             metadata[INDEXED_AS] = sorted(aliases - {new})
-        put_row(self.db, "landmarks", (landmark_id, new, dump_metadata(metadata), *position, self._revision))
+        put_row(self.db, "landmarks", (landmark_id, new, dump_metadata(metadata), *position, self.revision))
         return landmark_id
 
     def _move_images(self, old: int, new: int) -> None:
         ids = self.db.execute("SELECT id FROM images WHERE landmark_id = ?", (old,)).fetchall()
         for (image_id,) in ids:
             _, name, _, *facts, _ = self._rows.one(self.db, "images", image_id)
-            put_row(self.db, "images", (image_id, name, new, *facts, self._revision))
+            put_row(self.db, "images", (image_id, name, new, *facts, self.revision))
 
     def locate(self, name: str, position: tuple[float, float] | None) -> int:
         """Set or take away the coordinates of a landmark, by a person's hand; returns its id."""
@@ -158,34 +162,68 @@ class WriteTransaction:
         _, own_name, text, *_ = self._rows.one(self.db, "landmarks", landmark_id)
         metadata = {**json.loads(text), LOCATED: BY_HAND}
         place = position or (None, None)
-        put_row(self.db, "landmarks", (landmark_id, own_name, dump_metadata(metadata), *place, self._revision))
+        put_row(self.db, "landmarks", (landmark_id, own_name, dump_metadata(metadata), *place, self.revision))
         return landmark_id
 
     def set_landmark(self, name: str, metadata: str, latitude: float | None, longitude: float | None) -> int:
         """Create a landmark or replace its facts; returns its id."""
-        landmark_id = self._landmark_id(name)
+        landmark_id = self.landmark_id(name)
         place = (None if latitude is None else float(latitude), None if longitude is None else float(longitude))
-        put_row(self.db, "landmarks", (landmark_id, name, metadata, *place, self._revision))
+        put_row(self.db, "landmarks", (landmark_id, name, metadata, *place, self.revision))
         return landmark_id
 
-    def _landmark_id(self, name: str) -> int:
-        """Id of a landmark, which is created if there is none of this name."""
+    def landmark_id(self, name: str, slug: str | None = None) -> int:
+        """Id of a landmark, which is created where there is none, with this slug or one from its name."""
         landmark_id = find_name(self.db, "landmarks", name)
         if landmark_id is None:
             landmark_id = next_id(self.db, "landmarks")
-            put_row(self.db, "landmarks", (landmark_id, name, "{}", None, None, self._revision))
+            put_row(self.db, "landmarks", (landmark_id, name, "{}", None, None, self.revision))
+            put_details(self.db, landmark_id, name, self.revision, slug)
         return landmark_id
+
+    def drop_landmark(self, landmark_id: int) -> None:
+        """Delete a landmark that no image shows, with everything that is known of it."""
+        for table in ("landmark_texts", "media"):
+            keys = [k for (k,) in self.db.execute(f"SELECT id FROM {table} WHERE landmark_id = ?", (landmark_id,))]
+            if table == "media":
+                delete_rows(self.db, "media_data", keys)
+            delete_rows(self.db, table, keys)
+        delete_rows(self.db, "landmark_details", [landmark_id])
+        delete_rows(self.db, "landmarks", [landmark_id])
 
     def _drop_if_bare(self, landmark_id: Value) -> None:
         """A landmark that only existed through its images goes with the last of them."""
-        self.db.execute(
-            "DELETE FROM landmarks WHERE id = ? AND metadata = '{}' AND latitude IS NULL AND longitude IS NULL "
-            "AND NOT EXISTS (SELECT 1 FROM images WHERE landmark_id = landmarks.id)",
+        bare = self.db.execute(
+            "SELECT id FROM landmarks l WHERE id = ? AND metadata = '{}' AND latitude IS NULL AND longitude IS NULL "
+            "AND NOT EXISTS (SELECT 1 FROM images WHERE landmark_id = l.id) "
+            "AND NOT EXISTS (SELECT 1 FROM landmark_texts WHERE landmark_id = l.id) "
+            "AND NOT EXISTS (SELECT 1 FROM media WHERE landmark_id = l.id) "
+            "AND NOT EXISTS (SELECT 1 FROM landmark_details WHERE landmark_id = l.id "
+            "AND (kind IS NOT NULL OR collection IS NOT NULL OR external_ids <> '{}'))",
             (landmark_id,),
-        )
+        ).fetchone()
+        if bare is not None:
+            self.drop_landmark(bare[0])
 
 
 def _aliases(metadata: Mapping[str, Any]) -> list[str]:
     """What a landmark was called before, as far as its metadata say so."""
     known = metadata.get(INDEXED_AS)
     return [name for name in known if isinstance(name, str)] if isinstance(known, list) else []
+
+
+def put_details(db: sqlite3.Connection, landmark_id: int, name: str, revision: int, slug: str | None = None) -> None:
+    """Give a new landmark its slug: `slug`, or the first free one that is like its name."""
+    row = (landmark_id, slug or free_slug(slugify(name), _TakenSlugs(db)), None, None, "{}", revision)
+    put_row(db, "landmark_details", row)
+
+
+class _TakenSlugs:
+    """The slugs of a database, one lookup each."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __contains__(self, slug: object) -> bool:
+        row = self._db.execute("SELECT 1 FROM landmark_details WHERE slug = ?", (slug,)).fetchone()
+        return row is not None

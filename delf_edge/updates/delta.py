@@ -5,6 +5,7 @@ landmarks, and a tombstone for every image that is gone; its `meta` holds beside
 
     delta_from, delta_to     `content_sha256` of the versions it leads from and to
     delta_landmarks          ids of the landmarks that are gone, JSON
+    delta_catalogue          table of the catalogue -> keys of its rows that are gone, JSON
     delta_revision           revision of the new version
 
 It travels compressed by zlib. Whether the result is right is decided by the digest of its content, not by the delta.
@@ -23,7 +24,8 @@ from delf_edge.errors import PackError, PackIntegrityError, StoreError
 from delf_edge.files import parse_json, partial_path, remove_database, sync_path
 from delf_edge.packs.create import content_digest, copy_images, describe
 from delf_edge.packs.manifest import PackManifest, manifest_path
-from delf_edge.storage.rows import Row
+from delf_edge.storage.rows import CATALOGUE, Row
+from delf_edge.storage.schema import Value
 from delf_edge.storage.store import Store
 
 _IMAGE_TABLES = ("images", "codes", "thumbnails")
@@ -51,20 +53,23 @@ def make_delta(old: Path, new: Path, target: Path) -> int:
             if (a.bundle_id, a.layout) != (b.bundle_id, b.layout):
                 raise PackError(f"{old} and {new} are of bundles {a.bundle_id} and {b.bundle_id}: no delta leads there")
             difference = _compare(a, b)
+            known, forgotten = _compare_catalogue(a, b)
             facts = {
                 "delta_from": content_digest(a),
                 "delta_to": content_digest(b),
                 "delta_landmarks": json.dumps(difference.removed_landmarks),
+                "delta_catalogue": json.dumps(forgotten),
                 "delta_revision": str(b.revision()),
                 "uuid": b.uuid,
                 "created_at": "0.000",
             }
             with Store.open(inside, bundle_id=b.bundle_id, layout=b.layout) as delta:
-                copy_images(b, delta, difference.changed_images)
+                copy_images(b, delta, difference.changed_images, catalogue=False)
                 removed = [(i, b"", b.revision()) for i in difference.removed_images]
                 delta.write_rows(
                     {"landmarks": difference.landmark_rows, "tombstones": removed, "meta": list(facts.items())}
                 )
+                delta.write_rows(known)
                 delta.seal()
         data = inside.read_bytes()
         target.write_bytes(zlib.compress(data, 9))
@@ -96,6 +101,24 @@ def _compare(a: Store, b: Store) -> _Difference:
     removed_landmarks = sorted(map(_number, before - after))
     removed_images = sorted(map(_number, keys["images"][0] - keys["images"][1]))
     return _Difference(sorted(changed), removed_images, removed_landmarks, landmark_rows)
+
+
+def _compare_catalogue(a: Store, b: Store) -> tuple[dict[str, list[Row]], dict[str, list[int]]]:
+    """New and changed rows of the catalogue with what they belong to, and keys of those that are gone."""
+    put: dict[str, list[Row]] = {}
+    gone: dict[str, list[int]] = {}
+    for table in CATALOGUE:
+        before, after = set(a.keys(table)), set(b.keys(table))
+        put[table] = list(_different(a, b, table, sorted(before & after, key=_number)))
+        put[table] += b.rows(table, sorted(after - before, key=_number))
+        gone[table] = sorted(map(_number, before - after))
+    own = {row[0] for row in put["media"]}
+    put["media"] += b.rows("media", sorted({row[0] for row in put["media_data"]} - own))
+    landmarks = {row[0] for row in put["landmark_details"]} | {
+        row[1] for table in ("landmark_texts", "media") for row in put[table]
+    }
+    put["landmarks"] = list(b.rows("landmarks", sorted(landmarks)))
+    return put, gone
 
 
 def _number(key: object) -> int:
@@ -140,7 +163,7 @@ def apply_delta(base: Path, delta: Path, target: Path, wanted: PackManifest, lim
             if facts.get("delta_to") != wanted.content_sha256:
                 raise PackIntegrityError(f"{delta}: leads to another version than {wanted.name} {wanted.version}")
             old.snapshot(target, overwrite=True)
-            with Store.open(target) as new:
+            with Store.open(target, keep_version=wanted.schema_version == 1) as new:
                 _merge(changes, new, facts)
                 new.seal()
         made = describe(target, name=wanted.name, version=wanted.version, selection=wanted.selection)
@@ -164,13 +187,20 @@ def _merge(changes: Store, new: Store, facts: dict[str, str]) -> None:
     images = [_number(key) for key in changes.keys("images")]
     removed = [_number(key) for key in changes.keys("tombstones")]
     landmarks = [_number(key) for key in parse_json(facts["delta_landmarks"])]
-    put: dict[str, list[Row]] = {table: list(changes.rows(table)) for table in ("landmarks", *_IMAGE_TABLES)}
+    forgotten = parse_json(facts.get("delta_catalogue", "{}"))
+    tables = ("landmarks", *_IMAGE_TABLES, *CATALOGUE)
+    put: dict[str, list[Row]] = {table: list(changes.rows(table)) for table in tables}
     put["meta"] = [("revision", str(int(facts["delta_revision"]) - 1))]  # sealing is one more
     if changes.damaged:
         raise PackIntegrityError(f"{changes.path}: {next(iter(changes.damaged.values()))}")
-    # An image that changed goes first: another one may have taken its name or its photo.
+    # What changed goes first: another image may have taken its name or its photo, another landmark its name or slug.
     gone = [*images, *removed]
-    new.write_rows(put, {**dict.fromkeys(_IMAGE_TABLES, gone), "landmarks": landmarks})
+    old: dict[str, list[Value]] = {table: [_number(key) for key in forgotten.get(table, [])] for table in CATALOGUE}
+    for table in ("landmarks", *CATALOGUE):
+        old[table] = [*old.get(table, []), *(row[0] for row in put[table])]
+    old["landmarks"] += landmarks
+    old["landmark_details"] += landmarks  # of those that a migration has given one
+    new.write_rows(put, {**dict.fromkeys(_IMAGE_TABLES, gone), **old})
 
 
 def _decompress(source: Path, target: Path, limit: int) -> None:

@@ -257,7 +257,7 @@ def test_info(path: Path) -> None:
         store.add_many(new_image(i) for i in range(10))
         info = store.info()
     assert (info.n_images, info.n_landmarks, info.n_features) == (10, 3, 300)
-    assert (info.bundle_id, info.layout, info.schema_version) == ("3f2a", LAYOUT, 1)
+    assert (info.bundle_id, info.layout, info.schema_version) == ("3f2a", LAYOUT, 2)
     assert info.bytes > 4096
     assert not info.sealed
 

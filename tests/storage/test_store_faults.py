@@ -124,7 +124,7 @@ def test_a_cut_off_file_is_refused(path: Path, share: float) -> None:
 def test_a_newer_schema_is_refused_by_number(path: Path) -> None:
     edit(path, "PRAGMA user_version=7")
     for mode in ("rw", "ro"):
-        with pytest.raises(SchemaVersionError, match="schema version 7; this delf-edge reads up to 1"):
+        with pytest.raises(SchemaVersionError, match="schema version 7; this delf-edge reads up to 2"):
             Store.open(path, mode=mode)
 
 

@@ -1,0 +1,121 @@
+"""Full-text search over the texts of landmarks: SQLite's FTS5, which holds the words and reads the texts in place.
+
+Its words must be taken out before a text changes and put in afterwards, which `words_follow` does; there is no trigger.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from delf_edge.storage.schema import Value
+
+_FTS = "landmark_texts_fts"
+_COLUMNS = "title, summary, body"
+_SHADOWS = {f"{_FTS}_data": "id, block", f"{_FTS}_idx": "segid, term, pgno"}
+_SHADOWS |= {f"{_FTS}_docsize": "id, sz", f"{_FTS}_config": "k, v"}
+_AT_ONCE = 500
+
+
+@contextmanager
+def words_follow(db: sqlite3.Connection, text_ids: Sequence[Value]) -> Iterator[None]:
+    """Whatever the block writes to these texts, the search finds it afterwards."""
+    forget_words(db, text_ids)
+    yield
+    for ids, marks in _chunks(text_ids):
+        select = f"SELECT id, {_COLUMNS} FROM landmark_texts WHERE id IN ({marks}) ORDER BY id"
+        db.execute(f"INSERT INTO {_FTS} (rowid, {_COLUMNS}) {select}", ids)
+
+
+def forget_words(db: sqlite3.Connection, text_ids: Sequence[Value]) -> None:
+    """Take texts out of the search, before they are changed or deleted; absent ones are ignored."""
+    for ids, marks in _chunks(text_ids):
+        select = f"SELECT 'delete', id, {_COLUMNS} FROM landmark_texts WHERE id IN ({marks}) ORDER BY id"
+        db.execute(f"INSERT INTO {_FTS} ({_FTS}, rowid, {_COLUMNS}) {select}", ids)
+
+
+def _chunks(text_ids: Sequence[Value]) -> Iterator[tuple[tuple[Value, ...], str]]:
+    for i in range(0, len(text_ids), _AT_ONCE):
+        ids = tuple(text_ids[i : i + _AT_ONCE])
+        yield ids, ", ".join("?" * len(ids))
+
+
+def rebuild_words(db: sqlite3.Connection) -> None:
+    """Make the search anew from the texts, whatever state it is in; equal texts give equal bytes."""
+    db.execute(f"DELETE FROM {_FTS}_config")
+    db.execute(f"INSERT INTO {_FTS}_config VALUES ('version', 4)")  # damaged, it would forbid even 'rebuild'
+    db.execute(f"INSERT INTO {_FTS} ({_FTS}) VALUES ('rebuild')")
+
+
+def words_differ(db: sqlite3.Connection) -> bool:
+    """Whether the search is damaged or holds other words than the texts.
+
+    FTS5's own check counts as a write, so its tables and the texts are copied into memory and checked there.
+    """
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        copy.execute(f"CREATE TABLE landmark_texts (id INTEGER PRIMARY KEY, {_COLUMNS})")
+        copy.execute(_schema_of(db))
+        _copy_rows(db, copy, "landmark_texts", f"id, {_COLUMNS}")
+        for table, columns in _SHADOWS.items():
+            copy.execute(f"DELETE FROM {table}")
+            _copy_rows(db, copy, table, columns)
+        fresh = sqlite3.connect(":memory:", isolation_level=None)
+        try:
+            fresh.deserialize(copy.serialize())  # a connection that has not cached what was there before
+            fresh.execute(f"INSERT INTO {_FTS} ({_FTS}, rank) VALUES ('integrity-check', 1)")
+            if _words_not_found(fresh):
+                return True
+        except sqlite3.DatabaseError:
+            return True
+        finally:
+            fresh.close()
+        return False
+    finally:
+        copy.close()
+
+
+def _words_not_found(db: sqlite3.Connection) -> bool:
+    """Whether looking a word up leads elsewhere than where it is: the check of FTS5 walks past the way in."""
+    db.execute(f"CREATE VIRTUAL TABLE words USING fts5vocab('{_FTS}', 'row')")
+    count = f"SELECT count(*) FROM {_FTS} WHERE {_FTS} MATCH ?"
+    words = db.execute("SELECT term, doc FROM words").fetchall()
+    return any(db.execute(count, (f'"{word}"',)).fetchone()[0] != n for word, n in words)
+
+
+def _schema_of(db: sqlite3.Connection) -> str:
+    (sql,) = db.execute("SELECT sql FROM sqlite_master WHERE name = ?", (_FTS,)).fetchone()
+    return str(sql)
+
+
+def _copy_rows(db: sqlite3.Connection, copy: sqlite3.Connection, table: str, columns: str) -> None:
+    marks = ", ".join("?" * len(columns.split(",")))
+    copy.execute("BEGIN")
+    rows = db.execute(f"SELECT {columns} FROM {table}")
+    copy.executemany(f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({marks})", rows)
+    copy.execute("COMMIT")
+
+
+def search_words(db: sqlite3.Connection, query: str, limit: int) -> list[tuple[int, float]]:
+    """(id of a text, score) of texts that hold every word of a query, the best first; a lower score is better.
+
+    The last word may be the beginning of one. What is written as "several words" must stand like that. A word in a
+    title counts ten times as much as one in the body, in a summary four times.
+    """
+    match = match_of(query)
+    if not match:
+        return []
+    sql = f"SELECT rowid, bm25({_FTS}, 10.0, 4.0, 1.0) AS score FROM {_FTS} WHERE {_FTS} MATCH ? ORDER BY score LIMIT ?"
+    return [(int(key), float(score)) for key, score in db.execute(sql, (match, limit))]
+
+
+def match_of(query: str) -> str:
+    """A query of a person in FTS5's language: each word or phrase in quotes, so that none of them is an operator."""
+    parts = [a or b for a, b in re.findall(r'"([^"]+)"|([^\s"]+)', query)]
+    words = [part.replace("\0", "") for part in parts if any(c.isalnum() for c in part)]
+    if not words:
+        return ""
+    prefix = "" if query.rstrip().endswith('"') else " *"
+    return " ".join(f'"{word}"' for word in words) + prefix

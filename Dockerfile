@@ -20,6 +20,6 @@ VOLUME /data
 EXPOSE 8000
 # Listening on all addresses of the container; everything but the page itself then needs DELF_EDGE_TOKEN.
 ENTRYPOINT ["/opt/delf-edge/bin/delf-edge"]
-CMD ["serve", "/data/places.db", "--host", "0.0.0.0"]
+CMD ["serve", "/data/places.db", "--host", "0.0.0.0", "--new"]
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
     CMD ["/opt/delf-edge/bin/python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz')"]

@@ -14,7 +14,7 @@ from delf_edge.camera.watcher import CameraOptions
 from delf_edge.recognizer import Recognizer
 from delf_edge.web.app import Service, ServiceOptions, create_app
 from delf_edge.web.security import Policy
-from delf_edge.web.server import address_of, read_token, serve
+from delf_edge.web.server import address_of, listen, read_token, serve
 
 
 async def lamp(service: Service) -> None:
@@ -33,10 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     token, is_new = read_token(None)
     patient = CameraOptions(vote=VoteOptions(frames=3, hold=5.0))  # visitors stand still and look away
-    with Recognizer.open(given.database, bundle=given.bundle) as places:
-        app = create_app(places, ServiceOptions(Policy(token), camera=patient), beside=lamp)
+    with (
+        listen("127.0.0.1", given.port) as sockets,
+        Recognizer.open(given.database, bundle=given.bundle) as recognizer,
+    ):
+        app = create_app(recognizer, ServiceOptions(Policy(token), camera=patient), beside=lamp)
         print(address_of("127.0.0.1", given.port, token if is_new else None), flush=True)
-        serve(app, "127.0.0.1", given.port)
+        serve(app, "127.0.0.1", given.port, sockets)
     return 0
 
 

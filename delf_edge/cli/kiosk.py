@@ -21,6 +21,7 @@ from delf_edge.cli.common import (
     open_database,
 )
 from delf_edge.cli.output import print_json, show
+from delf_edge.errors import OptionError
 
 commands = CommandGroup("Kiosk")
 
@@ -44,6 +45,7 @@ def serve(
         ),
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Allow no changes.")] = False,
+    new: Annotated[bool, typer.Option("--new", help="Make the database if it does not exist.")] = False,
     bundle: BundleOption = None,
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
@@ -59,18 +61,23 @@ def serve(
     with needs("web"):
         from delf_edge.web.app import ServiceOptions, create_app
         from delf_edge.web.security import Policy, is_loopback
-        from delf_edge.web.server import address_of, read_token
+        from delf_edge.web.server import address_of, listen, read_token
         from delf_edge.web.server import serve as run
+    if not (new or database.exists()):
+        raise OptionError(f"{database}: no such database; check the path, or let --new make it")
     token, is_new = read_token(token_file)
     names = frozenset(name.lower() for name in [host, *(allow_host or [])])
     policy = Policy(token, names, loopback_only=is_loopback(host))
-    with open_database(
-        database, bundle, preset, threads, read_only=read_only, packs=packs, max_megapixels=max_megapixels
-    ) as recognizer:
+    with (
+        listen(host, port) as sockets,
+        open_database(
+            database, bundle, preset, threads, read_only=read_only, packs=packs, max_megapixels=max_megapixels
+        ) as recognizer,
+    ):
         url = address_of(host, port, token if is_new and not read_only else None)
         if as_json:
             print_json({"database": str(database), "url": url, "read_only": read_only})
         else:
             show(url)
-        run(create_app(recognizer, ServiceOptions(policy)), host, port)
+        run(create_app(recognizer, ServiceOptions(policy)), host, port, sockets)
     return FOUND

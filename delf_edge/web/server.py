@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
@@ -41,12 +43,55 @@ def read_token(path: Path | None) -> tuple[str, bool]:
     return given, False
 
 
-def serve(app: Starlette, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT.
+@contextlib.contextmanager
+def listen(host: str, port: int) -> Iterator[list[socket.socket]]:
+    """Sockets that listen at an address, before anything is promised or opened; closed at the end.
 
     Raises:
-        OSError: the address cannot be used.
+        OptionError: the address is in use, not this machine's, or not allowed to this user.
     """
+    with contextlib.ExitStack() as opened:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            sockets, refused = [], []
+            for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+                try:
+                    sockets.append(opened.enter_context(socket.create_server(address[:2], family=family)))
+                except OSError as e:
+                    if e.errno == errno.EADDRINUSE:
+                        raise
+                    refused.append(e)  # a machine without IPv6 has an IPv6 name all the same
+            if not sockets:
+                raise refused[0]
+        except OSError as e:
+            raise OptionError(_no_address(host, port, e)) from e
+        yield sockets
+
+
+def _no_address(host: str, port: int, e: OSError) -> str:
+    where = f"port {port} of {host}"
+    if e.errno == errno.EADDRINUSE:
+        return f"{where} is in use by another program; stop that, or choose another with --port"
+    if isinstance(e, PermissionError):
+        return f"{where} is not for this user; ports from 1024 on are: --port 8000"
+    return f"{where}: this machine cannot listen there ({e.strerror}); check --host"
+
+
+def serve(app: Starlette, host: str, port: int, sockets: list[socket.socket] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        app: what `create_app` made.
+        host: name or address to listen on.
+        port: where to listen.
+        sockets: those of `listen`, where it has been called before; otherwise the address is opened here.
+
+    Raises:
+        OptionError: the address cannot be used.
+    """
+    if sockets is None:
+        with listen(host, port) as opened:
+            return serve(app, host, port, opened)
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
@@ -62,7 +107,7 @@ def serve(app: Starlette, host: str, port: int) -> None:
     )
     # uvicorn ends in an orderly way and then raises the signal again; the caller's `with` must close the database.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    _Server(config, service).run()
+    _Server(config, service).run(sockets)
 
 
 class _Server(uvicorn.Server):

@@ -18,8 +18,11 @@ import cv2
 import numpy as np
 import pytest
 
-from delf_edge import Recognizer
+from delf_edge import OptionError, Recognizer
 from delf_edge.cli.main import main
+from delf_edge.web.app import ServiceOptions, create_app
+from delf_edge.web.security import Policy
+from delf_edge.web.server import serve
 from testing.paths import ROOT, TINY_BUNDLE
 
 
@@ -82,6 +85,38 @@ def get(url: str) -> Any:
         except OSError:
             time.sleep(0.05)
     raise AssertionError(f"{url} does not answer")
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_serve_says_nothing_where_the_port_is_in_use(
+    database: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = str(busy.getsockname()[1])
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", str(database), "--bundle", str(TINY_BUNDLE), "--port", port, *more])
+        assert ended.value.code == 2
+        out, err = capsys.readouterr()
+        assert f"port {port} of 127.0.0.1 is in use" in err
+        assert "http" not in out
+        with Recognizer.open(database, bundle=TINY_BUNDLE) as recognizer, pytest.raises(OptionError, match="in use"):
+            serve(create_app(recognizer, ServiceOptions(Policy("x" * 16))), "127.0.0.1", int(port))
+
+
+def test_serve_names_an_address_that_is_not_this_machine_s(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for host in ("192.0.2.7", "no.such.name.invalid"):
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", str(database), "--bundle", str(TINY_BUNDLE), "--host", host])
+        assert ended.value.code == 2
+        assert f"of {host}: this machine cannot listen there" in capsys.readouterr().err
+
+
+def test_serve_makes_no_database_of_a_typing_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", str(tmp_path / "typo.db"), "--bundle", str(TINY_BUNDLE)])
+    assert ended.value.code == 2
+    assert "typo.db: no such database" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("program", [["-m", "delf_edge.cli.main", "serve"], [str(ROOT / "examples" / "kiosk.py")]])

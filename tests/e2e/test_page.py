@@ -82,7 +82,7 @@ class Service:
             s.bind(("127.0.0.1", 0))
             self.port = int(s.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command = [*prefix, sys.executable, "-m", "delf_edge.cli.main", "serve", str(database)]
+        self._command = [*prefix, sys.executable, "-m", "delf_edge.cli.main", "serve", str(database), "--new"]
         self._command += ["--port", str(self.port)]
         self.start()
 

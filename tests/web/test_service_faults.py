@@ -39,7 +39,7 @@ class Service:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = int(s.getsockname()[1])
-        command = [*prefix, sys.executable, "-m", "delf_edge.cli.main", "serve", str(database)]
+        command = [*prefix, sys.executable, "-m", "delf_edge.cli.main", "serve", str(database), "--new"]
         command += ["--bundle", str(TINY_BUNDLE), "--port", str(self.port)]
         environment = os.environ | {"DELF_EDGE_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)

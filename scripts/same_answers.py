@@ -2,11 +2,11 @@
 
 usage: same_answers.py OLD NEW [--dev DEV.json] [--queries N] [--photos N] [--save FILE] [--out FILE]
 
-OLD and NEW are checkouts, each with its compiled loops where it has them; OLD may also be what `--save` wrote of it. The same questions go to both, in processes
-of their own: the whole demo; a part of a benchmark (`--dev`); features of the golden picture; the bundle's id; the
-content of a small build; and the exit code and `--json` of every command. Compared is every number as it is printed,
-to the last digit. Left out are times, dates, random ids, versions, the machine, and the paths of the two checkouts.
-Exit code 0: nothing differs, or only keys that NEW adds to an object.
+OLD and NEW are checkouts, each with its compiled loops where it has them; OLD may also be what `--save` wrote of it.
+The same questions go to both, in processes of their own: the whole demo; a part of a benchmark (`--dev`); features of
+the golden picture; the bundle's id; the content of a small build; exit code and `--json` of every command. Compared is
+every number as it is printed, to the last digit. Left out are times, dates, random ids, versions, the machine, and the
+paths of the two checkouts. Exit code 0: nothing differs, or only keys that NEW adds to an object.
 """
 
 from __future__ import annotations

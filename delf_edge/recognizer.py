@@ -33,6 +33,7 @@ from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.quantization.packed_codes import tiny as shortened
 from delf_edge.quantization.product_quantizer import encode
 from delf_edge.query.options import IdentifyOptions
+from delf_edge.query.photo import PhotoQuery
 from delf_edge.query.pipeline import Explanation, QueryPipeline
 from delf_edge.storage.combined import CombinedStore
 from delf_edge.storage.records import NewImage, Problem, StoreInfo
@@ -360,14 +361,15 @@ class Recognizer:
         Raises:
             ImageError: the photo cannot be used.
         """
-        return self._extract(photo, channel_order, {} if timings is None else timings)[1]
+        timings = {} if timings is None else timings
+        return self._features_of(self._decoded(photo, channel_order, timings), timings)
 
-    def _extract(
-        self, photo: PhotoSource, channel_order: ChannelOrder | None, timings: dict[str, float]
-    ) -> tuple[Image, Features]:
+    def _decoded(self, photo: PhotoSource, channel_order: ChannelOrder | None, timings: dict[str, float]) -> Image:
         with clock(timings, "decode"):
-            image = load_image(photo, channel_order=channel_order, limits=self.limits)
-        return image, self._extractor.extract(image, self._extract_options, timings)
+            return load_image(photo, channel_order=channel_order, limits=self.limits)
+
+    def _features_of(self, image: Image, timings: dict[str, float]) -> Features:
+        return self._extractor.extract(image, self._extract_options, timings)
 
     def identify(
         self,
@@ -392,9 +394,10 @@ class Recognizer:
             StoreError: the database cannot be read.
         """
         timings: dict[str, float] = {}
+        query = PhotoQuery(self.pipeline, self._features_of, deadline_ms)
         with self._packs.pin():
-            features = self.extract(photo, channel_order=channel_order, timings=timings)
-            return self.pipeline.answer(features, options, top=top, deadline_ms=deadline_ms, timings=timings)
+            image = self._decoded(photo, channel_order, timings)
+            return query.identify(image, options or IdentifyOptions(), top, timings).answer
 
     def identify_many(
         self,
@@ -439,8 +442,9 @@ class Recognizer:
         """All landmarks in one photo, each with its proof; arguments and errors as `identify`.
 
         The first is what `explain` returns. After every landmark that is found, the features inside the convex hull
-        of its matched points are set aside and the rest is asked for another landmark, by the same rules. So two
-        landmarks are never proven by the same part of the photo.
+        of its matched points are set aside and the rest is asked for another landmark, by the same rules; then parts
+        of the photo beside the proofs, with features of their own (`IdentifyOptions.anew`). So two landmarks are never
+        proven by the same part of the photo.
 
         Args:
             limit: landmarks returned at most.
@@ -448,10 +452,13 @@ class Recognizer:
         Returns:
             At least one; only the first may be unknown.
         """
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise OptionError(f"limit is {limit!r}; it must be a whole number, at least 1")
         timings: dict[str, float] = {}
+        query = PhotoQuery(self.pipeline, self._features_of, deadline_ms)
         with self._packs.pin():
-            image, features = self._extract(photo, channel_order, timings)
-            return self.pipeline.explain_all(image, features, limit, options, deadline_ms, timings)
+            image = self._decoded(photo, channel_order, timings)
+            return query.explain_all(image, options or IdentifyOptions(), limit, timings)
 
     def search(
         self,

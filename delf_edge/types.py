@@ -241,40 +241,6 @@ class Match:
     similarity: float
 
 
-@dataclass(frozen=True, slots=True)
-class LandmarkInfo:
-    """What is known of the landmark of an answer, in one language.
-
-    Attributes:
-        slug: its stable name in URLs and tables.
-        name: its name in the database.
-        title: its name in `language`; where it has no text, `name`.
-        language: of title and summary, a tag of BCP 47; None where it has no text.
-        summary: a sentence or two of plain text.
-        link: where more can be read.
-        audio: name of the sound that belongs to the text.
-        kind: what it is, such as "castle".
-        collection: what it belongs to.
-        latitude, longitude: degrees (WGS 84), None where unknown.
-        external_ids: its ids elsewhere.
-        media: names of its pictures and sounds; `Recognizer.catalogue` has their bytes.
-    """
-
-    slug: str
-    name: str
-    title: str
-    language: str | None = None
-    summary: str | None = None
-    link: str | None = None
-    audio: str | None = None
-    kind: str | None = None
-    collection: str | None = None
-    latitude: float | None = None
-    longitude: float | None = None
-    external_ids: dict[str, str] = field(default_factory=dict)
-    media: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """What `identify` returns.
@@ -282,7 +248,8 @@ class Answer:
     Attributes:
         landmark: the landmark's name, or None for "unknown".
         image: name of the stored image that proves it, or None.
-        probability: calibrated probability of the best match, 0..1 (also when the answer is unknown).
+        probability: calibrated probability of the best image, 0..1 (also when the answer is unknown). Without the least
+            number of matched points it is at most their share of the threshold, 0 where there is no point.
         n_inliers: its RANSAC inliers.
         reason: one sentence why this is the answer, or why it is unknown.
         results: stored images, the most probable place first; at most one per landmark.

@@ -16,8 +16,7 @@ from typing import Any
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.codebooks import fit as codebook_fit
 from delf_edge.codebooks.projections import Projection
-from delf_edge.converters.export import raw_features, recipes, tflite
-from delf_edge.converters.export.model_card import model_card
+from delf_edge.converters.export import bundles, collect, tflite
 from delf_edge.converters.export.parity import Parity, local_parity, tail_parity
 from delf_edge.converters.networks.delf import INPUT_MEAN, INPUT_SCALE, DelfNetwork
 from delf_edge.converters.training import matches
@@ -206,8 +205,8 @@ def fit_codebook(
         workers: threads of the extraction.
         projection: a PCA to use instead of fitting one.
     """
-    folder = work / f"features-{raw_features.key(photos, local, tail, head)}"
-    raw = raw_features.collect(
+    folder = work / f"features-{collect.key(photos, local, tail, head)}"
+    raw = collect.collect(
         photos,
         local,
         tail,
@@ -229,7 +228,7 @@ def build(
     out: Path,
     network: DelfNetwork,
     photos: Sequence[Photo],
-    recipe: recipes.Recipe,
+    recipe: bundles.Recipe,
     export_options: ExportOptions,
     codebook_options: codebook_fit.CodebookOptions,
     work: Path,
@@ -259,7 +258,7 @@ def build(
     chosen = balanced(photos, per_place)
     report(f"{len(chosen)} of {len(photos)} photos, at most {per_place} a place")
     models = export(network, chosen, export_options, work, report)
-    head = recipes.manifest(recipe, tuple(models.local), tuple(models.tail))
+    head = bundles.manifest(recipe, tuple(models.local), tuple(models.tail))
     tail = models.tail.get(recipe.default_tail)
     default = models.local[recipe.default_variant]
     fitted = fit_codebook(
@@ -274,5 +273,5 @@ def build(
     }
     for name, value in fitted.report.items():
         report(f"codebook: {name.replace('_', ' ')} {value:.6g}")
-    card = model_card(recipe, figures, command)
-    return recipes.pack(out, recipe, models.local, models.tail, fitted.arrays, card)
+    card = bundles.model_card(recipe, figures, command)
+    return bundles.pack(out, recipe, models.local, models.tail, fitted.arrays, card)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import collections
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -132,7 +132,7 @@ class Watcher:
             limit=self.options.landmarks,
             channel_order=frame.channel_order,
             deadline_ms=self.options.budget_ms,
-            options=self.options.identify,
+            options=replace(self.options.identify, turns=False, anew=False),
         )
         counts.asked += 1
         return self.take(found, now)

@@ -63,6 +63,12 @@ NearOption = Annotated[
         show_default=False,
     ),
 ]
+UprightOption = Annotated[
+    bool,
+    typer.Option(
+        "--upright", help="The photo stands upright: do not try the other turns where it is unknown, which takes long."
+    ),
+]
 PacksOption = Annotated[
     list[Path] | None,
     typer.Option(

@@ -25,6 +25,7 @@ from delf_edge.cli.common import (
     Photo,
     PresetOption,
     ThreadsOption,
+    UprightOption,
     naming,
     open_database,
     parse_numbers,
@@ -57,6 +58,7 @@ def identify(
         int, typer.Option("--top", metavar="N", min=1, max=MAX_ROWS, help="Landmarks to list for each photo.")
     ] = 5,
     near: NearOption = None,
+    upright: UprightOption = False,
     bundle: BundleOption = None,
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
@@ -69,7 +71,7 @@ def identify(
 
     The exit code is 0 if every photo was recognised, 1 if one is unknown, 2 if one cannot be read.
     """
-    options = _near(near)
+    options = _options(near, upright)
     wanted = _photos(photos)
     rows: list[dict[str, Any]] = []
     code = FOUND
@@ -109,6 +111,7 @@ def explain(
         Path, typer.Option("--out", metavar="FILE", help="The picture to write, .png or .jpg.", show_default=False)
     ],
     near: NearOption = None,
+    upright: UprightOption = False,
     bundle: BundleOption = None,
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
@@ -132,7 +135,7 @@ def explain(
         raise OptionError(f"{out}: is {photo} under another name; write to another place")
     if out.exists() and not overwrite and not is_own_picture(out):
         raise OptionError(f"{out}: exists already, and explain has not made it; choose another name, or --overwrite it")
-    options = _near(near)
+    options = _options(near, upright)
     with open_database(
         database, bundle, preset, threads, read_only=True, packs=packs, max_megapixels=max_megapixels
     ) as recognizer:
@@ -213,13 +216,14 @@ def _source(photo: Path) -> Path | bytes:
     return sys.stdin.buffer.read(ImageLimits().max_bytes + 1)
 
 
-def _near(text: str | None) -> IdentifyOptions | None:
-    """The options that --near stands for."""
-    if text is None:
-        return None
+def _options(near: str | None, upright: bool) -> IdentifyOptions:
+    """The options that --near and --upright stand for."""
     from delf_edge.geo import Near
     from delf_edge.query.options import IdentifyOptions
 
-    numbers = parse_numbers(text, 3, f"--near {text}: give latitude,longitude,metres")
-    with naming("--near", text):
-        return IdentifyOptions(near=Near(*numbers))
+    options = IdentifyOptions(turns=not upright)
+    if near is None:
+        return options
+    numbers = parse_numbers(near, 3, f"--near {near}: give latitude,longitude,metres")
+    with naming("--near", near):
+        return dataclasses.replace(options, near=Near(*numbers))

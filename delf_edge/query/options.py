@@ -23,6 +23,10 @@ class IdentifyOptions:
         min_inliers: fewer prove nothing, whatever the probability.
         near: where the photo was taken; landmarks with coordinates outside of it are not candidates.
         without: landmarks that are not candidates.
+        turns: where a photo is unknown, try it turned by 90, 270 and 180 degrees (`query.photo`). An unknown photo then
+            takes up to four times as long; after the deadline no turn is begun. A camera's frames are never turned.
+        anew: where `explain_all` finds no further landmark, take features of the rest of the photo anew. Each part that
+            is tried, two at most, takes as long as a photo. Not for a camera.
     """
 
     search: SearchOptions = field(default_factory=SearchOptions)
@@ -32,8 +36,13 @@ class IdentifyOptions:
     min_inliers: int = 6
     near: Near | None = None
     without: frozenset[str] = frozenset()
+    turns: bool = True
+    anew: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("verify", "min_inliers"):
+            if isinstance(value := getattr(self, name), bool) or not isinstance(value, int):
+                raise OptionError(f"{name} is {value!r}; it must be a whole number")
         if self.verify < 0 or self.min_inliers < 0 or not 0 < self.certain <= 1:
             raise OptionError(f"verify and min_inliers must not be negative, certain must be in (0, 1]: {self}")
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.bundle.calibration import Calibration
+from delf_edge.errors import OptionError
 from delf_edge.index.inverted_index import InvertedIndex
 from delf_edge.packs.live import LivePacks
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
@@ -27,8 +28,8 @@ from delf_edge.query.ranking import CandidateRanking
 from delf_edge.storage.combined import CombinedStore
 from delf_edge.storage.records import StoredImage
 from delf_edge.timing import clock
-from delf_edge.types import Answer, BoolArray, Candidate, Codes, Features, Float32Array, Image, Match, Verification
-from delf_edge.verification import outside_hull, verify
+from delf_edge.types import Answer, Candidate, Codes, Features, Float32Array, Image, Match, Verification
+from delf_edge.verification import verify
 
 _READ_AHEAD = 8  # candidates whose codes are read at a time
 
@@ -88,6 +89,10 @@ class QueryPipeline:
         timings: dict[str, float] | None = None,
     ) -> Answer:
         """What `Recognizer.identify` returns; `timings` holds what extracting the features took."""
+        if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+            raise OptionError(f"top is {top!r}; it must be a whole number, at least 1")
+        if deadline_ms is not None and not deadline_ms >= 0:
+            raise OptionError(f"deadline_ms is {deadline_ms!r}; it must not be negative")
         options, timings = options or IdentifyOptions(), {} if timings is None else timings
         began = time.perf_counter() - sum(timings.values()) / 1000
         with clock(timings, "refresh"):
@@ -107,7 +112,7 @@ class QueryPipeline:
                     break
                 if done % 3 == 0 and ranking.is_certain(options.certain, options.min_inliers):
                     break
-        results = _one_per_landmark(ranking.results(top))[:top]
+        results = [self._bounded(r, options.min_inliers) for r in _one_per_landmark(ranking.results(top))[:top]]
         timings["total"] = (time.perf_counter() - began) * 1000
         suffix = "; checking was cut short by the deadline" if cut else ""
         if not results:
@@ -126,18 +131,32 @@ class QueryPipeline:
             timings,
         )
 
+    def _bounded(self, result: Match, min_inliers: int) -> Match:
+        """A result whose probability says no more than its points: alike at a glance is no proof.
+
+        The calibration is fitted on scores in which the global descriptor alone may be enough. Without `min_inliers`
+        points nothing is named, so the probability is at most their share of the threshold.
+        """
+        if result.n_inliers >= min_inliers:
+            return result
+        most = self.calibration.threshold * result.n_inliers / min_inliers
+        return replace(result, probability=max(0.0, min(result.probability, most)))
+
     def _judged(self, best: Match, min_inliers: int) -> tuple[bool, str]:
         """Whether the best image is the answer, and why."""
         threshold = self.calibration.threshold
-        evidence = f"{best.n_inliers} matched points, probability {best.probability:.2f}"
+        points = f"{best.n_inliers} matched point{'' if best.n_inliers == 1 else 's'}"
         if best.n_inliers < min_inliers:
-            return False, f"the best image, {best.name}, has {evidence}; {min_inliers} points are needed"
+            return False, f"the best image, {best.name}, has {points}; {min_inliers} points are needed"
+        evidence = f"{points}, probability {best.probability:.2f}"
         if best.probability >= threshold:
             return True, f"{evidence}, threshold {threshold:.2f}"
         return False, f"the best image, {best.name}, has {evidence}, below the threshold {threshold:.2f}"
 
     def rank(self, features: Features, top_k: int, options: IdentifyOptions | None = None) -> list[Match]:
         """What `Recognizer.rank` returns."""
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise OptionError(f"top_k is {top_k!r}; it must be a whole number, at least 1")
         options = options or RANKING
         self.index.refresh(self._shelf)
         candidates = self.candidates(features, options, top_k)
@@ -147,28 +166,8 @@ class QueryPipeline:
         known = self.index.global_descriptors([c.image_id for c in candidates])
         return ranking.results(gain=ranking.expansion_gain(known))[:top_k]
 
-    def explain_all(
-        self,
-        image: Image,
-        features: Features,
-        limit: int,
-        options: IdentifyOptions | None,
-        deadline_ms: float | None,
-        timings: dict[str, float],
-    ) -> list[Explanation]:
-        """What `Recognizer.explain_all` returns."""
-        options = options or IdentifyOptions()
-        answer = self.answer(features, options, deadline_ms=deadline_ms, timings=timings)
-        found = [self._explanation(answer, image, features)]
-        while answer.landmark is not None and len(found) < limit:
-            features = _subset(features, outside_hull(features.keypoints, found[-1].query_keypoints))
-            options = replace(options, without=options.without | {answer.landmark})
-            answer = self.answer(features, options, deadline_ms=deadline_ms)
-            if answer.found:
-                found.append(self._explanation(answer, image, features))
-        return found
-
-    def _explanation(self, answer: Answer, image: Image, features: Features) -> Explanation:
+    def explanation(self, answer: Answer, image: Image, features: Features) -> Explanation:
+        """An answer with the points that prove it; `features` are those that were asked, of `image`."""
         proof = answer.verification
         proven = [] if proof is None else [proof.image_id]
         codes, stored = self._shelf.codes(proven), self._shelf.images_by_id(proven)
@@ -216,13 +215,3 @@ def _one_per_landmark(results: Iterable[Match]) -> list[Match]:
     for result in results:
         best.setdefault(result.landmark, result)
     return list(best.values())
-
-
-def _subset(features: Features, keep: BoolArray) -> Features:
-    return replace(
-        features,
-        keypoints=features.keypoints[keep],
-        scales=features.scales[keep],
-        scores=features.scores[keep],
-        descriptors=features.descriptors[keep],
-    )

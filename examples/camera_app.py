@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 
 from delf_edge import CameraError
 from delf_edge.camera.sources import open_source
@@ -26,16 +27,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", default=None)
     parser.add_argument("--near", nargs=3, type=float, metavar=("LAT", "LON", "METRES"), help="where the camera is")
     parser.add_argument("--several", action="store_true", help="look for several landmarks in a frame")
+    parser.add_argument("--turn", type=int, default=0, help="degrees clockwise that bring frames upright")
+    parser.add_argument("--mirrored", action="store_true", help="the camera's pictures are left-right reversed")
     given = parser.parse_args(arguments)
     options = CameraOptions(
         identify=IdentifyOptions(near=Near(*given.near) if given.near else None),
         vote=VoteOptions(several=given.several),
         landmarks=3 if given.several else 1,
+        turn=given.turn,
+        mirrored=given.mirrored,
     )
     try:
-        source = open_source(given.source)
-        with Recognizer.open(given.database, bundle=given.bundle, read_only=True) as places:
-            for event in watch(places, source, options):
+        with (
+            Recognizer.open(given.database, bundle=given.bundle, read_only=True) as recognizer,
+            closing(open_source(given.source)) as source,
+        ):
+            for event in watch(recognizer, source, options):
                 proof = f", {event.proof.answer.n_inliers} matched points" if event.proof else ""
                 print(f"{event.time:8.1f} s  {event.kind:11}  {event.landmark or 'camera'}{proof}", flush=True)
     except CameraError as e:
@@ -43,7 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    source.close()
     return 0
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from delf_edge.camera.frames import Closing, Frame
+from delf_edge.camera.frames import Closing, Frame, stop_at_exit
 from delf_edge.errors import CameraError
 from delf_edge.images.photo_source import ChannelOrder
 from delf_edge.types import UInt8Array
@@ -26,6 +28,8 @@ class _Newest(Closing):
         self._news = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        this = weakref.ref(self)
+        stop_at_exit(self, lambda: None if (source := this()) is None else source.close())
 
     @property
     def ended(self) -> bool:
@@ -44,7 +48,8 @@ class _Newest(Closing):
         self._stop.set()
         with self._news:
             self._news.notify_all()
-        self._thread.join(timeout=5.0)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=_STREAM_TIMEOUT / 1000 + 1)
 
     @property
     def _over(self) -> bool:
@@ -96,10 +101,7 @@ class VideoSource(_Newest):
         """See `FrameSource`."""
         frame = super().read(timeout)
         if frame is None and not self.ended and not self._seen_any and time.monotonic() - self._began > self._patience:
-            raise CameraError(
-                f"camera {self.device!r} gave no frame for {self._patience:.0f} s; check the cable, that no other "
-                "program uses it, and that this user may read it (group video)"
-            )
+            raise CameraError(_no_frame(self.device, self._patience))
         return frame
 
     def _run(self) -> None:
@@ -177,11 +179,19 @@ class PicameraSource(_Newest):
             try:
                 pixels = self._camera.capture_array()
             except Exception as e:  # whatever libcamera raises
-                self._error = e
-                with self._news:
-                    self._news.notify_all()
+                self._fail(e)
+                return
+            if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+                shape = f"{pixels.dtype} {pixels.shape}"
+                self._fail(CameraError(f"it gives {shape}, perhaps YUV; configure its main stream as RGB888"))
                 return
             self._put(np.ascontiguousarray(pixels[..., :3]), self._channel_order)
+
+    def _fail(self, e: Exception) -> None:
+        """No frame will come any more, because of `e`."""
+        self._error = e
+        with self._news:
+            self._news.notify_all()
 
 
 def open_device(device: int | str) -> Any:
@@ -193,6 +203,19 @@ def open_device(device: int | str) -> Any:
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _STREAM_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _STREAM_TIMEOUT]
         return cv2.VideoCapture(device, cv2.CAP_FFMPEG, limits)
     return cv2.VideoCapture(device)
+
+
+def _no_frame(device: int | str, patience: float) -> str:
+    """Why a camera gives no frame, as far as can be told."""
+    if isinstance(device, str) and "://" in device:
+        what = "check the address, the network, and the user's name and password in it"
+    elif isinstance(device, str) and not Path(device).exists():
+        return f"{device}: no such file or device; check the path"
+    elif isinstance(device, str) and Path(device).is_file():
+        what = "it is a file: use VideoFileSource, and save it as .mp4 or .avi if OpenCV cannot read it"
+    else:
+        what = "check the cable, that no other program uses it, and that this user may read it (group video)"
+    return f"camera {device!r} gave no frame for {patience:.0f} s; {what}"
 
 
 def _set_up(capture: Any, size: tuple[int, int] | None) -> None:

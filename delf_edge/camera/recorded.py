@@ -51,7 +51,7 @@ class _Recorded(Closing):
 
 
 class VideoFileSource(_Recorded):
-    """Every frame of a video file; times are the video's, from 0.
+    """Every frame of a video file; times are the video's own, from 0, also where its frame rate varies.
 
     Raises:
         CameraError: OpenCV cannot open it.
@@ -71,6 +71,8 @@ class FolderSource(_Recorded):
     def __init__(self, folder: str | os.PathLike[str], *, fps: float = 2.0, realtime: bool = False) -> None:
         if not fps > 0:
             raise OptionError(f"fps is {fps}; it must be more than 0")
+        if not Path(folder).is_dir():
+            raise CameraError(f"{folder}: no such folder; check the path")
         paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in PHOTO_SUFFIXES)
         if not paths:
             raise CameraError(f"{folder}: no photos in this folder ({', '.join(sorted(PHOTO_SUFFIXES))})")
@@ -78,19 +80,27 @@ class FolderSource(_Recorded):
 
 
 def _video_frames(path: str) -> Iterator[Frame]:
+    if not Path(path).is_file():
+        raise CameraError(f"{path}: OpenCV cannot open this video: there is no such file; check the path")
     capture = open_device(path)
     if not capture.isOpened():
-        raise CameraError(f"{path}: OpenCV cannot open this video; check the path, or save it as .mp4 or .avi")
+        raise CameraError(f"{path}: OpenCV cannot open this video; save it as .mp4 or .avi")
 
     def frames() -> Iterator[Frame]:
         import cv2
 
         fps = capture.get(cv2.CAP_PROP_FPS) or 25.0
-        number = 0
+        now = first = None
         try:
             while (read := capture.read())[0]:
-                yield Frame(read[1], "BGR", number / fps)
-                number += 1
+                told = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000  # of the frame just read, whatever came between
+                if now is None or first is None:
+                    now, first = 0.0, told
+                elif told - first > now:
+                    now = told - first
+                else:  # a container without times
+                    now += 1 / fps
+                yield Frame(read[1], "BGR", now)
         finally:
             capture.release()
 

@@ -20,6 +20,7 @@ from delf_edge.camera.live import PicameraSource as PicameraSource
 from delf_edge.camera.live import VideoSource as VideoSource
 from delf_edge.camera.recorded import FolderSource as FolderSource
 from delf_edge.camera.recorded import VideoFileSource as VideoFileSource
+from delf_edge.errors import CameraError
 
 
 def open_source(what: str) -> FrameSource:
@@ -36,4 +37,6 @@ def open_source(what: str) -> FrameSource:
         return FolderSource(what, realtime=True)
     if Path(what).is_file():
         return VideoFileSource(what, realtime=True)
+    if "://" not in what and not Path(what).exists():
+        raise CameraError(f"{what}: no such camera, file, folder or address; check the spelling")
     return VideoSource(what)

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 
 from delf_edge.camera.frame_gate import Gate, GateOptions, Verdict
-from delf_edge.camera.frames import Frame, FrameSource
+from delf_edge.camera.frames import Frame, FrameSource, colour_pixels
 from delf_edge.camera.temporal_voting import Decision, VoteOptions, Voter
 from delf_edge.errors import OptionError
 from delf_edge.query.options import IdentifyOptions
@@ -30,6 +30,7 @@ from delf_edge.query.pipeline import Explanation
 from delf_edge.recognizer import Recognizer
 from delf_edge.types import UInt8Array
 
+_TURNS = (0, 90, 180, 270)
 EventKind = Literal["appeared", "changed", "left", "signal lost", "signal back"]
 
 
@@ -45,6 +46,9 @@ class CameraOptions:
         budget_ms: no further candidate is checked after so many milliseconds of a frame.
         landmarks: looked for in one frame at most; above 1 the vote should have `several`.
         signal: seconds without a frame after which the camera counts as lost.
+        turn: degrees, clockwise, by which frames are turned to stand upright: 0, 90, 180 or 270.
+        mirrored: frames are left-right reversed, as some cameras of screens do; it is undone before they are turned.
+            `region` and the proofs are about the frame as it stands then.
     """
 
     gate: GateOptions = field(default_factory=GateOptions)
@@ -54,6 +58,8 @@ class CameraOptions:
     budget_ms: float | None = 1000.0
     landmarks: int = 1
     signal: float = 3.0
+    turn: int = 0
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         left, top, width, height = self.region
@@ -62,6 +68,8 @@ class CameraOptions:
             raise OptionError(f"region is {self.region}; left, top, width, height are shares of the frame, 0..1")
         if self.landmarks < 1 or self.signal <= 0:
             raise OptionError(f"landmarks must be at least 1, signal above 0: {self}")
+        if self.turn not in _TURNS:
+            raise OptionError(f"turn is {self.turn}; it is 0, 90, 180 or 270 degrees clockwise")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +88,13 @@ class Event:
     landmark: str | None
     time: float
     previous: str | None = None
-    proof: Explanation | None = None
+    proof: Explanation | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        place = "" if self.landmark is None else f" {self.landmark}"
+        instead = "" if self.previous is None else f" in place of {self.previous}"
+        proof = "" if self.proof is None else f" ({self.proof.answer.n_inliers} matched points)"
+        return f"{self.time:.1f} s: {self.kind}{place}{instead}{proof}"
 
 
 @dataclass(slots=True)
@@ -115,10 +129,11 @@ class Watcher:
         """Look at one frame.
 
         Raises:
-            ImageError: the frame is no uint8 array (H, W, 3).
+            ImageError: the frame is no picture that is understood; see `Frame.pixels`.
             StoreError: the database cannot be read.
         """
-        pixels, counts, now = crop(frame.pixels, self.options.region), self.counts, frame.time
+        options, counts, now = self.options, self.counts, frame.time
+        pixels = crop(stand_upright(colour_pixels(frame), options.turn, options.mirrored), options.region)
         verdict = self._gate.judge(pixels, frame.channel_order, now, settled=self.voter.settled)
         self.verdict = verdict
         counts.frames += 1
@@ -153,6 +168,13 @@ class Watcher:
         known = self.voter.tracked
         self._proofs = {name: proof for name, proof in self._proofs.items() if name in known}
         return events
+
+
+def stand_upright(pixels: UInt8Array, turn: int, mirrored: bool) -> UInt8Array:
+    """A frame of a camera that is mounted otherwise, as `CameraOptions.turn` and `mirrored` say."""
+    if mirrored:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(np.rot90(pixels, -_TURNS.index(turn)))
 
 
 def crop(pixels: UInt8Array, region: tuple[float, float, float, float]) -> UInt8Array:

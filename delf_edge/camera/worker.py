@@ -14,14 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import logging
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
-from delf_edge.camera.frames import Frame, FrameSource
+from delf_edge.camera.frames import Frame, FrameSource, stop_at_exit
 from delf_edge.camera.watcher import CameraOptions, Event, Watcher, watch
 from delf_edge.recognizer import Recognizer
+
+_LOG = logging.getLogger("delf_edge.camera")
 
 
 class CameraWorker:
@@ -30,9 +34,20 @@ class CameraWorker:
     Events wait in a queue of `queue` places for a second thread that calls `on_event`, so that a slow callback never
     delays the camera; when the queue is full the oldest event is dropped (and counted in `dropped`).
 
+    A loop that ends by an error says so: in the log (`delf_edge.camera`), to `on_error`, and by raising it at the end
+    of the `with` block. An error of `on_event` is logged and given to `on_error`, and the camera goes on.
+
+    Args:
+        recognizer: the open database.
+        source: where frames come from; it is not closed.
+        on_event: called for each event.
+        options: see `CameraOptions`.
+        queue: events that may wait for a slow `on_event`.
+        on_error: called with what went wrong, from the thread in which it did.
+
     Attributes:
         watcher: what is present now, and what became of the frames.
-        error: what ended the loop, if anything did.
+        error: what went wrong last, if anything did.
         dropped: events that a slow callback has missed.
     """
 
@@ -44,6 +59,7 @@ class CameraWorker:
         options: CameraOptions | None = None,
         *,
         queue: int = 32,
+        on_error: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.watcher = Watcher(recognizer, options)
         self.error: BaseException | None = None
@@ -52,6 +68,10 @@ class CameraWorker:
         self._events: collections.deque[Event] = collections.deque()
         self._news = threading.Condition()
         self._stopped = self._finished = False
+        self._on_error = on_error
+        self._ended_by: Exception | None = None
+        this = weakref.ref(self)
+        stop_at_exit(self, lambda: None if (worker := this()) is None else worker.stop())
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._watch, self._deliver)]
 
     def __enter__(self) -> Self:
@@ -60,6 +80,8 @@ class CameraWorker:
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+        if kind is None and self._ended_by is not None:
+            raise self._ended_by
 
     def start(self) -> None:
         """Begin to watch."""
@@ -78,7 +100,7 @@ class CameraWorker:
     def join(self, timeout: float | None = None) -> None:
         """Wait for the source's end."""
         for thread in self._threads:
-            if thread is not threading.current_thread():
+            if thread is not threading.current_thread() and thread.ident is not None:
                 thread.join(timeout)
 
     @property
@@ -96,7 +118,8 @@ class CameraWorker:
                     self._events.append(event)
                     self._news.notify()
         except Exception as e:
-            self.error = e
+            self._ended_by = e
+            self._failed("the camera's loop has ended", e)
         finally:
             with self._news:
                 self._finished = True
@@ -112,7 +135,16 @@ class CameraWorker:
             try:
                 self._on_event(event)
             except Exception as e:  # an app's mistake must not blind its camera
-                self.error = e
+                self._failed(f"on_event failed ({event})", e)
+
+    def _failed(self, what: str, e: Exception) -> None:
+        self.error = e
+        _LOG.error("%s: %s", what, e, exc_info=e)
+        if self._on_error is not None:
+            try:
+                self._on_error(e)
+            except Exception:
+                _LOG.exception("on_error failed")
 
 
 class _Stoppable:

@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         with (
-            Recognizer.open(given.database, bundle=given.bundle, read_only=True) as recognizer,
             closing(open_source(given.source)) as source,
+            Recognizer.open(given.database, bundle=given.bundle, read_only=True) as recognizer,
         ):
             for event in watch(recognizer, source, options):
                 proof = f", {event.proof.answer.n_inliers} matched points" if event.proof else ""

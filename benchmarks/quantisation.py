@@ -31,21 +31,21 @@ def main() -> int:
     p.add_argument("--out", type=Path, help="JSON file to write")
     a = p.parse_args()
 
-    from delf_edge.converters.export import check, device
+    from delf_edge.converters.export import check, runtimes
     from delf_edge.converters.networks.delf import LITE0
     from delf_edge.converters.training.photos import balanced, read_photos
 
     photos = balanced(read_photos([a.photos or a.dataset.parent / "train.csv"]), 4)
-    runtimes: list[device.Runtime] = [device.Here()]
+    judged_on: list[runtimes.Runtime] = [runtimes.Here()]
     if a.tflite_runtime_python:
-        runtimes.append(device.Elsewhere(a.tflite_runtime_python))
+        judged_on.append(runtimes.Elsewhere(a.tflite_runtime_python))
     result = check.check(
         a.bundle,
         check.restored(a.bundle, LITE0),
         check.inputs(a.bundle, photos, a.count),
         check.Bounds(),
-        runtimes,
-        device.Benchmark(a.dataset, a.work, head=tuple(a.head) if a.head else None),
+        judged_on,
+        runtimes.Benchmark(a.dataset, a.work, head=tuple(a.head) if a.head else None),
         lambda line: print(line, file=sys.stderr),
     )
     result["bundle"] = a.bundle.name

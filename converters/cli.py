@@ -156,10 +156,10 @@ def codebooks(
         raise OptionError(f"{out}: name a .npz file outside a bundle's folder")
     require_apart(out, source.photos)
     from delf_edge.codebooks import bundle_writer
-    from delf_edge.converters.export import bundles, pipeline
+    from delf_edge.converters.export import pipeline, recipes
 
     settings = fit.settings()
-    head, local, tail = bundles.read_networks(networks)
+    head, local, tail = recipes.read_networks(networks)
     found = pipeline.fit_codebook(
         local, tail, head, source.balanced(), settings, work, cli_options.say, workers=workers
     )
@@ -197,13 +197,13 @@ def bundle(
 
     given = (*source.photos, *(path for path in (network.checkpoint, presets, probability) if path is not None))
     bundle_writer.check_target(out, given)
-    from delf_edge.converters.export import bundles, pipeline
+    from delf_edge.converters.export import pipeline, recipes
     from delf_edge.converters.export.tflite import receptive_field
 
     loaded = network.load()
     variants, tails = cli_options.names(form.variants), cli_options.names(form.tails)
     trained = f"trained: {network.checkpoint.name}" if network.checkpoint else "untrained"
-    recipe = bundles.Recipe(
+    recipe = recipes.Recipe(
         name=name,
         version=version,
         licence=licence,
@@ -216,7 +216,7 @@ def bundle(
         default_tail=(tails or ("none",))[0],
         gem_p=gem_p,
         level_scale=global_scale,
-        presets=json.loads(presets.read_text(encoding="utf-8")) if presets else bundles.PRESETS,
+        presets=json.loads(presets.read_text(encoding="utf-8")) if presets else recipes.PRESETS,
         default_preset=default_preset,
         calibration=bundle_writer.read_calibration(probability) if probability else {},
     )
@@ -277,22 +277,22 @@ def check(
     Each variant gets a row: cosine of the descriptors, agreement of the selected keypoints, milliseconds, and with
     --benchmark mAP through the whole path and what it lost; with --tflite-runtime-python once for each runtime.
     """
-    from delf_edge.converters.export import check, device
+    from delf_edge.converters.export import check, runtimes
 
     if checkpoint is None:
         reference = check.restored(bundle, cli_options.backbone(backbone))
     else:
         reference = check.exported(cli_options.NetworkOptions(checkpoint).load(), str(checkpoint))
-    runtimes: list[device.Runtime] = [device.Here()]
+    judged_on: list[runtimes.Runtime] = [runtimes.Here()]
     if tflite_runtime_python is not None:
-        runtimes.append(device.Elsewhere(tflite_runtime_python))
+        judged_on.append(runtimes.Elsewhere(tflite_runtime_python))
     result = check.check(
         bundle,
         reference,
         check.inputs(bundle, source.balanced(), count),
         check.Bounds(min_cosine, min_agreement, max_map_loss),
-        runtimes,
-        device.Benchmark(benchmark, work / "check", preset, head) if benchmark else None,
+        judged_on,
+        runtimes.Benchmark(benchmark, work / "check", preset, head) if benchmark else None,
         cli_options.say,
     )
     cli_options.print_json(result)

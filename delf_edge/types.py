@@ -241,6 +241,40 @@ class Match:
     similarity: float
 
 
+@dataclass(frozen=True, slots=True)
+class LandmarkInfo:
+    """What is known of the landmark of an answer, in one language.
+
+    Attributes:
+        slug: its stable name in URLs and tables.
+        name: its name in the database.
+        title: its name in `language`; where it has no text, `name`.
+        language: of title and summary, a tag of BCP 47; None where it has no text.
+        summary: a sentence or two of plain text.
+        link: where more can be read.
+        audio: name of the sound that belongs to the text.
+        kind: what it is, such as "castle".
+        collection: what it belongs to.
+        latitude, longitude: degrees (WGS 84), None where unknown.
+        external_ids: its ids elsewhere.
+        media: names of its pictures and sounds; `Recognizer.catalogue` has their bytes.
+    """
+
+    slug: str
+    name: str
+    title: str
+    language: str | None = None
+    summary: str | None = None
+    link: str | None = None
+    audio: str | None = None
+    kind: str | None = None
+    collection: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    external_ids: dict[str, str] = field(default_factory=dict)
+    media: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """What `identify` returns.

@@ -13,8 +13,8 @@ from typing import Any
 
 from delf_edge.codebooks.bundle_writer import read_manifest
 from delf_edge.converters.export import pipeline, tflite
-from delf_edge.converters.export.device import Benchmark, Runtime, Score
 from delf_edge.converters.export.parity import local_parity
+from delf_edge.converters.export.runtimes import Benchmark, Runtime, Score
 from delf_edge.converters.networks import from_tflite
 from delf_edge.converters.networks.delf import BackboneSpec, DelfNetwork
 from delf_edge.converters.training.photos import Photo

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from delf_edge.converters.export.device import Here, Runtime
+from delf_edge.converters.export.runtimes import Here, Runtime
 from delf_edge.converters.export.tflite import LocalModule
 from delf_edge.converters.networks.delf import DelfNetwork, gem
 from delf_edge.types import Float32Array

@@ -16,7 +16,8 @@ from typing import Any
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.codebooks import fit as codebook_fit
 from delf_edge.codebooks.projections import Projection
-from delf_edge.converters.export import bundles, collect, tflite
+from delf_edge.converters.export import raw_features, recipes, tflite
+from delf_edge.converters.export.model_card import model_card
 from delf_edge.converters.export.parity import Parity, local_parity, tail_parity
 from delf_edge.converters.networks.delf import INPUT_MEAN, INPUT_SCALE, DelfNetwork
 from delf_edge.converters.training import matches
@@ -205,8 +206,8 @@ def fit_codebook(
         workers: threads of the extraction.
         projection: a PCA to use instead of fitting one.
     """
-    folder = work / f"features-{collect.key(photos, local, tail, head)}"
-    raw = collect.collect(
+    folder = work / f"features-{raw_features.key(photos, local, tail, head)}"
+    raw = raw_features.collect(
         photos,
         local,
         tail,
@@ -228,7 +229,7 @@ def build(
     out: Path,
     network: DelfNetwork,
     photos: Sequence[Photo],
-    recipe: bundles.Recipe,
+    recipe: recipes.Recipe,
     export_options: ExportOptions,
     codebook_options: codebook_fit.CodebookOptions,
     work: Path,
@@ -258,7 +259,7 @@ def build(
     chosen = balanced(photos, per_place)
     report(f"{len(chosen)} of {len(photos)} photos, at most {per_place} a place")
     models = export(network, chosen, export_options, work, report)
-    head = bundles.manifest(recipe, tuple(models.local), tuple(models.tail))
+    head = recipes.manifest(recipe, tuple(models.local), tuple(models.tail))
     tail = models.tail.get(recipe.default_tail)
     default = models.local[recipe.default_variant]
     fitted = fit_codebook(
@@ -273,5 +274,5 @@ def build(
     }
     for name, value in fitted.report.items():
         report(f"codebook: {name.replace('_', ' ')} {value:.6g}")
-    card = bundles.model_card(recipe, figures, command)
-    return bundles.pack(out, recipe, models.local, models.tail, fitted.arrays, card)
+    card = model_card(recipe, figures, command)
+    return recipes.pack(out, recipe, models.local, models.tail, fitted.arrays, card)

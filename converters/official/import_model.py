@@ -89,13 +89,13 @@ def build(
     Raises:
         OfficialFormatError: not such a SavedModel.
     """
-    from delf_edge.converters.export import bundles
+    from delf_edge.converters.export import recipes
     from delf_edge.converters.official.delf_resnet import from_variables
     from delf_edge.converters.official.savedmodel import read_variables
 
     network = from_variables(read_variables(source), stride=options.stride)
     spec = network.spec
-    recipe = bundles.Recipe(
+    recipe = recipes.Recipe(
         name=f"{spec.name} imported",
         version="1",
         licence=options.licence,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from delf_edge.converters.export.bundles import provisional_bundle
+from delf_edge.converters.export.recipes import provisional_bundle
 from delf_edge.converters.training.photos import Photo
 from delf_edge.errors import ImageError
 from delf_edge.features.extractor import Extractor

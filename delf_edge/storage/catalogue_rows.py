@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from delf_edge.storage.full_text import rebuild_words, search_words, words_differ
 from delf_edge.storage.records import Problem
-from delf_edge.storage.rows import CATALOGUE, TABLES, CheckedRows, Row, has_catalogue
+from delf_edge.storage.rows import CATALOGUE, TABLES, CheckedRows, Row, find_name, has_catalogue
 from delf_edge.storage.schema import Value
 from delf_edge.storage.slugs import free_slug, slugify
 from delf_edge.storage.sqlite import is_corruption
@@ -31,12 +31,11 @@ class CatalogueRows:
         """Id of the landmark with this slug or name; None where there is none."""
         with self._rows.file.read() as db:
             if name is not None:
-                row = db.execute("SELECT id FROM landmarks WHERE name = ?", (name,)).fetchone()
-            elif has_catalogue(db):
+                return find_name(db, "landmarks", name)
+            if has_catalogue(db):
                 row = db.execute("SELECT landmark_id FROM landmark_details WHERE slug = ?", (slug,)).fetchone()
-            else:
-                return next((key for key, own in self._old_slugs(db).items() if own == slug), None)
-            return None if row is None else int(row[0])
+                return None if row is None else int(row[0])
+            return next((key for key, own in self._old_slugs(db).items() if own == slug), None)
 
     def slugs(self, landmark_ids: Sequence[int]) -> dict[int, str]:
         """Slugs by landmark, without looking at checksums."""
@@ -72,7 +71,18 @@ class CatalogueRows:
 
     def data(self, media_id: int) -> bytes | None:
         """The bytes of a picture or sound; None where the file does not hold them, or damaged."""
-        return next((row[1] for row in self._rows.many("media_data", [media_id])), None)
+        return next((bytes(row[1]) for row in self._rows.many("media_data", [media_id])), None)
+
+    def n_images(self, landmark_ids: Sequence[int]) -> dict[int, int]:
+        """Photos by landmark; those without are left out."""
+        found: dict[int, int] = {}
+        with self._rows.file.read() as db:
+            for i in range(0, len(landmark_ids), 500):
+                chunk = tuple(landmark_ids[i : i + 500])
+                marks = ", ".join("?" * len(chunk))
+                sql = f"SELECT landmark_id, count(*) FROM images WHERE landmark_id IN ({marks}) GROUP BY landmark_id"
+                found |= dict(db.execute(sql, chunk))
+        return found
 
     def search(self, query: str, limit: int) -> list[tuple[int, float]]:
         """(id of a landmark, score) of landmarks whose texts hold the words, the best first, each once."""

@@ -286,7 +286,14 @@ class Store:
             return edit.remove_landmark(name)
 
     def rename_landmark(
-        self, old: str, new: str, *, merge: bool = False, remember: bool = True, prefer: Prefer | None = None
+        self,
+        old: str,
+        new: str,
+        *,
+        merge: bool = False,
+        remember: bool = True,
+        prefer: Prefer | None = None,
+        slug: str | None = None,
     ) -> int:
         """Give a landmark another name, in one transaction.
 
@@ -297,6 +304,7 @@ class Store:
                 coordinates, metadata, texts, pictures and sounds.
             remember: keep the old name as one by which `index` knows the landmark's folder.
             prefer: whose text stays where both have one in a language, "old" or "new"; None: that is an error.
+            slug: another slug for the landmark; None: it keeps its own.
 
         Returns:
             Id of the landmark.
@@ -308,7 +316,10 @@ class Store:
         """
         new = clean_name(new, "landmark")
         with self.edit() as edit:
-            return edit.rename_landmark(old, new, merge=merge, remember=remember, prefer=prefer)
+            landmark_id = edit.rename_landmark(old, new, merge=merge, remember=remember, prefer=prefer)
+            if slug is not None:
+                edit.set_slug(landmark_id, new, slug)
+            return landmark_id
 
     def locate(self, name: str, latitude: float | None = None, longitude: float | None = None) -> int:
         """Say where a landmark is, in degrees; neither: nowhere known. Indexed tables leave it so.

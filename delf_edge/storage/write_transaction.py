@@ -63,10 +63,11 @@ class WriteTransaction:
     Attributes:
         db: the connection, inside the transaction.
         revision: the number.
+        rows: reading of checked rows, of the same file.
     """
 
     def __init__(self, db: sqlite3.Connection, rows: CheckedRows) -> None:
-        self.db, self._rows = db, rows
+        self.db, self.rows = db, rows
         self.revision = next_revision(db, rows)
 
     def add(self, image: NewImage, blob: bytes, metadata: str, *, replace: bool) -> Added:
@@ -107,12 +108,12 @@ class WriteTransaction:
 
     def relabel(self, name: str, landmark: str) -> int:
         """Let an image show another landmark; returns the image's id. `index` is told to leave it so."""
-        image_id, own_name, old, text, *facts, _ = self._rows.one(self.db, "images", self._rows.image_id(self.db, name))
+        image_id, own_name, old, text, *facts, _ = self.rows.one(self.db, "images", self.rows.image_id(self.db, name))
         landmark_id = self.landmark_id(landmark)
         if landmark_id != old:
             metadata = json.loads(text)
             with suppress(CorruptRowError, NotFoundError):  # nothing to be told from a damaged row
-                metadata.setdefault(INDEXED_AS, self._rows.one(self.db, "landmarks", old)[1])
+                metadata.setdefault(INDEXED_AS, self.rows.one(self.db, "landmarks", old)[1])
             text = dump_metadata(metadata)
         put_row(self.db, "images", (image_id, own_name, landmark_id, text, *facts, self.revision))
         self._drop_if_bare(old)
@@ -120,7 +121,7 @@ class WriteTransaction:
 
     def remove_landmark(self, name: str) -> list[int]:
         """Remove a landmark with all its images, or none; returns their ids."""
-        landmark_id = self._rows.landmark_id(self.db, name)
+        landmark_id = self.rows.landmark_id(self.db, name)
         sql = "SELECT id FROM images WHERE landmark_id = ? ORDER BY id"
         ids = [int(image_id) for (image_id,) in self.db.execute(sql, (landmark_id,)).fetchall()]
         for image_id in ids:
@@ -130,19 +131,19 @@ class WriteTransaction:
 
     def rename_landmark(self, old: str, new: str, *, merge: bool, remember: bool, prefer: Prefer | None = None) -> int:
         """Give a landmark another name, or its images to the one that has it; returns the id of the result."""
-        landmark_id = self._rows.landmark_id(self.db, old)
-        _, old_name, text, *position, _ = self._rows.one(self.db, "landmarks", landmark_id)
+        landmark_id = self.rows.landmark_id(self.db, old)
+        _, old_name, text, *position, _ = self.rows.one(self.db, "landmarks", landmark_id)
         metadata, known = json.loads(text), find_name(self.db, "landmarks", new)
         aliases = {old_name, *_aliases(metadata)} if remember else set(_aliases(metadata))
         if known is not None and known != landmark_id:
             if not merge:
                 raise OptionError(f"{new!r} is a landmark already; to give it the images of {old!r} too, merge them")
-            _, new, text, *place, _ = self._rows.one(self.db, "landmarks", known)
+            _, new, text, *place, _ = self.rows.one(self.db, "landmarks", known)
             aliases |= set(_aliases(json.loads(text)))
             metadata |= json.loads(text)
             position = position if None in place else place
             self._move_images(landmark_id, known)
-            move_catalogue(self.db, self._rows, landmark_id, known, self.revision, prefer)
+            move_catalogue(self.db, self.rows, landmark_id, known, self.revision, prefer)
             self.drop_landmark(landmark_id)
             landmark_id = known
         if aliases - {new}:
@@ -153,13 +154,13 @@ class WriteTransaction:
     def _move_images(self, old: int, new: int) -> None:
         ids = self.db.execute("SELECT id FROM images WHERE landmark_id = ?", (old,)).fetchall()
         for (image_id,) in ids:
-            _, name, _, *facts, _ = self._rows.one(self.db, "images", image_id)
+            _, name, _, *facts, _ = self.rows.one(self.db, "images", image_id)
             put_row(self.db, "images", (image_id, name, new, *facts, self.revision))
 
     def locate(self, name: str, position: tuple[float, float] | None) -> int:
         """Set or take away the coordinates of a landmark, by a person's hand; returns its id."""
-        landmark_id = self._rows.landmark_id(self.db, name)
-        _, own_name, text, *_ = self._rows.one(self.db, "landmarks", landmark_id)
+        landmark_id = self.rows.landmark_id(self.db, name)
+        _, own_name, text, *_ = self.rows.one(self.db, "landmarks", landmark_id)
         metadata = {**json.loads(text), LOCATED: BY_HAND}
         place = position or (None, None)
         put_row(self.db, "landmarks", (landmark_id, own_name, dump_metadata(metadata), *place, self.revision))
@@ -180,6 +181,18 @@ class WriteTransaction:
             put_row(self.db, "landmarks", (landmark_id, name, "{}", None, None, self.revision))
             put_details(self.db, landmark_id, name, self.revision, slug)
         return landmark_id
+
+    def find_landmark(self, name: str) -> int | None:
+        """Id of a landmark, None where there is none of this name."""
+        return find_name(self.db, "landmarks", name)
+
+    def set_slug(self, landmark_id: int, name: str, slug: str) -> None:
+        """Give a landmark another slug, which no other landmark has."""
+        if self.db.execute("SELECT 1 FROM landmark_details WHERE landmark_id = ?", (landmark_id,)).fetchone() is None:
+            put_details(self.db, landmark_id, name, self.revision, slug)
+            return
+        _, _, *facts, _ = self.rows.one(self.db, "landmark_details", landmark_id)
+        put_row(self.db, "landmark_details", (landmark_id, slug, *facts, self.revision))
 
     def drop_landmark(self, landmark_id: int) -> None:
         """Delete a landmark that no image shows, with everything that is known of it."""

@@ -17,9 +17,12 @@ BY_NAME = {"setattr", "delattr", "getattr"}
 OTHERS = {
     ("benchmarks/boards.py", "_get_ops_details"): "LiteRT's interpreter",
     ("tests/test_native.py", "_name"): "ctypes: the file of a library",
-    ("tests/converters/test_resnet.py", "_model"): "the TensorFlow model that the test makes",
-    ("tests/converters/test_tflite_export.py", "_conv_head"): "the package of the ImageNet weights",
-    ("tests/converters/test_training.py", "_partner"): "the pairs of the sampler, which a batch shows only at random",
+    ("tests/converters/official/test_delf_resnet.py", "_model"): "the TensorFlow model that the test makes",
+    ("tests/converters/export/test_tflite.py", "_conv_head"): "the package of the ImageNet weights",
+    (
+        "tests/converters/training/test_trainer.py",
+        "_partner",
+    ): "the pairs of the sampler, which a batch shows only at random",
     ("tests/project/test_old_paths.py", "_old_paths"): "the module under test has no public door",
 }
 

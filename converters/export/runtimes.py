@@ -4,7 +4,7 @@ The same questions are answered in this process, by the runtime that is installe
 that has another runtime (tflite-runtime ends at Python 3.11 and wants numpy 1, PyTorch's exporter wants numpy 2)::
 
     Here()                 -> this process
-    Elsewhere(python)      -> python -m delf_edge.converters.export.device: one JSON request in, one JSON answer out
+    Elsewhere(python)      -> python -m delf_edge.converters.export.runtimes: one JSON request in, one JSON answer out
 
 The other Python needs the runtime and what `delf_edge` itself imports (numpy, OpenCV, hnswlib), and no PyTorch: this
 module imports nothing else. Where both runtimes are installed, `Elsewhere` makes it use tflite-runtime.
@@ -28,7 +28,7 @@ import numpy as np
 
 import delf_edge
 from delf_edge.bundle.bundle import Bundle
-from delf_edge.converters.export.ranking import Question, average_precision, read_questions
+from delf_edge.converters.export.retrieval_metrics import Question, average_precision, read_questions
 from delf_edge.errors import DelfEdgeError, EngineError
 from delf_edge.features.network import Engine, runtime_version
 from delf_edge.types import Float32Array
@@ -204,7 +204,7 @@ class Elsewhere:
                 request = {**request, "model": str(file)}
             try:
                 done = subprocess.run(
-                    [self._python, "-m", "delf_edge.converters.export.device"],
+                    [self._python, "-m", "delf_edge.converters.export.runtimes"],
                     input=json.dumps(request),
                     stdout=subprocess.PIPE,
                     text=True,

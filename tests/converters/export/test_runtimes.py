@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from delf_edge.converters.export.device import Benchmark, Elsewhere, Here
+from delf_edge.converters.export.runtimes import Benchmark, Elsewhere, Here
 from delf_edge.errors import EngineError
 from testing.paths import TINY_BUNDLE
 

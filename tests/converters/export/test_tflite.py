@@ -22,8 +22,8 @@ pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 from delf_edge.bundle.bundle import Bundle  # noqa: E402
 from delf_edge.converters.cli import app  # noqa: E402
 from delf_edge.converters.export import check, pipeline, tflite  # noqa: E402
-from delf_edge.converters.export.device import Here  # noqa: E402
 from delf_edge.converters.export.parity import local_parity  # noqa: E402
+from delf_edge.converters.export.runtimes import Here  # noqa: E402
 from delf_edge.converters.networks import from_tflite  # noqa: E402
 from delf_edge.converters.networks.delf import LITE0, TINY, DelfNetwork  # noqa: E402
 from delf_edge.converters.training.photos import Photo  # noqa: E402

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks.data.datasets import PLAIN, Query, read_json
 from benchmarks.metrics import protocols
-from delf_edge.converters.export.ranking import Question, QuestionsError, average_precision, read_questions
+from delf_edge.converters.export.retrieval_metrics import Question, QuestionsError, average_precision, read_questions
 
 
 @settings(max_examples=200, deadline=None)

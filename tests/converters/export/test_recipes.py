@@ -15,10 +15,11 @@ import pytest
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.codebooks import bundle_writer
 from delf_edge.codebooks import fit as codebook_fit
-from delf_edge.converters.export import bundles, collect
+from delf_edge.converters.export import raw_features, recipes
+from delf_edge.converters.export.model_card import model_card
 from delf_edge.converters.training.photos import Photo
 from delf_edge.diagnostics.doctor import self_test
-from delf_edge.errors import BundleError
+from delf_edge.errors import BundleError, OptionError
 from testing.paths import TINY_BUNDLE
 
 LOCAL = (TINY_BUNDLE / "local_float16.tflite").read_bytes()
@@ -27,10 +28,10 @@ FIT = codebook_fit.CodebookOptions(dim=8, n_words=8, code_size=4, global_dim=4, 
 
 
 @pytest.fixture(scope="module")
-def recipe() -> bundles.Recipe:
+def recipe() -> recipes.Recipe:
     manifest = Bundle.load(TINY_BUNDLE).manifest
     assert manifest.tail is not None
-    return bundles.Recipe(
+    return recipes.Recipe(
         name="test",
         version="1",
         licence="Apache-2.0",
@@ -57,18 +58,18 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Photo]:
 
 
 @pytest.fixture(scope="module")
-def fit(photos: list[Photo], recipe: bundles.Recipe, tmp_path_factory: pytest.TempPathFactory) -> codebook_fit.Fit:
-    head = bundles.manifest(recipe, ["float16"], ["float16"])
-    raw = collect.collect(photos, LOCAL, TAIL, head, tmp_path_factory.mktemp("features"))
+def fit(photos: list[Photo], recipe: recipes.Recipe, tmp_path_factory: pytest.TempPathFactory) -> codebook_fit.Fit:
+    head = recipes.manifest(recipe, ["float16"], ["float16"])
+    raw = raw_features.collect(photos, LOCAL, TAIL, head, tmp_path_factory.mktemp("features"))
     return codebook_fit.fit(raw.local, raw.pooled(), FIT)
 
 
-def pack(out: Path, recipe: bundles.Recipe, fit: codebook_fit.Fit) -> Bundle:
-    return bundles.pack(out, recipe, {"float16": LOCAL, "int8": LOCAL}, {"float16": TAIL}, fit.arrays, "# card\n")
+def pack(out: Path, recipe: recipes.Recipe, fit: codebook_fit.Fit) -> Bundle:
+    return recipes.pack(out, recipe, {"float16": LOCAL, "int8": LOCAL}, {"float16": TAIL}, fit.arrays, "# card\n")
 
 
 def test_a_packed_bundle_loads_and_passes_its_own_self_test(
-    tmp_path: Path, recipe: bundles.Recipe, fit: codebook_fit.Fit
+    tmp_path: Path, recipe: recipes.Recipe, fit: codebook_fit.Fit
 ) -> None:
     bundle = pack(tmp_path / "b", recipe, fit)
     Bundle.verify(tmp_path / "b")
@@ -81,7 +82,7 @@ def test_a_packed_bundle_loads_and_passes_its_own_self_test(
 
 
 def test_the_self_test_notices_a_network_that_gives_something_else(
-    tmp_path: Path, recipe: bundles.Recipe, fit: codebook_fit.Fit
+    tmp_path: Path, recipe: recipes.Recipe, fit: codebook_fit.Fit
 ) -> None:
     bundle = pack(tmp_path / "b", recipe, fit)
     turned = replace(fit.codebook, pca_basis=np.roll(fit.codebook.pca_basis, 1, axis=1))
@@ -89,38 +90,42 @@ def test_the_self_test_notices_a_network_that_gives_something_else(
     assert "local descriptors" in failed
 
 
-def test_the_same_input_gives_the_same_bundle_id(tmp_path: Path, recipe: bundles.Recipe, fit: codebook_fit.Fit) -> None:
+def test_the_same_input_gives_the_same_bundle_id(tmp_path: Path, recipe: recipes.Recipe, fit: codebook_fit.Fit) -> None:
     assert pack(tmp_path / "a", recipe, fit).id == pack(tmp_path / "b", recipe, fit).id
 
 
 def test_a_new_bundle_replaces_the_old_one_and_leaves_nothing_behind(
-    tmp_path: Path, recipe: bundles.Recipe, fit: codebook_fit.Fit
+    tmp_path: Path, recipe: recipes.Recipe, fit: codebook_fit.Fit
 ) -> None:
     out = tmp_path / "b"
     pack(out, recipe, fit)
-    (out / "left-over").write_text("of the old one")
-    new = pack(out, replace(recipe, version="2"), fit)
+    assert (out / "local_int8.tflite").exists()
+    new = recipes.pack(out, replace(recipe, version="2"), {"float16": LOCAL}, {"float16": TAIL}, fit.arrays, "# card\n")
     assert new.manifest.version == "2"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b"]
-    assert not (out / "left-over").exists()
+    assert not (out / "local_int8.tflite").exists()
+    (out / "mine.jpg").write_text("no file of a bundle")
+    with pytest.raises(OptionError, match=r"mine\.jpg"):
+        pack(out, recipe, fit)
+    assert (out / "mine.jpg").exists()
 
 
 def test_a_failed_pack_leaves_the_old_bundle_as_it_was(
-    tmp_path: Path, recipe: bundles.Recipe, fit: codebook_fit.Fit
+    tmp_path: Path, recipe: recipes.Recipe, fit: codebook_fit.Fit
 ) -> None:
     out = tmp_path / "b"
     old = pack(out, recipe, fit)
     with pytest.raises(BundleError):
-        bundles.pack(out, replace(recipe, channels=3), {"float16": LOCAL}, {"float16": TAIL}, fit.arrays, "")
+        recipes.pack(out, replace(recipe, channels=3), {"float16": LOCAL}, {"float16": TAIL}, fit.arrays, "")
     assert Bundle.load(out).id == old.id
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b"]
 
 
-def test_a_default_that_does_not_exist_is_refused(recipe: bundles.Recipe) -> None:
+def test_a_default_that_does_not_exist_is_refused(recipe: recipes.Recipe) -> None:
     with pytest.raises(ValueError, match="default variant is 'int4', but there is only float16"):
-        bundles.manifest(replace(recipe, default_variant="int4"), ["float16"], [])
+        recipes.manifest(replace(recipe, default_variant="int4"), ["float16"], [])
     with pytest.raises(ValueError, match="default preset is 'huge'"):
-        bundles.manifest(replace(recipe, default_preset="huge"), ["float16"], [])
+        recipes.manifest(replace(recipe, default_preset="huge"), ["float16"], [])
 
 
 def test_weights_of_the_probability_are_read_with_and_without_the_report(tmp_path: Path) -> None:
@@ -140,30 +145,30 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, content: str) -
 
 
 def test_collecting_skips_what_is_no_photo_and_continues_where_it_stopped(
-    photos: list[Photo], recipe: bundles.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: list[Photo], recipe: recipes.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collect, "CHUNK", 4)
-    head = bundles.manifest(recipe, ["float16"], ["float16"])
-    raw = collect.collect(photos, LOCAL, TAIL, head, tmp_path, workers=2)
+    monkeypatch.setattr(raw_features, "CHUNK", 4)
+    head = recipes.manifest(recipe, ["float16"], ["float16"])
+    raw = raw_features.collect(photos, LOCAL, TAIL, head, tmp_path, workers=2)
     assert raw.pooled().shape == (10, recipe.tail_channels)
     whole = np.concatenate(list(raw.local()))
     np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=2e-3)
     untouched = raw.chunks[0].stat().st_mtime_ns
     raw.chunks[1].unlink()
-    again = collect.collect(photos, LOCAL, TAIL, head, tmp_path)
+    again = raw_features.collect(photos, LOCAL, TAIL, head, tmp_path)
     assert again.chunks[0].stat().st_mtime_ns == untouched
     np.testing.assert_array_equal(np.concatenate(list(again.local())), whole)
 
 
-def test_the_name_of_kept_features_depends_on_network_and_preset(photos: list[Photo], recipe: bundles.Recipe) -> None:
-    head = bundles.manifest(recipe, ["float16"], ["float16"])
-    fast = bundles.manifest(replace(recipe, default_preset="fast"), ["float16"], ["float16"])
+def test_the_name_of_kept_features_depends_on_network_and_preset(photos: list[Photo], recipe: recipes.Recipe) -> None:
+    head = recipes.manifest(recipe, ["float16"], ["float16"])
+    fast = recipes.manifest(replace(recipe, default_preset="fast"), ["float16"], ["float16"])
     keys = {
-        collect.key(photos, LOCAL, TAIL, head),
-        collect.key(photos, LOCAL + b"x", TAIL, head),
-        collect.key(photos, LOCAL, None, head),
-        collect.key(photos[1:], LOCAL, TAIL, head),
-        collect.key(photos, LOCAL, TAIL, fast),
+        raw_features.key(photos, LOCAL, TAIL, head),
+        raw_features.key(photos, LOCAL + b"x", TAIL, head),
+        raw_features.key(photos, LOCAL, None, head),
+        raw_features.key(photos[1:], LOCAL, TAIL, head),
+        raw_features.key(photos, LOCAL, TAIL, fast),
     }
     assert len(keys) == 5
 
@@ -183,19 +188,19 @@ def test_the_golden_image_is_the_same_everywhere() -> None:
     assert hashlib.sha256(pixels.tobytes()).hexdigest()[:16] == "23a13d602fb5382a"
 
 
-def test_the_card_says_data_recipe_figures_and_limits(recipe: bundles.Recipe) -> None:
+def test_the_card_says_data_recipe_figures_and_limits(recipe: recipes.Recipe) -> None:
     row = {
         "variant": "int8", "bytes": 1000, "cosine_mean": 0.98, "cosine_worst5": 0.94,
         "keypoint_agreement": 0.9, "milliseconds": 12.3,
     }  # fmt: skip
     figures = {"parity": [row], "tail_parity": [], "codebook": {"code_cosine": 0.9}, "photos": 10, "places": 3}
-    card = bundles.model_card(recipe, figures, "delf-edge-convert bundle out --photos photos")
+    card = model_card(recipe, figures, "delf-edge-convert bundle out --photos photos")
     for part in ("noise", "10 photos of 3 places", "delf-edge-convert bundle", "| int8 | 1000 | 0.9800", "## Limits"):
         assert part in card
 
 
 def test_the_networks_of_a_bundle_can_be_read_back() -> None:
-    head, local, tail = bundles.read_networks(TINY_BUNDLE)
+    head, local, tail = recipes.read_networks(TINY_BUNDLE)
     assert (local, tail) == (LOCAL, TAIL)
     assert "files" not in head
     assert head["network"] == json.loads((TINY_BUNDLE / "manifest.json").read_text())["network"]

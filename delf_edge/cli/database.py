@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +20,7 @@ from delf_edge.cli.common import (
     parse_numbers,
     set_positions,
 )
-from delf_edge.cli.output import print_json, say, show
+from delf_edge.cli.output import counted, print_json, say, show, size_text
 from delf_edge.errors import OptionError
 
 commands = CommandGroup("Database")
@@ -31,18 +33,42 @@ def info(database: Database, as_json: JsonOption = False) -> int:
 
     with Store.open(database, mode="ro") as store:
         facts = dataclasses.asdict(store.info())
+        facts["read_only"] = store.sealed or not _writable(database)
         landmarks = {landmark.name: landmark.n_images for landmark in store.landmarks()}
         damaged = list(store.damaged.values())
     if as_json:
         print_json({**facts, "landmarks": landmarks, "damaged": damaged})
         return FOUND
-    for key, value in facts.items():
-        show(f"{key.replace('_', ' ')}: {value}")
+    for line in _info_lines(facts):
+        show(line)
     for name, count in landmarks.items():
         show(f"  {count:6d}  {name}")
     for what in damaged:
         say(what)
     return FOUND
+
+
+def _writable(database: Path) -> bool:
+    """Whether this user may change a database: the file, and its log beside it."""
+    return os.access(database, os.W_OK) and os.access(database.parent, os.W_OK)
+
+
+def _info_lines(facts: dict[str, Any]) -> Iterator[str]:
+    layout = facts["layout"]
+    yield f"path: {facts['path']}"
+    yield f"uuid: {facts['uuid']}"
+    yield f"schema version: {facts['schema_version']}"
+    yield f"bundle: {facts['bundle_id']}"
+    yield (
+        f"codes: {counted(layout['code_size'], 'byte')} a feature, {counted(layout['n_words'], 'word')}, global "
+        f"descriptor of {counted(layout['global_dim'], 'dimension')}"
+    )
+    yield f"revision: {facts['revision']}"
+    for what in ("image", "landmark", "feature"):
+        yield f"{what}s: {facts[f'n_{what}s']}"
+    yield f"size: {size_text(facts['bytes'])}"
+    yield f"sealed: {'yes' if facts['sealed'] else 'no'}"
+    yield f"read-only for you: {'yes' if facts['read_only'] else 'no'}"
 
 
 @commands.command("remove")
@@ -75,7 +101,7 @@ def remove(
     if as_json:
         print_json({"database": str(database), "removed": wanted})
     else:
-        show(f"removed {len(wanted)} images")
+        show(f"removed {counted(len(wanted), 'image')}")
     return FOUND
 
 
@@ -146,7 +172,7 @@ def verify(database: Database, as_json: JsonOption = False) -> int:
     else:
         for problem in problems:
             show(f"{problem.table}: {problem.name}: {problem.what}")
-        show(f"{n_images} images checked, {len(problems)} problems")
+        show(f"{counted(n_images, 'image')} checked, {counted(len(problems), 'problem')}")
     return UNKNOWN if problems else FOUND
 
 
@@ -167,7 +193,7 @@ def snapshot(
     if as_json:
         print_json({"database": str(database), "snapshot": str(out), "images": n_images, "bytes": size})
     else:
-        show(f"{out}: {n_images} images, {size} bytes")
+        show(f"{out}: {counted(n_images, 'image')}, {size_text(size)}")
     return FOUND
 
 
@@ -198,5 +224,5 @@ def seal(
     if as_json:
         print_json({"database": str(database), "sealed": str(target), "bytes": size})
     else:
-        show(f"{target}: sealed, {size} bytes")
+        show(f"{target}: sealed, {size_text(size)}")
     return FOUND

@@ -20,7 +20,7 @@ from delf_edge.cli.common import (
     ThreadsOption,
     open_database,
 )
-from delf_edge.cli.output import print_json, print_json_line, progress, show
+from delf_edge.cli.output import counted, print_json, print_json_line, progress, show
 
 if TYPE_CHECKING:
     from delf_edge.diagnostics.reference_quality import Finding
@@ -64,7 +64,7 @@ def lint(
             show(f"{f.quality.score:3d}  {f.name} ({f.landmark})")
             for reason in f.quality.reasons:
                 show(f"     {reason}")
-        show(f"{len(findings)} images checked, {len(poor)} below {below}")
+        show(f"{counted(len(findings), 'image')} checked, {len(poor)} below {below}")
     return UNKNOWN if poor else FOUND
 
 

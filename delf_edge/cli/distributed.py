@@ -18,7 +18,7 @@ from delf_edge.cli.common import (
     PresetOption,
     needs,
 )
-from delf_edge.cli.output import print_json, say, show
+from delf_edge.cli.output import counted, print_json, say, show, size_text
 
 if TYPE_CHECKING:  # Dask is an extra, and slow to import
     from delf_edge.distributed.cluster import Progress
@@ -97,8 +97,10 @@ def build(
         print_json({"source": source, "out": out, **dataclasses.asdict(report)})
     else:
         for made in report.databases:
-            show(f"{made.url}: {made.images} images of {made.landmarks} landmarks, {made.bytes} bytes")
-        show(f"{report.shards} shards made, {report.skipped} found finished, {report.bad} rows without an image")
+            images = f"{counted(made.images, 'image')} of {counted(made.landmarks, 'landmark')}"
+            show(f"{made.url}: {images}, {size_text(made.bytes)}")
+        shards = f"{counted(report.shards, 'shard')} made, {report.skipped} found finished"
+        show(f"{shards}, {counted(report.bad, 'row')} without an image")
     return UNKNOWN if report.bad else FOUND
 
 
@@ -197,7 +199,8 @@ def fit_codebook(
     if as_json:
         print_json({"source": source, **dataclasses.asdict(done)})
     else:
-        show(f"{done.folder}: bundle {done.bundle}, {done.photos} photos of {done.landmarks} landmarks")
+        photos_used = f"{counted(done.photos, 'photo')} of {counted(done.landmarks, 'landmark')}"
+        show(f"{done.folder}: bundle {done.bundle}, {photos_used}")
         if done.calibration_of is not None:
             show(f"its probability is that of bundle {done.calibration_of}; fit it again before you rely on it")
     return UNKNOWN if done.bad else FOUND

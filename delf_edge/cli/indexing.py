@@ -22,7 +22,7 @@ from delf_edge.cli.common import (
     open_database,
     set_positions,
 )
-from delf_edge.cli.output import complaint, print_json, print_json_line, progress, say, show
+from delf_edge.cli.output import complaint, counted, print_json, print_json_line, progress, say, show
 from delf_edge.errors import OptionError
 
 commands = CommandGroup("Recognition")
@@ -102,5 +102,5 @@ def index(
         (print_json if as_json else print_json_line)(report)
     else:
         done = ", ".join(f"{n} {what}" for what, n in {**counts, "failed": len(failed)}.items())
-        show(f"{done}; {database} holds {info.n_images} images of {info.n_landmarks} landmarks")
+        show(f"{done}; {database} holds {counted(info.n_images, 'image')} of {counted(info.n_landmarks, 'landmark')}")
     return UNKNOWN if failed else FOUND

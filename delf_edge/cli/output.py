@@ -81,6 +81,22 @@ def print_json_line(value: dict[str, Any]) -> None:
     _write(_json(value, indent=None))
 
 
+def counted(n: int, what: str) -> str:
+    """A number and its noun: "1 image", "2 images"."""
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def size_text(n: int) -> str:
+    """A size with its unit, and exactly where that says more: "30.7 kB (30720 bytes)"."""
+    if n < 1000:
+        return counted(n, "byte")
+    size, units = n / 1000, iter(("kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while size >= 999.95 and unit != "TB":
+        size, unit = size / 1000, next(units)
+    return f"{size:.1f} {unit} ({n} bytes)"
+
+
 def error_json(e: BaseException) -> dict[str, str]:
     """An error as JSON."""
     return {"type": type(e).__name__, "message": str(e)}

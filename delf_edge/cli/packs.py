@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from delf_edge.cli.common import FOUND, UNKNOWN, BundleOption, CommandGroup, Database, JsonOption, naming, needs
-from delf_edge.cli.output import print_json, say, show
+from delf_edge.cli.output import counted, print_json, say, show, size_text
 from delf_edge.errors import OptionError
 
 commands = CommandGroup("Packs")
@@ -91,8 +91,8 @@ def pack(
         print_json({"database": str(database), "pack": str(out), "manifest": manifest.as_json()})
     else:
         show(
-            f"{out}: {manifest.name} version {manifest.version}, {manifest.images} images of {manifest.landmarks} "
-            f"landmarks, {manifest.bytes} bytes"
+            f"{out}: {manifest.name} version {manifest.version}, {counted(manifest.images, 'image')} of "
+            f"{counted(manifest.landmarks, 'landmark')}, {size_text(manifest.bytes)}"
         )
     return FOUND
 
@@ -145,7 +145,8 @@ def publish(
         print_json({"channel": str(channel), "packs": facts})
     else:
         for name, fact in facts.items():
-            show(f"{name} version {fact['version']}: {fact['bytes']} bytes, deltas of {fact['deltas']} bytes")
+            deltas = ", ".join(size_text(size) for size in fact["deltas"]) or "none"
+            show(f"{name} version {fact['version']}: {size_text(fact['bytes'])}, deltas: {deltas}")
         if new:
             show(f"give {channel}/metadata/1.root.json to every device; keep {keys}/root.pem off line")
     return FOUND
@@ -190,5 +191,5 @@ def update(
             fetched = f", fetched as {result.how}" if result.how else ""
             show(f"{result.name}: {result.status}, version {result.version}{fetched}")
     if not as_json:
-        show(f"{report.bytes} bytes fetched")
+        show(f"{size_text(report.bytes)} fetched")
     return FOUND if report.sound else UNKNOWN

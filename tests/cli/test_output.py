@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from delf_edge import Bundle, Recognizer
-from delf_edge.cli.output import clean
+from delf_edge.cli.output import clean, counted, size_text
 from testing.paths import ROOT, TINY_BUNDLE
 from testing.synthetic_database import make_database
 
@@ -160,3 +161,26 @@ main()
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=ROOT)
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, b"", b"")
+
+
+def test_numbers_go_with_their_nouns_and_units() -> None:
+    assert [counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    sizes = {1: "1 byte", 999: "999 bytes", 30720: "30.7 kB (30720 bytes)", 999_999: "1.0 MB (999999 bytes)"}
+    assert {n: size_text(n) for n in sizes} == sizes
+
+
+def test_info_is_in_words(database: Path, tmp_path: Path) -> None:
+    text = run("info", database).stdout.decode()
+    for word in ("{", "True", "False", "None", "n images"):
+        assert word not in text
+    assert re.search(r"^size: [0-9.]+ kB \([0-9]+ bytes\)$", text, re.MULTILINE)
+    assert "sealed: no\nread-only for you: no\n" in text
+    assert json.loads(run("info", database, "--json").stdout)["read_only"] is False
+    assert run("seal", database, "--out", tmp_path / "sealed.db").returncode == 0
+    assert "sealed: yes\nread-only for you: yes\n" in run("info", tmp_path / "sealed.db").stdout.decode()
+
+
+def test_one_image_is_one_image(tmp_path: Path) -> None:
+    path = make_database(tmp_path / "one.db", Bundle.load(TINY_BUNDLE), n_images=1)
+    assert run("verify", path).stdout == b"1 image checked, 0 problems\n"
+    assert run("remove", path, "0.jpg").stdout == b"removed 1 image\n"

@@ -36,8 +36,10 @@ from delf_edge.query.options import IdentifyOptions
 from delf_edge.query.photo import PhotoQuery
 from delf_edge.query.pipeline import Explanation, QueryPipeline
 from delf_edge.storage.combined import CombinedStore
+from delf_edge.storage.names import clean_name
 from delf_edge.storage.records import NewImage, Problem, StoreInfo
 from delf_edge.storage.store import Store
+from delf_edge.storage.write_transaction import stored_metadata
 from delf_edge.timing import clock
 from delf_edge.types import Answer, Codes, Features, Image, Match
 
@@ -253,6 +255,7 @@ class Recognizer:
 
         Raises:
             ImageError: the photo cannot be used; nothing was stored.
+            OptionError: a name is no text or blank, or JSON cannot hold the metadata; nothing was stored.
             StoreError: the database cannot be written; nothing was stored.
         """
         return self._add(AddItem(photo, landmark, name, metadata, channel_order, thumbnail, tiny))
@@ -264,10 +267,11 @@ class Recognizer:
 
         Args:
             items: what to add.
-            on_error: "collect" yields an `AddError` for a photo that cannot be used and goes on.
+            on_error: "collect" yields an `AddError` for a photo, name or metadata that cannot be used and goes on.
 
         Raises:
             ImageError: with "raise", the first photo that cannot be used.
+            OptionError: with "raise", the first name or metadata that cannot be stored.
             StoreError: the database cannot be written, in either mode.
         """
         if on_error not in ("raise", "collect"):
@@ -275,29 +279,32 @@ class Recognizer:
         for item in items:
             try:
                 result: AddResult | AddError = self._add(item)
-            except ImageError as e:
+            except (ImageError, OptionError) as e:
                 if on_error == "raise":
                     raise
-                result = AddError(item.name or _name_of(item.photo, b""), e)
+                result = AddError(str(item.name or _name_of(item.photo, b"")), e)
             yield result
 
     def _add(self, item: AddItem) -> AddResult:
+        landmark = clean_name(item.landmark, "landmark")
+        given = None if item.name is None else clean_name(item.name, "name")
+        given_metadata = None if item.metadata is None else stored_metadata(item.metadata, given or landmark)
         # Read once, so that what is hashed is what is stored.
         photo, order = read_source(item.photo, channel_order=item.channel_order, limits=self.limits)
         digest = content_hash(photo, channel_order=order, limits=self.limits)
-        name = item.name or _name_of(item.photo, digest)
+        name = given or clean_name(_name_of(item.photo, digest), "name")
         known = self.store.find_content(digest)
         codes: Codes | None = None
         if known is not None:
             stored = self.store.image(known)
             codes = self.store.codes([known]).get(known)
-            metadata = stored.metadata if item.metadata is None else item.metadata
-            same = (stored.name, stored.landmark, stored.metadata) == (name, item.landmark, metadata)
+            metadata = stored.metadata if given_metadata is None else given_metadata
+            same = (stored.name, stored.landmark, stored.metadata) == (name, landmark, metadata)
             pictured = not item.thumbnail or self.store.thumbnail(known) is not None
             if codes is not None and same and pictured:
-                return AddResult(known, name, item.landmark, "unchanged", len(codes))
+                return AddResult(known, name, landmark, "unchanged", len(codes))
         else:
-            metadata = item.metadata or {}
+            metadata = given_metadata or {}
         small: bytes | None = None
         if codes is None or item.thumbnail:
             image = load_image(photo, channel_order=order, limits=self.limits, name=name_of(item.photo))
@@ -305,8 +312,8 @@ class Recognizer:
             if codes is None:
                 codes = self.encode(self._extractor.extract(image, self._extract_options))
                 codes = shortened(codes) if item.tiny else codes
-        added = self.store.add(NewImage(name, item.landmark, digest, codes, metadata, small))
-        return AddResult(added.image_id, name, item.landmark, added.status, len(codes))
+        added = self.store.add(NewImage(name, landmark, digest, codes, metadata, small))
+        return AddResult(added.image_id, name, landmark, added.status, len(codes))
 
     def encode(self, features: Features) -> Codes:
         """The stored form of features."""
@@ -503,4 +510,4 @@ class Recognizer:
 
 
 def _name_of(photo: PhotoSource, digest: bytes) -> str:
-    return os.fspath(photo) if isinstance(photo, str | os.PathLike) else f"photo-{digest.hex()[:12]}"
+    return name_of(photo) if isinstance(photo, str | os.PathLike) else f"photo-{digest.hex()[:12]}"

@@ -344,3 +344,48 @@ def test_the_names_of_0_1_stay_with_a_warning(recognizer: Recognizer) -> None:
         assert recognizer.asker is recognizer.pipeline
     with pytest.warns(DeprecationWarning, match=r"Recognizer\.combined"):
         assert recognizer.shelf is recognizer.combined
+
+
+@pytest.mark.parametrize("wrong", [6347, 2.5, True, None, b"Petra", np.int64(3), ["Petra"], "", "  ", "a\udcffb"])
+def test_a_name_that_is_no_text_is_refused_before_anything_is_stored(recognizer: Recognizer, wrong: Any) -> None:
+    with pytest.raises(OptionError, match="landmark"):
+        recognizer.add(encoded(0), landmark=wrong)
+    if wrong is not None:
+        with pytest.raises(OptionError, match="name"):
+            recognizer.add(encoded(0), landmark="Petra", name=wrong)
+    assert len(recognizer.store) == 0
+    items = [AddItem(encoded(0), wrong), AddItem(encoded(1), "Petra", "b.png")]
+    first, second = recognizer.add_many(items, on_error="collect")
+    assert isinstance(first, AddError)
+    assert isinstance(second, AddResult)
+    with pytest.raises(OptionError):
+        recognizer.relabel("b.png", wrong)
+    with pytest.raises(OptionError):
+        recognizer.store.set_landmark(wrong, latitude=1.0, longitude=1.0)
+    assert recognizer.verify() == []
+
+
+def test_a_text_of_numpy_is_a_name_like_any_other(recognizer: Recognizer) -> None:
+    recognizer.add(encoded(0), landmark=np.str_("Petra"), name=np.str_("a"))
+    assert type(recognizer.store.image("a").landmark) is str
+    assert recognizer.add(encoded(0), landmark="Petra", name="a").status == "unchanged"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{1: "a", "1": "b"}, {"a": {2: 3}}, {"a": [{None: 1}]}, {"a": float("nan")}, {"a": b"x"}, {"a": "\udcff"}]
+)
+def test_metadata_that_json_would_change_or_refuse_are_refused(recognizer: Recognizer, wrong: Any) -> None:
+    with pytest.raises(OptionError, match="metadata"):
+        recognizer.add(encoded(0), landmark="Petra", metadata=wrong)
+    assert len(recognizer.store) == 0
+
+
+def test_metadata_with_tuples_are_the_same_again(recognizer: Recognizer) -> None:
+    for expected in ("added", "unchanged"):
+        result = recognizer.add(encoded(0), landmark="Petra", name="a", metadata={"size": (3, 4), "deep": {"x": ()}})
+        assert result.status == expected
+    nested: dict[str, Any] = {}
+    for _ in range(5000):
+        nested = {"a": nested}
+    with pytest.raises(OptionError, match="metadata"):
+        recognizer.add(encoded(1), landmark="Petra", metadata=nested)

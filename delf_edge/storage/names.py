@@ -23,13 +23,17 @@ def clean_name(name: object, what: str) -> str:
         what: what it is called in messages.
 
     Raises:
-        OptionError: no text, or nothing but blanks.
+        OptionError: no text, nothing but blanks, or a letter that is no Unicode.
     """
     if not isinstance(name, str):
         raise OptionError(f"{what} {name!r} is of type {type(name).__name__}; a name is a str, pass str({name!r})")
     if not name.strip():
         raise OptionError(f"{what} {name!r} is empty; give it a name")
-    return unicodedata.normalize("NFC", name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise OptionError(f"{what} {name!r} holds a letter that is no Unicode; give it another name") from None
+    return unicodedata.normalize("NFC", str(name))
 
 
 def same_names(name: str) -> tuple[str, ...]:

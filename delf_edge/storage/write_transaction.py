@@ -39,9 +39,34 @@ def pack_image(image: NewImage, layout: CodeLayout) -> bytes:
 def pack_metadata(metadata: Mapping[str, Any], name: str) -> str:
     """The metadata of `name` as they are stored; `OptionError` where JSON cannot hold them."""
     try:
-        return dump_metadata(metadata)
-    except (TypeError, ValueError) as e:
+        _check_keys(metadata)
+        text = dump_metadata(metadata)
+        text.encode()
+    except UnicodeEncodeError:
+        raise OptionError(
+            f"{name}: metadata hold a letter that is no Unicode, as in a file name of another encoding"
+        ) from None
+    except (TypeError, ValueError, RecursionError) as e:
         raise OptionError(f"{name}: metadata must be what JSON can hold: {e}") from e
+    return text
+
+
+def stored_metadata(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The metadata of `name` as they are read again: tuples are lists. `OptionError` as `pack_metadata`."""
+    result: dict[str, Any] = json.loads(pack_metadata(metadata, name))
+    return result
+
+
+def _check_keys(value: object) -> None:
+    """Refuse keys that are no text: JSON would make text of them, and 1 and "1" would be one."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is of type {type(key).__name__}, not str")
+            _check_keys(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_keys(inner)
 
 
 def next_revision(db: sqlite3.Connection, rows: CheckedRows) -> int:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
+from delf_edge.catalogue.catalogue import Catalogue
 from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
 from delf_edge.features.extractor import Extractor, extract_options
 from delf_edge.images.decode import content_hash, load_image, make_thumbnail
@@ -225,6 +226,11 @@ class Recognizer:
     def pack_switches(self) -> int:
         """How often other packs were taken up since the start."""
         return self._packs.switches
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What is known of the landmarks of the database and its packs; changes go to the database."""
+        return Catalogue(self.combined.stores)
 
     # ------------------------------------------------------------------ changing
 

@@ -289,6 +289,7 @@ class Answer:
         results: stored images, the most probable place first; at most one per landmark.
         verification: the proof for the best match, None where nothing was verified.
         milliseconds: stage name -> time it took.
+        info: what is known of the landmark, in the language asked for (`IdentifyOptions.languages`); None: unknown.
     """
 
     landmark: str | None
@@ -299,6 +300,7 @@ class Answer:
     results: tuple[Match, ...] = ()
     verification: Verification | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
+    info: LandmarkInfo | None = None
 
     @property
     def found(self) -> bool:

@@ -61,6 +61,15 @@ class CatalogueReader:
             for i in range(0, len(places), _AT_ONCE):
                 yield from self._records(store, [place.landmark_id for place in places[i : i + _AT_ONCE]])
 
+    def slugs(self) -> dict[str, str]:
+        """Slugs by name, of all landmarks."""
+        found: dict[str, str] = {}
+        for store in self._stores:
+            names = {place.landmark_id: place.name for place in store.landmarks()}
+            for key, slug in store.catalogue.slugs(list(names)).items():
+                found.setdefault(names[key], slug)
+        return found
+
     def get(self, slug: str) -> LandmarkRecord:
         """The landmark with this slug.
 

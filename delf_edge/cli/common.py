@@ -69,6 +69,15 @@ UprightOption = Annotated[
         "--upright", help="The photo stands upright: do not try the other turns where it is unknown, which takes long."
     ),
 ]
+LanguageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--language",
+        metavar="TAG",
+        help="Language of what is said of a place, such as de or pt-BR; else English, or what there is.",
+        show_default=False,
+    ),
+]
 PacksOption = Annotated[
     list[Path] | None,
     typer.Option(
@@ -85,10 +94,16 @@ JsonLinesOption = Annotated[
 
 
 class CommandGroup:
-    """Commands under one heading of `delf-edge --help`."""
+    """Commands under one heading of `delf-edge --help`.
 
-    def __init__(self, heading: str) -> None:
-        self.heading = heading
+    Args:
+        heading: the heading.
+        under: the command that they are commands of, as `catalogue` in `delf-edge catalogue list`; None: the program.
+        help: what `under` is for.
+    """
+
+    def __init__(self, heading: str, *, under: str | None = None, help: str | None = None) -> None:
+        self.heading, self._under, self._help = heading, under, help
         self._commands: list[tuple[str, Callable[..., None]]] = []
 
     def command(self, name: str, *, resumes: bool = False) -> Callable[[Callable[..., int]], Callable[..., None]]:
@@ -108,8 +123,14 @@ class CommandGroup:
 
     def add_to(self, app: typer.Typer) -> None:
         """Make the commands those of a program."""
+        if self._under is None:
+            for name, run in self._commands:
+                app.command(name, rich_help_panel=self.heading)(run)
+            return
+        inner = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
         for name, run in self._commands:
-            app.command(name, rich_help_panel=self.heading)(run)
+            inner.command(name)(run)
+        app.add_typer(inner, name=self._under, help=self._help, rich_help_panel=self.heading)
 
 
 def _with_exit_code(body: Callable[..., int], after_interruption: str) -> Callable[..., None]:

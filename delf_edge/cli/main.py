@@ -17,7 +17,17 @@ import typer
 from typer.core import TyperGroup
 
 import delf_edge
-from delf_edge.cli import database, diagnostics, distributed, indexing, interchange, kiosk, packs, recognition
+from delf_edge.cli import (
+    catalogue,
+    database,
+    diagnostics,
+    distributed,
+    indexing,
+    interchange,
+    kiosk,
+    packs,
+    recognition,
+)
 from delf_edge.cli.common import BAD_INPUT, FOUND, INTERRUPTED
 from delf_edge.cli.output import OutputError, abandon_output, finish_output, print_json, print_json_line, say, show
 
@@ -25,6 +35,7 @@ GROUPS = (
     indexing.commands,
     recognition.commands,
     database.commands,
+    catalogue.commands,
     kiosk.commands,
     packs.commands,
     interchange.commands,

@@ -19,6 +19,7 @@ from delf_edge.cli.common import (
     Database,
     JsonLinesOption,
     JsonOption,
+    LanguageOption,
     LimitOption,
     NearOption,
     PacksOption,
@@ -59,6 +60,7 @@ def identify(
     ] = 5,
     near: NearOption = None,
     upright: UprightOption = False,
+    language: LanguageOption = None,
     bundle: BundleOption = None,
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
@@ -71,7 +73,7 @@ def identify(
 
     The exit code is 0 if every photo was recognised, 1 if one is unknown, 2 if one cannot be read.
     """
-    options = _options(near, upright)
+    options = _options(near, upright, language)
     wanted = _photos(photos)
     rows: list[dict[str, Any]] = []
     code = FOUND
@@ -112,6 +114,7 @@ def explain(
     ],
     near: NearOption = None,
     upright: UprightOption = False,
+    language: LanguageOption = None,
     bundle: BundleOption = None,
     preset: PresetOption = None,
     threads: ThreadsOption = 1,
@@ -135,7 +138,7 @@ def explain(
         raise OptionError(f"{out}: is {photo} under another name; write to another place")
     if out.exists() and not overwrite and not is_own_picture(out):
         raise OptionError(f"{out}: exists already, and explain has not made it; choose another name, or --overwrite it")
-    options = _options(near, upright)
+    options = _options(near, upright, language)
     with open_database(
         database, bundle, preset, threads, read_only=True, packs=packs, max_megapixels=max_megapixels
     ) as recognizer:
@@ -168,6 +171,7 @@ def _answer_json(photo: Path, answer: Answer) -> dict[str, Any]:
         "reason": answer.reason,
         "matches": _match_json(answer),
         "milliseconds": dict(answer.milliseconds),
+        "info": None if answer.info is None else dataclasses.asdict(answer.info),
     }
 
 
@@ -179,6 +183,8 @@ def _print_answer(photo: Path, answer: Answer) -> None:
     """The answer, the runners-up and the time of each stage, as text."""
     show(f"{photo}: {answer.landmark or 'unknown'}")
     show(f"  {answer.reason}")
+    if answer.info is not None and answer.info.language is not None:
+        show(f"  {answer.info.title}{f': {answer.info.summary}' if answer.info.summary else ''}")
     if answer.results:
         width = max(len(match.landmark) for match in answer.results)
         show(f"  {'landmark':{width}}  probability  inliers  image")
@@ -216,12 +222,14 @@ def _source(photo: Path) -> Path | bytes:
     return sys.stdin.buffer.read(ImageLimits().max_bytes + 1)
 
 
-def _options(near: str | None, upright: bool) -> IdentifyOptions:
-    """The options that --near and --upright stand for."""
+def _options(near: str | None, upright: bool, language: str | None) -> IdentifyOptions:
+    """The options that --near, --upright and --language stand for."""
+    from delf_edge.catalogue.languages import check_language
     from delf_edge.geo import Near
     from delf_edge.query.options import IdentifyOptions
 
-    options = IdentifyOptions(turns=not upright)
+    languages = () if language is None else (check_language(language),)
+    options = IdentifyOptions(turns=not upright, languages=languages)
     if near is None:
         return options
     numbers = parse_numbers(near, 3, f"--near {near}: give latitude,longitude,metres")

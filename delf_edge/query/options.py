@@ -27,6 +27,7 @@ class IdentifyOptions:
             takes up to four times as long; after the deadline no turn is begun. A camera's frames are never turned.
         anew: where `explain_all` finds no further landmark, take features of the rest of the photo anew. Each part that
             is tried, two at most, takes as long as a photo. Not for a camera.
+        languages: of what an answer says of its landmark, tags of BCP 47, the most wanted first.
     """
 
     search: SearchOptions = field(default_factory=SearchOptions)
@@ -38,6 +39,7 @@ class IdentifyOptions:
     without: frozenset[str] = frozenset()
     turns: bool = True
     anew: bool = True
+    languages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("verify", "min_inliers"):

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.bundle.calibration import Calibration
-from delf_edge.errors import OptionError
+from delf_edge.catalogue.reader import CatalogueReader
+from delf_edge.errors import OptionError, StoreError
 from delf_edge.index.inverted_index import InvertedIndex
 from delf_edge.packs.live import LivePacks
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
@@ -120,6 +122,10 @@ class QueryPipeline:
             return Answer(None, None, 0.0, 0, why + suffix, milliseconds=timings)
         best = results[0]
         found, why = self._judged(best, options.min_inliers)
+        info = None
+        if found:
+            with suppress(StoreError):  # the catalogue is damaged: the place is known all the same
+                info = CatalogueReader(self._shelf.stores).info(best.landmark, options.languages)
         return Answer(
             best.landmark if found else None,
             best.name if found else None,
@@ -129,6 +135,7 @@ class QueryPipeline:
             tuple(results),
             ranking.checked.get(best.image_id),
             timings,
+            info,
         )
 
     def _bounded(self, result: Match, min_inliers: int) -> Match:

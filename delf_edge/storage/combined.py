@@ -54,6 +54,11 @@ class CombinedStore:
         self._stores: dict[int, Store] = {0: own, **dict(zip(given, packs, strict=True))}
         self._duplicates = self._find_duplicates() if packs else {}
 
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        """All of them, the own one first."""
+        return tuple(self._stores.values())
+
     def _find_duplicates(self) -> dict[int, frozenset[int]]:
         """For each store the local ids of photos that an earlier one has."""
         seen: set[bytes] = set()

@@ -33,6 +33,7 @@ def answer_json(explanation: Explanation | None) -> dict[str, Any]:
         "matches": [dataclasses.asdict(match) for match in answer.results],
         "milliseconds": {stage: round(ms, 2) for stage, ms in answer.milliseconds.items()},
         "proof": proof,
+        "info": None if answer.info is None else dataclasses.asdict(answer.info),
     }
 
 

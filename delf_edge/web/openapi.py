@@ -71,6 +71,43 @@ _EVENT = _object(
     probability=_or_null("number"),
     image=_or_null("string"),
 )
+_INFO = {
+    **_object(
+        slug=TEXT,
+        name=TEXT,
+        title=TEXT,
+        language=_or_null("string"),
+        summary=_or_null("string"),
+        link=_or_null("string"),
+        audio=_or_null("string"),
+        kind=_or_null("string"),
+        collection=_or_null("string"),
+        latitude=_or_null("number"),
+        longitude=_or_null("number"),
+        external_ids={"type": "object", "additionalProperties": TEXT},
+        media=_list(TEXT),
+    ),
+    "type": ["object", "null"],
+}
+_RECORD = _object(
+    slug=TEXT,
+    name=TEXT,
+    kind=_or_null("string"),
+    collection=_or_null("string"),
+    latitude=_or_null("number"),
+    longitude=_or_null("number"),
+    external_ids={"type": "object", "additionalProperties": TEXT},
+    metadata={"type": "object"},
+    texts={
+        "type": "object",
+        "additionalProperties": _object(title=TEXT, summary=TEXT, body=TEXT, audio=TEXT, link=TEXT),
+    },
+    media=_list(_object(id=WHOLE, name=TEXT, type=TEXT, sha256=TEXT, path=TEXT, credit=TEXT)),
+    images=WHOLE,
+    language=_or_null("string"),
+    title=TEXT,
+    summary=_or_null("string"),
+)
 _ANSWER = _object(
     landmark=_or_null("string"),
     probability=NUMBER,
@@ -79,6 +116,7 @@ _ANSWER = _object(
     matches=_list(_MATCH),
     milliseconds={"type": "object", "additionalProperties": NUMBER},
     proof=_PROOF,
+    info=_INFO,
     skipped=YES_NO,
     verdict={"enum": ["look", "black", "blown out", "flat", "blurred", "unchanged"]},
     state={"enum": ["looking", "unknown", "present"]},
@@ -95,6 +133,7 @@ _LANDMARKS = _object(
     landmarks=_list(
         _object(
             name=TEXT,
+            slug=_or_null("string"),
             latitude=_or_null("number"),
             longitude=_or_null("number"),
             images=_list(_object(id=WHOLE, name=TEXT, width=WHOLE, height=WHOLE)),
@@ -106,6 +145,7 @@ _ADDED = _object(image_id=WHOLE, name=TEXT, landmark=TEXT, status=TEXT, n_featur
 _REMOVED = _object(removed=_list(WHOLE))
 _HEALTH = _object(status=TEXT, version=TEXT, revision=WHOLE, packs=_list(TEXT), pack_problems=_list(TEXT))
 _ID = [{"name": "id", "in": "path", "required": True, "schema": WHOLE}]
+_SLUG: list[dict[str, Any]] = [{"name": "slug", "in": "path", "required": True, "schema": TEXT}]
 _TOKEN: list[dict[str, list[str]]] = [{"token": []}]
 
 
@@ -165,6 +205,23 @@ def document() -> dict[str, Any]:
             )
         },
         "/v1/landmarks": {"get": _operation("All landmarks and their images.", _LANDMARKS, errors="401 503")},
+        "/v1/landmarks/{slug}": {
+            "get": _operation(
+                "What is known of a landmark; title and summary in the best language of Accept-Language.",
+                _RECORD,
+                errors="401 404 503",
+                parameters=_SLUG,
+            )
+        },
+        "/v1/landmarks/{slug}/media/{name}": {
+            "get": _operation(
+                "A picture or sound of a landmark, with its type and an ETag.",
+                None,
+                errors="401 404 503",
+                kind="*/*",
+                parameters=[*_SLUG, {"name": "name", "in": "path", "required": True, "schema": TEXT}],
+            )
+        },
         "/v1/events": {
             "get": _operation(
                 "Server-sent events: appeared, changed, left, enrolled, removed.",

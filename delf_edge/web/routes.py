@@ -20,11 +20,15 @@ from starlette.routing import Route
 
 import delf_edge
 from delf_edge.camera.sources import Frame
+from delf_edge.catalogue.languages import parse_accept_language
+from delf_edge.catalogue.reader import MediaBytes, describe
+from delf_edge.catalogue.records import LandmarkRecord
 from delf_edge.diagnostics.reference_quality import assess
 from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
 from delf_edge.geo import parse_position
 from delf_edge.images.decode import content_hash, load_image, make_thumbnail
 from delf_edge.images.photo_source import read_photo
+from delf_edge.query.options import IdentifyOptions
 from delf_edge.recognizer import Recognizer
 from delf_edge.web.answers import answer_json, event_json
 from delf_edge.web.openapi import document
@@ -57,7 +61,8 @@ async def identify(request: Request) -> Response:
     data = await service.read_photo(request)
     began = time.perf_counter()
     if session is None:
-        result = answer_json(await service.jobs.run(partial(service.recognizer.explain, data)))
+        options = IdentifyOptions(languages=_languages(request))
+        result = answer_json(await service.jobs.run(partial(service.recognizer.explain, data, options=options)))
     else:
         result = await service.jobs.run(partial(_watch, service, session, data))
         for event in result["events"]:
@@ -109,16 +114,58 @@ def _landmarks(recognizer: Recognizer) -> dict[str, Any]:
         for image in store.images():
             facts = {"id": image.image_id, "name": image.name, "width": image.size[0], "height": image.size[1]}
             images.setdefault(image.landmark, []).append(facts)
+        places = store.landmarks()
+        slugs = recognizer.catalogue.slugs()
         rows = [
             {
                 "name": landmark.name,
+                "slug": slugs.get(landmark.name),
                 "latitude": landmark.latitude,
                 "longitude": landmark.longitude,
                 "images": images.get(landmark.name, []),
             }
-            for landmark in store.landmarks()
+            for landmark in places
         ]
     return {"landmarks": rows, "read_only": not recognizer.store.writable}
+
+
+async def landmark(request: Request) -> Response:
+    """GET /v1/landmarks/{slug}."""
+    service = _service(request)
+    found = await service.jobs.run(partial(_landmark, service.recognizer, request.path_params["slug"]))
+    info = describe(found, _languages(request))
+    body = {**found.as_json(), "language": info.language, "title": info.title, "summary": info.summary}
+    headers = {"vary": "accept-language", "cache-control": "no-cache"}
+    if info.language is not None:
+        headers["content-language"] = info.language
+    return JSONResponse(body, headers=headers)
+
+
+def _landmark(recognizer: Recognizer, slug: str) -> LandmarkRecord:
+    with recognizer.steady():
+        return recognizer.catalogue.get(slug)
+
+
+async def medium(request: Request) -> Response:
+    """GET /v1/landmarks/{slug}/media/{name}."""
+    service, path = _service(request), request.path_params
+    found = await service.jobs.run(partial(_medium, service.recognizer, path["slug"], path["name"]))
+    tag = f'"{found.item.sha256[:32]}"'
+    headers = {"etag": tag, "cache-control": "private, no-cache"}
+    given = [part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")]
+    if tag in given or given == ["*"]:
+        return Response(status_code=304, headers=headers)
+    return Response(found.data, media_type=found.item.type, headers=headers)
+
+
+def _medium(recognizer: Recognizer, slug: str, name: str) -> MediaBytes:
+    with recognizer.steady():
+        return recognizer.catalogue.media(slug, name)
+
+
+def _languages(request: Request) -> tuple[str, ...]:
+    """The languages that a client wants, the most wanted first."""
+    return tuple(parse_accept_language(request.headers.get("accept-language", "")))
 
 
 async def thumbnail(request: Request) -> Response:
@@ -237,6 +284,8 @@ ROUTES = [
     Route("/v1/images/{id:int}", remove, methods=["DELETE"]),
     Route("/v1/images/{id:int}/thumbnail", thumbnail, methods=["GET"]),
     Route("/v1/landmarks", landmarks, methods=["GET"]),
+    Route("/v1/landmarks/{slug}", landmark, methods=["GET"]),
+    Route("/v1/landmarks/{slug}/media/{name}", medium, methods=["GET"]),
     Route("/v1/events", events, methods=["GET"]),
     Route("/healthz", health, methods=["GET"]),
     Route("/metrics", metrics, methods=["GET"]),

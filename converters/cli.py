@@ -30,10 +30,11 @@ ALL = "float32,float16,dynamic_range,int8"
 
 
 @app.command()
-@cli_options.grouped(per_place=1000)
 def train(
     out: Annotated[Path, typer.Argument(help="Folder for network.pt, last.pt and log.jsonl. A second run resumes.")],
-    source: cli_options.PhotoOptions,
+    photos: cli_options.Photos,
+    root: cli_options.Root = None,
+    per_place: cli_options.PerPlace = 1000,
     start: Annotated[
         Path | None, typer.Option(help="Folder of an earlier run to start from. Default: ImageNet.")
     ] = None,
@@ -70,6 +71,7 @@ def train(
     delf-edge-convert bundle my-bundle --photos photos --checkpoint run/network.pt
     ```
     """
+    source = cli_options.PhotoOptions(photos, root, per_place)
     from delf_edge.converters.training.pairs import load_pairs, mine_pairs, save_pairs
     from delf_edge.converters.training.photos import readable
     from delf_edge.converters.training.trainer import TrainOptions
@@ -111,15 +113,23 @@ def train(
 
 
 @app.command()
-@cli_options.grouped(variants=ALL, tails=ALL)
 def export(
     out: Annotated[Path, typer.Argument(help="Folder for the .tflite files and parity.json.")],
-    source: cli_options.PhotoOptions,
-    network: cli_options.NetworkOptions,
-    form: cli_options.ExportOptions,
+    photos: cli_options.Photos,
+    root: cli_options.Root = None,
+    per_place: cli_options.PerPlace = 40,
+    checkpoint: cli_options.Checkpoint = None,
+    backbone: cli_options.Backbone = "efficientnet-lite0",
+    variants: cli_options.Variants = ALL,
+    tails: cli_options.Tails = ALL,
+    selection: cli_options.Selection = None,
+    calibration: cli_options.CalibrationPhotos = 200,
     work: cli_options.Work = cli_options.WORK,
 ) -> None:
     """Export a network to TFLite, quantise it, and print how far each variant is from PyTorch."""
+    source = cli_options.PhotoOptions(photos, root, per_place)
+    network = cli_options.NetworkOptions(checkpoint, backbone)
+    form = cli_options.ExportOptions(variants, tails, selection, calibration)
     require_apart(out, source.photos)
     if (out / MANIFEST).exists():
         raise OptionError(f"{out}: is a bundle, whose networks would be replaced; choose another folder")
@@ -142,16 +152,30 @@ def export(
 
 
 @app.command()
-@cli_options.grouped()
 def codebooks(
     networks: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle whose networks are used.")],
     out: Annotated[Path, typer.Argument(help="codebook.npz to write.")],
-    source: cli_options.PhotoOptions,
-    fit: cli_options.FitOptions,
+    photos: cli_options.Photos,
+    root: cli_options.Root = None,
+    per_place: cli_options.PerPlace = 40,
+    dim: cli_options.Dim = cli_options.DEFAULT.dim,
+    projection: cli_options.Projection = cli_options.DEFAULT.projection,
+    whiten: cli_options.Whiten = cli_options.DEFAULT.whiten,
+    words: cli_options.Words = cli_options.DEFAULT.n_words,
+    code_size: cli_options.CodeSize = cli_options.DEFAULT.code_size,
+    opq: cli_options.Opq = cli_options.DEFAULT.opq,
+    global_dim: cli_options.GlobalDim = cli_options.DEFAULT.global_dim,
+    global_whiten: cli_options.GlobalWhiten = cli_options.DEFAULT.global_whiten,
+    storage: cli_options.Storage = cli_options.DEFAULT.centroid_storage,
+    seed: cli_options.Seed = cli_options.DEFAULT.seed,
     workers: cli_options.Workers = 2,
     work: cli_options.Work = cli_options.WORK,
 ) -> None:
     """Fit PCA, words and PQ for the networks of an existing bundle, and print what each step loses."""
+    source = cli_options.PhotoOptions(photos, root, per_place)
+    fit = cli_options.FitOptions(
+        dim, projection, whiten, words, code_size, opq, global_dim, global_whiten, storage, seed
+    )
     if out.suffix != ".npz" or out.is_dir() or (out.parent / MANIFEST).exists():
         raise OptionError(f"{out}: name a .npz file outside a bundle's folder")
     require_apart(out, source.photos)
@@ -168,15 +192,29 @@ def codebooks(
 
 
 @app.command()
-@cli_options.grouped()
 def bundle(
     out: Annotated[
         Path, typer.Argument(help="The bundle's folder: absent, empty, or an old bundle, which the new one replaces.")
     ],
-    source: cli_options.PhotoOptions,
-    network: cli_options.NetworkOptions,
-    form: cli_options.ExportOptions,
-    fit: cli_options.FitOptions,
+    photos: cli_options.Photos,
+    root: cli_options.Root = None,
+    per_place: cli_options.PerPlace = 40,
+    checkpoint: cli_options.Checkpoint = None,
+    backbone: cli_options.Backbone = "efficientnet-lite0",
+    variants: cli_options.Variants = "float16,int8",
+    tails: cli_options.Tails = "dynamic_range",
+    selection: cli_options.Selection = None,
+    calibration: cli_options.CalibrationPhotos = 200,
+    dim: cli_options.Dim = cli_options.DEFAULT.dim,
+    projection: cli_options.Projection = cli_options.DEFAULT.projection,
+    whiten: cli_options.Whiten = cli_options.DEFAULT.whiten,
+    words: cli_options.Words = cli_options.DEFAULT.n_words,
+    code_size: cli_options.CodeSize = cli_options.DEFAULT.code_size,
+    opq: cli_options.Opq = cli_options.DEFAULT.opq,
+    global_dim: cli_options.GlobalDim = cli_options.DEFAULT.global_dim,
+    global_whiten: cli_options.GlobalWhiten = cli_options.DEFAULT.global_whiten,
+    storage: cli_options.Storage = cli_options.DEFAULT.centroid_storage,
+    seed: cli_options.Seed = cli_options.DEFAULT.seed,
     name: Annotated[str, typer.Option(help="Name of the bundle.")] = "delf-edge default",
     version: Annotated[str, typer.Option(help="Version of the bundle.")] = "0.1.0",
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "Apache-2.0",
@@ -193,6 +231,12 @@ def bundle(
     work: cli_options.Work = cli_options.WORK,
 ) -> None:
     """Make a bundle: export, quantise, fit codebooks on photos, write golden vectors and the model card, pack."""
+    source = cli_options.PhotoOptions(photos, root, per_place)
+    network = cli_options.NetworkOptions(checkpoint, backbone)
+    form = cli_options.ExportOptions(variants, tails, selection, calibration)
+    fit = cli_options.FitOptions(
+        dim, projection, whiten, words, code_size, opq, global_dim, global_whiten, storage, seed
+    )
     from delf_edge.codebooks import bundle_writer
 
     given = (*source.photos, *(path for path in (network.checkpoint, presets, probability) if path is not None))
@@ -201,7 +245,7 @@ def bundle(
     from delf_edge.converters.export.tflite import receptive_field
 
     loaded = network.load()
-    variants, tails = cli_options.names(form.variants), cli_options.names(form.tails)
+    local, tail = cli_options.names(form.variants), cli_options.names(form.tails)
     trained = f"trained: {network.checkpoint.name}" if network.checkpoint else "untrained"
     recipe = recipes.Recipe(
         name=name,
@@ -210,10 +254,10 @@ def bundle(
         training_data=[f"{loaded.spec.name}, ImageNet weights, {trained}", *(data or [])],
         receptive_field=receptive_field(loaded.spec),
         channels=loaded.channels,
-        tail_channels=loaded.spec.head if tails else loaded.channels,
+        tail_channels=loaded.spec.head if tail else loaded.channels,
         selection=form.chosen(network.checkpoint),
-        default_variant=variants[0],
-        default_tail=(tails or ("none",))[0],
+        default_variant=local[0],
+        default_tail=(tail or ("none",))[0],
         gem_p=gem_p,
         level_scale=global_scale,
         presets=json.loads(presets.read_text(encoding="utf-8")) if presets else recipes.PRESETS,
@@ -221,8 +265,8 @@ def bundle(
         calibration=bundle_writer.read_calibration(probability) if probability else {},
     )
     exported = pipeline.ExportOptions(
-        variants=variants,
-        tails=tails,
+        variants=local,
+        tails=tail,
         calibration_photos=form.calibration,
         level_scale=global_scale,
         selection=recipe.selection,
@@ -245,10 +289,11 @@ def bundle(
 
 
 @app.command()
-@cli_options.grouped()
 def check(
     bundle: Annotated[Path, typer.Argument(help="Bundle to check.")],
-    source: cli_options.PhotoOptions,
+    photos: cli_options.Photos,
+    root: cli_options.Root = None,
+    per_place: cli_options.PerPlace = 40,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Checkpoint it was made of. Default: the weights of its own float variant.")
     ] = None,
@@ -277,6 +322,7 @@ def check(
     Each variant gets a row: cosine of the descriptors, agreement of the selected keypoints, milliseconds, and with
     --benchmark mAP through the whole path and what it lost; with --tflite-runtime-python once for each runtime.
     """
+    source = cli_options.PhotoOptions(photos, root, per_place)
     from delf_edge.converters.export import check, runtimes
 
     if checkpoint is None:
@@ -300,7 +346,6 @@ def check(
 
 
 @app.command("import")
-@cli_options.grouped(photos=[], dim=40, code_size=10)
 def import_model(
     source: Annotated[
         Path, typer.Argument(help="SavedModel of DELF v1 or DELG; or a .datum, .delf, .npy or .npz file.")
@@ -309,8 +354,19 @@ def import_model(
         Path,
         typer.Argument(help="Bundle to write; of a .datum an .npy file, of a .delf an .npz file, or the other way."),
     ],
-    photos: cli_options.PhotoOptions,
-    fit: cli_options.FitOptions,
+    photos: cli_options.Photos = [],  # noqa: B006 - Typer copies it
+    root: cli_options.Root = None,
+    per_place: cli_options.PerPlace = 40,
+    dim: cli_options.Dim = 40,
+    projection: cli_options.Projection = cli_options.DEFAULT.projection,
+    whiten: cli_options.Whiten = cli_options.DEFAULT.whiten,
+    words: cli_options.Words = cli_options.DEFAULT.n_words,
+    code_size: cli_options.CodeSize = 10,
+    opq: cli_options.Opq = cli_options.DEFAULT.opq,
+    global_dim: cli_options.GlobalDim = cli_options.DEFAULT.global_dim,
+    global_whiten: cli_options.GlobalWhiten = cli_options.DEFAULT.global_whiten,
+    storage: cli_options.Storage = cli_options.DEFAULT.centroid_storage,
+    seed: cli_options.Seed = cli_options.DEFAULT.seed,
     pca_mean: Annotated[Path | None, typer.Option(help="mean.datum of the release.")] = None,
     pca_matrix: Annotated[Path | None, typer.Option(help="pca_proj_mat.datum of the release.")] = None,
     stride: Annotated[int, typer.Option(help="Stride of a DELG model: 32, or 16 if exported without strides.")] = 32,
@@ -326,6 +382,10 @@ def import_model(
 
     A SavedModel needs photos (--photos), which the words and codes are fitted on.
     """
+    given = cli_options.PhotoOptions(photos, root, per_place)
+    fit = cli_options.FitOptions(
+        dim, projection, whiten, words, code_size, opq, global_dim, global_whiten, storage, seed
+    )
     from delf_edge.converters.official import feature_files
 
     if source.suffix in feature_files.FILES:
@@ -333,24 +393,24 @@ def import_model(
         return
     from delf_edge.codebooks import bundle_writer
 
-    bundle_writer.check_target(out, [source, *photos.photos, *(p for p in (pca_mean, pca_matrix) if p is not None)])
+    bundle_writer.check_target(out, [source, *photos, *(p for p in (pca_mean, pca_matrix) if p is not None)])
     from delf_edge.converters.official import import_model
 
-    projection = import_model.read_projection(pca_mean, pca_matrix, fit.dim)
+    pca = import_model.read_projection(pca_mean, pca_matrix, fit.dim)
     made = import_model.build(
         source,
         out,
-        photos.read(),
+        given.read(),
         import_model.ImportOptions(
             stride=stride,
             variants=cli_options.names(variants),
             licence=licence,
             calibration_photos=calibration,
-            per_place=photos.per_place,
+            per_place=per_place,
             workers=workers,
         ),
         fit.settings(),
-        projection,
+        pca,
         work,
         cli_options.command(),
         cli_options.say,

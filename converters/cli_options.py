@@ -1,22 +1,18 @@
 """What the commands of `delf-edge-convert` share: groups of options, and how options become objects.
 
-A command takes a group as one parameter, `fit: options.FitOptions`; `grouped` gives Typer an option for each of its
-fields. Names, help and defaults are written once, here; a command with another default says so to `grouped`.
+An option's name and help are written once, here, as a type: a command takes `dim: cli_options.Dim`. Options that belong
+together are handed on as one object, whose fields have the defaults.
 """
 
 from __future__ import annotations
 
 import ast
-import dataclasses
-import functools
-import inspect
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,29 +22,63 @@ if TYPE_CHECKING:  # torch takes seconds to import: only the commands that need 
     from delf_edge.converters.networks.delf import DelfNetwork
     from delf_edge.converters.training.photos import Photo
 
-_DEFAULT = CodebookOptions()
+DEFAULT = CodebookOptions()
 WORK = Path("build/convert")
 
 Work = Annotated[Path, typer.Option(help="Folder for what takes long: kept, so that a second run is quick.")]
 Workers = Annotated[int, typer.Option(help="Threads of the extraction.")]
+Photos = Annotated[
+    list[Path],
+    typer.Option(
+        "--photos",
+        help="Folder with a subfolder of photos per place, or a CSV with the columns path, place (ours), or "
+        "id, landmark_id or landmark_id, images (Google Landmarks). Repeatable.",
+    ),
+]
+Root = Annotated[
+    Path | None, typer.Option(help="Folder that a CSV's paths are relative to. Default: the CSV's folder.")
+]
+PerPlace = Annotated[int, typer.Option(help="Photos of one place that are used at most.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Checkpoint of `train`, e.g. network.pt. Default: ImageNet weights of --backbone.")
+]
+Backbone = Annotated[
+    str, typer.Option(help="Backbone when there is no checkpoint: efficientnet-lite0, -lite1 or -lite2.")
+]
+Variants = Annotated[
+    str,
+    typer.Option(
+        help="Variants of the local network, the default one first, with commas: float32, float16, dynamic_range, int8."
+    ),
+]
+Tails = Annotated[str, typer.Option(help="Variants of the global tail, the default one first; empty for no tail.")]
+Selection = Annotated[
+    str | None, typer.Option(help="attention or l2norm. Default: attention if there is a checkpoint.")
+]
+CalibrationPhotos = Annotated[int, typer.Option(help="Photos that set the ranges of int8.")]
+Dim = Annotated[int, typer.Option(help="D, dimension of a local descriptor.")]
+Projection = Annotated[
+    str, typer.Option(help="pca, or matched: learnt from points that RANSAC found in two photos of a place.")
+]
+Whiten = Annotated[float, typer.Option(help="Exponent of its whitening, 0 to 1.")]
+Words = Annotated[
+    int, typer.Option(help="K, visual words, at most 65536. 0: as many as the descriptors allow, at most 16384.")
+]
+CodeSize = Annotated[int, typer.Option(help="M, bytes of a PQ code; divides D.")]
+Opq = Annotated[bool, typer.Option("--opq/--pq", help="Learn a rotation before PQ.")]
+GlobalDim = Annotated[int, typer.Option(help="G, dimension of the global descriptor.")]
+GlobalWhiten = Annotated[float, typer.Option(help="Exponent of the global whitening, 0 to 1.")]
+Storage = Annotated[str, typer.Option(help="How centroids are stored: int8 or float16.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random in the fit.")]
 
 
 @dataclass(frozen=True)
 class PhotoOptions:
     """Which photos are read."""
 
-    photos: Annotated[
-        list[Path],
-        typer.Option(
-            "--photos",
-            help="Folder with a subfolder of photos per place, or a CSV with the columns path, place (ours), or "
-            "id, landmark_id or landmark_id, images (Google Landmarks). Repeatable.",
-        ),
-    ]
-    root: Annotated[
-        Path | None, typer.Option(help="Folder that a CSV's paths are relative to. Default: the CSV's folder.")
-    ] = None
-    per_place: Annotated[int, typer.Option(help="Photos of one place that are used at most.")] = 40
+    photos: list[Path]
+    root: Path | None = None
+    per_place: int = 40
 
     def read(self) -> list[Photo]:
         """All photos of the folders and CSV files; rows without one are named on stderr."""
@@ -67,13 +97,8 @@ class PhotoOptions:
 class NetworkOptions:
     """Which PyTorch network is taken."""
 
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="Checkpoint of `train`, e.g. network.pt. Default: ImageNet weights of --backbone."),
-    ] = None
-    backbone: Annotated[
-        str, typer.Option(help="Backbone when there is no checkpoint: efficientnet-lite0, -lite1 or -lite2.")
-    ] = "efficientnet-lite0"
+    checkpoint: Path | None = None
+    backbone: str = "efficientnet-lite0"
 
     def load(self) -> DelfNetwork:
         """The network of the checkpoint, else ImageNet's, in eval mode."""
@@ -91,20 +116,10 @@ class NetworkOptions:
 class ExportOptions:
     """What is exported and how int8 is calibrated."""
 
-    variants: Annotated[
-        str,
-        typer.Option(
-            help="Variants of the local network, the default one first, with commas: "
-            "float32, float16, dynamic_range, int8."
-        ),
-    ] = "float16,int8"
-    tails: Annotated[
-        str, typer.Option(help="Variants of the global tail, the default one first; empty for no tail.")
-    ] = "dynamic_range"
-    selection: Annotated[
-        str | None, typer.Option(help="attention or l2norm. Default: attention if there is a checkpoint.")
-    ] = None
-    calibration: Annotated[int, typer.Option(help="Photos that set the ranges of int8.")] = 200
+    variants: str = "float16,int8"
+    tails: str = "dynamic_range"
+    selection: str | None = None
+    calibration: int = 200
 
     def chosen(self, checkpoint: Path | None) -> str:
         """attention or l2norm; attention needs a trained head."""
@@ -118,22 +133,16 @@ class ExportOptions:
 class FitOptions:
     """What of a codebook is fitted."""
 
-    dim: Annotated[int, typer.Option(help="D, dimension of a local descriptor.")] = _DEFAULT.dim
-    projection: Annotated[
-        str, typer.Option(help="pca, or matched: learnt from points that RANSAC found in two photos of a place.")
-    ] = _DEFAULT.projection
-    whiten: Annotated[float, typer.Option(help="Exponent of its whitening, 0 to 1.")] = _DEFAULT.whiten
-    words: Annotated[
-        int, typer.Option(help="K, visual words, at most 65536. 0: as many as the descriptors allow, at most 16384.")
-    ] = _DEFAULT.n_words
-    code_size: Annotated[int, typer.Option(help="M, bytes of a PQ code; divides D.")] = _DEFAULT.code_size
-    opq: Annotated[bool, typer.Option("--opq/--pq", help="Learn a rotation before PQ.")] = _DEFAULT.opq
-    global_dim: Annotated[int, typer.Option(help="G, dimension of the global descriptor.")] = _DEFAULT.global_dim
-    global_whiten: Annotated[float, typer.Option(help="Exponent of the global whitening, 0 to 1.")] = (
-        _DEFAULT.global_whiten
-    )
-    storage: Annotated[str, typer.Option(help="How centroids are stored: int8 or float16.")] = _DEFAULT.centroid_storage
-    seed: Annotated[int, typer.Option(help="Seed of everything random in the fit.")] = _DEFAULT.seed
+    dim: int = DEFAULT.dim
+    projection: str = DEFAULT.projection
+    whiten: float = DEFAULT.whiten
+    words: int = DEFAULT.n_words
+    code_size: int = DEFAULT.code_size
+    opq: bool = DEFAULT.opq
+    global_dim: int = DEFAULT.global_dim
+    global_whiten: float = DEFAULT.global_whiten
+    storage: str = DEFAULT.centroid_storage
+    seed: int = DEFAULT.seed
 
     def settings(self) -> CodebookOptions:
         """The same as the fit takes it."""
@@ -148,49 +157,6 @@ class FitOptions:
             global_whiten=self.global_whiten,
             centroid_storage=self.storage,
             seed=self.seed,
-        )
-
-
-def grouped(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command for Typer of one whose parameters may be groups: each field becomes an option of its own.
-
-    Args:
-        defaults: by field name, where the command's default is another one than the group's.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(command, eval_str=True)
-        annotated = {n: p.annotation for n, p in signature.parameters.items()}
-        groups: dict[str, Any] = {n: a for n, a in annotated.items() if dataclasses.is_dataclass(a)}
-        flat: list[inspect.Parameter] = []
-        for name, parameter in signature.parameters.items():
-            if name in groups:
-                flat += _fields(groups[name], defaults)
-            else:
-                flat.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-
-        @functools.wraps(command)
-        def run(**values: Any) -> None:
-            for name, group in groups.items():
-                values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
-            command(**values)
-
-        run.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in flat}
-        return run
-
-    return decorate
-
-
-def _fields(group: Any, defaults: Mapping[str, Any]) -> Iterator[inspect.Parameter]:
-    types = get_type_hints(group, include_extras=True)
-    for field in dataclasses.fields(group):
-        default = defaults.get(field.name, field.default)
-        yield inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
-            annotation=types[field.name],
         )
 
 

@@ -29,6 +29,7 @@ CAMPAIGNS = {
     "concurrency": (50_000, 1_000_000, 4000),
     "bombs": (1, 1, 1),
     "growth": (10_000, 10_000, 200),
+    "habits": (400, 100_000, 40),
 }
 SUMS = ROOT / "out" / "reliability"
 RESULTS = ROOT / "benchmarks" / "results" / "reliability.json"

@@ -15,14 +15,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
-from delf_edge.diagnostics.match_drawing import draw, save_picture
+from delf_edge.diagnostics.match_drawing import CAPTION_HEIGHT, draw, save_picture, write_caption
 from delf_edge.interchange.photo_lists import list_folder
 from delf_edge.recognizer import AddItem, Recognizer
 from delf_edge.types import Answer, UInt8Array
 
 PHOTOS = Path(__file__).resolve().parent.parent / "assets" / "demo"
-CELL = (640, 240)  # pixels (width, height) of a picture on the contact sheet
+CELL = (640, 240)  # pixels (width, height) of a picture on the contact sheet, with its caption
+RIGHT, WRONG = (64, 200, 96), (255, 96, 80)  # colours of the marks
 COLUMNS = 3
 
 
@@ -58,21 +61,23 @@ def read_queries(photos: Path) -> list[Query]:
         ]
 
 
-def index(places: Recognizer, photos: Path) -> int:
+def index(recognizer: Recognizer, photos: Path) -> int:
     """Add the references that are not in yet; returns how many images the database holds."""
     listed, _ = list_folder(photos / "references")
     items = (AddItem(p.path, p.landmark, name=p.name, metadata={"path": str(p.path)}) for p in listed)
-    for done, added in enumerate(places.add_many(items), start=1):
-        if sys.stderr.isatty():
-            print(f"\rindexing {done} of {len(listed)}: {added.name:50}", end="", file=sys.stderr)
-    return places.info().n_images
+    console = Console(stderr=True)
+    for _ in track(
+        recognizer.add_many(items), "indexing", len(listed), console=console, disable=not console.is_terminal
+    ):
+        pass
+    return recognizer.info().n_images
 
 
-def ask(places: Recognizer, queries: Sequence[Query]) -> list[Asked]:
+def ask(recognizer: Recognizer, queries: Sequence[Query]) -> list[Asked]:
     """Identify every query, and draw its proof."""
     asked = []
     for query in queries:
-        explanation = places.explain(query.path)
+        explanation = recognizer.explain(query.path)
         asked.append(Asked(query, explanation.answer, draw(explanation)))
     return asked
 
@@ -82,24 +87,42 @@ def print_table(asked: Sequence[Asked]) -> None:
     print(f"{'':2} {'query':30} {'answer':24} {'probability':>11} {'inliers':>7} {'ms':>6}")
     for one in asked:
         answer, name = one.answer, one.query.path.stem + (" (same photo)" if one.query.same_photo else "")
-        elapsed = sum(answer.milliseconds.values())
+        elapsed = answer.milliseconds["total"]
         print(
             f"{'ok' if one.right else '--':2} {name:30} {answer.landmark or 'unknown':24} {answer.probability:11.3f} "
             f"{answer.n_inliers:7d} {elapsed:6.0f}"
         )
 
 
-def contact_sheet(pictures: Sequence[UInt8Array]) -> UInt8Array:
-    """All pictures on one sheet, uint8 (H, W, 3), RGB."""
+def contact_sheet(asked: Sequence[Asked]) -> UInt8Array:
+    """All proofs on one sheet, each with its caption and a mark, right or wrong; uint8 (H, W, 3), RGB."""
     width, height = CELL
-    rows = -(-len(pictures) // COLUMNS)
+    rows = -(-len(asked) // COLUMNS)
     sheet = np.zeros((rows * height, COLUMNS * width, 3), np.uint8)
-    for i, picture in enumerate(pictures):
-        factor = min(width / picture.shape[1], height / picture.shape[0])
-        small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    for i, one in enumerate(asked):
         y, x = i // COLUMNS * height, i % COLUMNS * width
-        sheet[y : y + small.shape[0], x : x + small.shape[1]] = small
+        cell = sheet[y : y + height, x : x + width]
+        photos = one.picture[CAPTION_HEIGHT:]  # the caption in it would be too small to read
+        factor = min(width / photos.shape[1], (height - CAPTION_HEIGHT) / photos.shape[0])
+        small = cv2.resize(photos, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        cell[CAPTION_HEIGHT : CAPTION_HEIGHT + small.shape[0], : small.shape[1]] = small
+        write_caption(cell, caption(one), 28, width)
+        mark(cell, one.right)
     return sheet
+
+
+def caption(one: Asked) -> str:
+    """What was asked and what was answered; what was expected, where that is another place."""
+    answer = one.answer.landmark or "unknown"
+    expected = "" if one.right else f", expected {one.query.landmark or 'unknown'}"
+    return f"{one.query.path.stem}: {answer}, {one.answer.n_inliers} inliers, p {one.answer.probability:.2f}{expected}"
+
+
+def mark(cell: UInt8Array, right: bool) -> None:
+    """A green tick or a red cross in the upper left corner."""
+    strokes = [((6, 14), (12, 21)), ((12, 21), (23, 6))] if right else [((7, 6), (22, 21)), ((22, 6), (7, 21))]
+    for start, end in strokes:
+        cv2.line(cell, start, end, RIGHT if right else WRONG, 3, cv2.LINE_AA)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,15 +136,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     for old in options.out.glob("demo.db*"):  # of an earlier run, perhaps with another bundle
         old.unlink()
-    with Recognizer.open(options.out / "demo.db", bundle=options.bundle) as places:
-        n_images = index(places, options.photos)
-        asked = ask(places, read_queries(options.photos))
+    with Recognizer.open(options.out / "demo.db", bundle=options.bundle) as recognizer:
+        n_images = index(recognizer, options.photos)
+        asked = ask(recognizer, read_queries(options.photos))
     print(f"database: {n_images} images in {options.out / 'demo.db'}")
     print_table(asked)
     for one in asked:
         save_picture(one.picture, options.out / f"{one.query.path.stem}.jpg")
     sheet = options.out / "contact_sheet.png"
-    save_picture(contact_sheet([one.picture for one in asked]), sheet)
+    save_picture(contact_sheet(asked), sheet)
     print(f"pictures: {sheet}")
 
     known = [one for one in asked if one.query.landmark is not None]

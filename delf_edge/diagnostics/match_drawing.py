@@ -21,7 +21,8 @@ from delf_edge.types import Float64Array, UInt8Array
 
 PANEL_HEIGHT = 480  # pixels; both photos are scaled to it
 MAX_LINES = 120  # more than that hide the photos; every inlier keeps its dot
-_GAP, _CAPTION = 8, 28
+CAPTION_HEIGHT = 28  # pixels, above the photos
+_GAP = 8
 _INK, _PAPER, _EMPTY = (235, 235, 235), (24, 24, 24), (60, 60, 60)
 _OUTLINE = (64, 224, 96)
 _MARK = b"delf-edge: a picture of matched points"
@@ -47,13 +48,13 @@ def draw(explanation: Explanation) -> UInt8Array:
     _draw_outlines(explanation, query, stored)
 
     left = query.shape[1] + _GAP
-    canvas = np.full((PANEL_HEIGHT + _CAPTION, left + stored.shape[1], 3), _PAPER, np.uint8)
-    canvas[_CAPTION:, : query.shape[1]] = query
-    canvas[_CAPTION:, left:] = stored
-    _draw_lines(canvas, query_points + np.array([0, _CAPTION]), stored_points + np.array([left, _CAPTION]))
+    canvas = np.full((PANEL_HEIGHT + CAPTION_HEIGHT, left + stored.shape[1], 3), _PAPER, np.uint8)
+    canvas[CAPTION_HEIGHT:, : query.shape[1]] = query
+    canvas[CAPTION_HEIGHT:, left:] = stored
+    _draw_lines(canvas, query_points + np.array([0, CAPTION_HEIGHT]), stored_points + np.array([left, CAPTION_HEIGHT]))
     name = answer.landmark or "unknown"
-    _write(canvas, f"{name}  {answer.n_inliers} inliers, probability {answer.probability:.2f}", 0, left - _GAP)
-    _write(canvas, note, left, canvas.shape[1])
+    write_caption(canvas, f"{name}  {answer.n_inliers} inliers, probability {answer.probability:.2f}", 0, left - _GAP)
+    write_caption(canvas, note, left, canvas.shape[1])
     return canvas
 
 
@@ -172,10 +173,10 @@ def _draw_lines(canvas: UInt8Array, query: Float64Array, stored: Float64Array) -
         cv2.circle(canvas, (x1, y1), 3, colour, -1, cv2.LINE_AA)
 
 
-def _write(canvas: UInt8Array, text: str, left: int, right: int) -> None:
+def write_caption(canvas: UInt8Array, text: str, left: int, right: int, baseline: int = 19) -> None:
     """A caption, shrunk to fit between two columns; OpenCV's font is sure to have ASCII letters only."""
     plain = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     text = "".join(plain).encode("ascii", "replace").decode()
     (width, _), _ = cv2.getTextSize(text, _FONT, 0.55, 1)
     scale = 0.55 * min(1.0, (right - left - 8) / max(width, 1))
-    cv2.putText(canvas, text, (left + 4, 19), _FONT, scale, _INK, 1, cv2.LINE_AA)
+    cv2.putText(canvas, text, (left + 4, baseline), _FONT, scale, _INK, 1, cv2.LINE_AA)

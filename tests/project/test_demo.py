@@ -8,7 +8,7 @@ import struct
 import sys
 import zlib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cv2
@@ -127,6 +127,16 @@ def test_read_credits() -> None:
 # ---------------------------------------------------------------------- the run
 
 
+def test_the_time_of_a_query_is_counted_once(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = SimpleNamespace(
+        landmark="Petra", probability=0.9, n_inliers=30, milliseconds={"decode": 20.0, "network": 60.0, "total": 100.0}
+    )
+    demo.print_table(
+        [demo.Asked(demo.Query(Path("petra.webp"), "Petra", False), answer, np.zeros((1, 1, 3), np.uint8))]
+    )
+    assert capsys.readouterr().out.split()[-1] == "100"
+
+
 def test_the_demo_names_its_places_and_no_stranger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.main(["--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -139,3 +149,8 @@ def test_the_demo_names_its_places_and_no_stranger(tmp_path: Path, capsys: pytes
         assert (tmp_path / row["file"]).with_suffix(".jpg").stat().st_size > 0
     sheet: Any = cv2.imdecode(np.frombuffer((tmp_path / "contact_sheet.png").read_bytes(), np.uint8), cv2.IMREAD_COLOR)
     assert sheet.shape == (9 * 240, 3 * 640, 3)
+    corners = {"right": (64, 200, 96), "wrong": (255, 96, 80)}
+    marks = [sheet[y : y + 28, x : x + 28, ::-1] for y in range(0, 9 * 240, 240) for x in range(0, 3 * 640, 640)]
+    count = {name: sum(bool((m == colour).all(axis=2).any()) for m in marks) for name, colour in corners.items()}
+    assert count["right"] + count["wrong"] == 26
+    assert count["right"] == sum(line.startswith("ok ") for line in lines)

@@ -95,3 +95,23 @@ def test_missing_values_are_noticed(tmp_path: Path) -> None:
     data.unlink()
     with pytest.raises(OfficialFormatError, match=r"no variables\.data"):
         read_variables(folder)
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ("release", r"name .*release/model"),
+        ("release/model/saved_model.pb", r"name its folder, .*release/model"),
+        ("release.tar.gz", "unpack it"),
+        ("lonely.pb", "not beside it"),
+        ("absent", "no such folder"),
+        ("empty", "variables.index is missing"),
+    ],
+)
+def test_what_is_no_savedmodel_says_which_folder_is_wanted(tmp_path: Path, given: str, advice: str) -> None:
+    write(tmp_path / "release" / "model", ARRAYS)
+    (tmp_path / "empty").mkdir()
+    for name in ("release/model/saved_model.pb", "release.tar.gz", "lonely.pb"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(OfficialFormatError, match=advice):
+        read_variables(tmp_path / given)

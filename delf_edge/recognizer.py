@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.catalogue.catalogue import Catalogue
-from delf_edge.errors import DelfEdgeError, ImageError, NotFoundError, OptionError
+from delf_edge.errors import DelfEdgeError, ImageError, OptionError
 from delf_edge.features.extractor import Extractor, extract_options
 from delf_edge.images.decode import content_hash, load_image, make_thumbnail
 from delf_edge.images.limits import DEFAULT_LIMITS, ImageLimits
@@ -336,15 +336,26 @@ class Recognizer:
         return self.store.remove(name)[0]
 
     def remove_landmark(self, landmark: str) -> list[int]:
-        """Remove all images of a landmark in one transaction; returns their ids.
+        """Remove a landmark, its coordinates and all its images in one transaction; returns the ids of the images.
 
         Raises:
-            NotFoundError: no image shows it.
+            NotFoundError: there is no such landmark.
         """
-        names = [image.name for image in self.store.images_by_id(self.store.image_ids(landmark))]
-        if not names:
-            raise NotFoundError(f"{self.store.path}: no image shows {landmark!r}")
-        return self.store.remove(*names)
+        return self.store.remove_landmark(landmark)
+
+    def rename_landmark(self, old: str, new: str, *, merge: bool = False) -> int:
+        """Give a landmark another name, by which `delf-edge index` then knows its folder too; returns its id.
+
+        Args:
+            old: its name.
+            new: the other name.
+            merge: allow that another landmark is called so; it gets the images.
+
+        Raises:
+            NotFoundError: there is no landmark of the old name.
+            OptionError: another landmark has the new name, or it is empty.
+        """
+        return self.store.rename_landmark(old, new, merge=merge)
 
     def relabel(self, image: str | int, landmark: str) -> int:
         """Say that an image shows another landmark; returns its id.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +15,6 @@ from delf_edge.errors import DelfEdgeError, OptionError
 
 if TYPE_CHECKING:
     from delf_edge.recognizer import Recognizer
-    from delf_edge.storage.store import Store
 
 FOUND, UNKNOWN, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 MAX_THREADS = 1024  # more is a slip of the hand; what the machine has not got is never started
@@ -211,11 +210,3 @@ def parse_numbers(text: str, n: int, complaint: str) -> list[float]:
     if len(numbers) != n:
         raise OptionError(complaint)
     return numbers
-
-
-def set_positions(store: Store, positions: Mapping[str, tuple[float, float]]) -> None:
-    """Write the coordinates of those of the landmarks that are in the database and have others."""
-    for landmark in store.landmarks():
-        at = positions.get(landmark.name)
-        if at is not None and at != (landmark.latitude, landmark.longitude):
-            store.set_landmark(landmark.name, metadata=landmark.metadata, latitude=at[0], longitude=at[1])

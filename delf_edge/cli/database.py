@@ -18,7 +18,6 @@ from delf_edge.cli.common import (
     JsonOption,
     naming,
     parse_numbers,
-    set_positions,
 )
 from delf_edge.cli.output import counted, print_json, say, show, size_text
 from delf_edge.errors import OptionError
@@ -83,7 +82,7 @@ def remove(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Remove images, or a landmark.
+    """Remove images, or a landmark with its images and coordinates.
 
     It takes effect at once, also for programs that have the database open.
     """
@@ -93,11 +92,11 @@ def remove(
         raise OptionError("name the images to remove, or a landmark with --landmark; one of the two")
     with Store.open(database) as store:
         wanted = list(names or [])
-        if landmark is not None:
-            wanted = [image.name for image in store.images() if image.landmark == landmark]
-            if not wanted:
-                raise OptionError(f"{database}: no image shows a landmark called {landmark!r}; see `delf-edge info`")
-        store.remove(*wanted)
+        if landmark is None:
+            store.remove(*wanted)
+        else:
+            wanted = [image.name for image in store.images_by_id(store.image_ids(landmark))]
+            store.remove_landmark(landmark)
     if as_json:
         print_json({"database": str(database), "removed": wanted})
     else:
@@ -124,35 +123,90 @@ def relabel(
     return FOUND
 
 
+@commands.command("rename")
+def rename(
+    database: Database,
+    landmark: Annotated[str, typer.Argument(metavar="LANDMARK", help="The landmark.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its new name.", show_default=False)],
+    merge: Annotated[
+        bool, typer.Option("--merge", help="If another landmark is called so, give it the images.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Give a landmark another name, or merge it with another one.
+
+    `index` then knows its folder by the old name too, and leaves the new one.
+    """
+    from delf_edge.storage.store import Store
+
+    with Store.open(database) as store:
+        store.rename_landmark(landmark, name, merge=merge)
+        n_images = store.landmark(name).n_images
+    if as_json:
+        print_json({"database": str(database), "landmark": landmark, "name": name, "images": n_images})
+    else:
+        show(f"{landmark} is {name} now, with {counted(n_images, 'image')}")
+    return FOUND
+
+
 @commands.command("locate")
 def locate(
     database: Database,
     landmark: Annotated[str, typer.Argument(metavar="LANDMARK", help="The landmark.", show_default=False)],
     at: Annotated[
-        str, typer.Option("--at", metavar="LAT,LON", help="Degrees, south and west negative.", show_default=False)
-    ],
+        str | None,
+        typer.Option("--at", metavar="LAT,LON", help="Degrees, south and west negative.", show_default=False),
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Take its coordinates away.")] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Say where a landmark is.
 
     A camera that knows its own position then takes only the landmarks around it for candidates: `identify --near`.
     """
-    from delf_edge.geo import parse_position
+    from delf_edge.errors import NotFoundError
     from delf_edge.storage.store import Store
 
-    latitude, longitude = parse_numbers(at, 2, f"--at {at}: give latitude,longitude in degrees")
+    if (at is None) != clear:
+        raise OptionError("give --at, where the landmark is, or --clear, to take its coordinates away; one of the two")
+    latitude, longitude = None, None
+    if at is not None:
+        latitude, longitude = parse_numbers(at, 2, f"--at {at}: give latitude,longitude in degrees")
     with Store.open(database) as store:
-        if landmark not in {place.name for place in store.landmarks()}:
-            raise OptionError(f"{database}: no landmark is called {landmark!r}; see `delf-edge info`")
-        with naming("--at", at):
-            position = parse_position(latitude, longitude)
-        if position is not None:
-            set_positions(store, {landmark: position})
+        try:
+            with naming("--at", at or ""):
+                store.locate(landmark, latitude, longitude)
+        except NotFoundError as e:
+            raise OptionError(f"{e}; see `delf-edge info`") from e
     if as_json:
         print_json({"database": str(database), "landmark": landmark, "latitude": latitude, "longitude": longitude})
+    elif at is None:
+        show(f"{landmark} has no coordinates now")
     else:
         show(f"{landmark} is at latitude {latitude:g}, longitude {longitude:g}")
     return FOUND
+
+
+@commands.command("missing")
+def missing(database: Database, as_json: JsonOption = False) -> int:
+    """List stored images whose photo file is gone.
+
+    They are recognised as before. `index --prune` removes those below its folder. The exit code is 1 if there are any.
+    """
+    from delf_edge.interchange.indexing import gone_photos
+    from delf_edge.storage.store import Store
+
+    with Store.open(database, mode="ro") as store:
+        gone = [(image.name, image.landmark, image.metadata["path"]) for image in gone_photos(store)]
+        n_images = len(store)
+    if as_json:
+        rows = [{"name": name, "landmark": landmark, "path": path} for name, landmark, path in gone]
+        print_json({"database": str(database), "images": n_images, "missing": rows})
+    else:
+        for name, landmark, path in gone:
+            show(f"{name} ({landmark}): {path}")
+        show(f"{len(gone)} of {counted(n_images, 'image')} without their file")
+    return UNKNOWN if gone else FOUND
 
 
 @commands.command("verify")

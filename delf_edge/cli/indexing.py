@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,19 +22,39 @@ from delf_edge.cli.common import (
     PresetOption,
     ThreadsOption,
     open_database,
-    set_positions,
 )
 from delf_edge.cli.output import complaint, counted, print_json, print_json_line, progress, say, show
 from delf_edge.errors import OptionError
 
+if TYPE_CHECKING:
+    from delf_edge.interchange.photo_lists import FolderListing
+
 commands = CommandGroup("Recognition")
+# Pictures of kinds that are not read; other files are counted only.
+_PICTURES = frozenset(
+    f".{kind}"
+    for kind in (
+        *("arw", "cr2", "cr3", "dng", "eps", "gif", "ico", "j2k", "jp2", "jxl", "nef", "nrw", "orf", "pef"),
+        *("pgm", "pnm", "ppm", "psd", "raf", "raw", "rw2", "sr2", "srw", "svg", "tga"),
+    )
+)
+
+
+def _folder(text: str) -> Path:
+    """The argument FOLDER: an empty one is a mistake, not the current folder."""
+    if not text.strip():
+        raise typer.BadParameter("the name of the folder is empty; '.' is the current one")
+    return Path(text)
 
 
 @commands.command("index", resumes=True)
 def index(
     database: Database,
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Photos; each subfolder is a landmark.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Photos; each subfolder is a landmark.", show_default=False, parser=_folder
+        ),
     ],
     manifest: Annotated[
         Path | None,
@@ -48,8 +70,32 @@ def index(
         str | None,
         typer.Option("--landmark", metavar="NAME", help="All photos below FOLDER show this one.", show_default=False),
     ] = None,
+    level: Annotated[
+        int,
+        typer.Option(
+            "--level",
+            metavar="N",
+            help="Which folder names the landmark: 1 those in FOLDER, 2 those in these, ...; -1 the one that a photo "
+            "lies in.",
+        ),
+    ] = 1,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="GLOB",
+            help="Leave out files and folders whose name or path below FOLDER matches; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     thumbnails: Annotated[
         bool, typer.Option("--thumbnails", help="Keep a small JPEG of each photo, for showing it without its file.")
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Then remove images whose file below FOLDER is gone from the database.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would become what, and change nothing.")
     ] = False,
     bundle: BundleOption = None,
     preset: PresetOption = None,
@@ -61,46 +107,129 @@ def index(
     """Add the photos of a folder.
 
     The database is made if it does not exist. What is already in is skipped, so an interrupted run goes on where it
-    stopped. A photo that cannot be read is one line on stderr; the exit code is then 1.
+    stopped. What `relabel`, `rename` and `locate` have corrected stays. A photo that cannot be indexed is one line on
+    stderr; the exit code is then 1.
     """
-    from delf_edge.interchange.photo_lists import list_folder, read_manifest
-    from delf_edge.recognizer import AddError, AddItem
+    from delf_edge.interchange.indexing import Indexer, gone_photos
+    from delf_edge.interchange.photo_lists import FolderListing, read_manifest, walk_folder
+    from delf_edge.recognizer import AddError
+    from delf_edge.storage.names import clean_name
 
     if manifest is not None and landmark is not None:
         raise OptionError("--manifest and --landmark both say what the photos show; give one of them")
-    unlabelled: list[str] = []
+    if landmark is not None:
+        landmark = clean_name(landmark, "--landmark")
     if manifest is not None:
-        photos = read_manifest(manifest, folder)
+        listing = FolderListing(read_manifest(manifest, folder), [], {}, {}, [], {})
     else:
-        photos, unlabelled = list_folder(folder, landmark)
-    counts = {"added": 0, "unchanged": 0, "updated": 0, "replaced": 0}
-    failed = [{"name": name, "error": "lies in no subfolder, so its landmark is not known"} for name in unlabelled]
+        listing = walk_folder(folder, landmark, level=level, exclude=exclude or ())
+    failed = [{"name": n, "error": "lies in no subfolder, so its landmark is not known"} for n in listing.unlabelled]
+    failed += [{"name": n, "error": f"folder cannot be read ({why})"} for n, why in listing.unreadable.items()]
     for failure in failed:
         say(f"{failure['name']}: {failure['error']}")
         if as_lines:
             print_json_line(failure)
-    items = (
-        AddItem(p.path, p.landmark, p.name, {**p.metadata, "path": str(p.path.resolve())}, thumbnail=thumbnails)
-        for p in photos
-    )
+    warnings = [
+        f"{name}: the folders {' and '.join(sources)} are one landmark"
+        for name, sources in listing.sources.items()
+        if len(sources) > 1
+    ]
+    for warning in [*warnings, *_passed_over(listing)]:
+        say(warning)
+    if dry_run:
+        return _dry_run(database, folder, listing, failed, warnings, prune=prune, as_json=as_json or as_lines)
+    counts = {"added": 0, "unchanged": 0, "updated": 0, "replaced": 0}
+    kept, removed = 0, []
     with open_database(database, bundle, preset, threads, read_only=False, max_megapixels=max_megapixels) as recognizer:
-        with progress("indexing", len(photos)) as step:
-            for result in recognizer.add_many(items, on_error="collect"):
+        indexer = Indexer(recognizer, thumbnails=thumbnails, stated=manifest is not None or landmark is not None)
+        with progress("indexing", len(listing.photos)) as step:
+            for result in indexer.add(listing.photos):
                 if isinstance(result, AddError):
                     failed.append({"name": result.name, "error": str(result.error)})
                     step(complaint(result.name, result.error))
+                    line: dict[str, Any] = failed[-1]
                 else:
-                    counts[result.status] += 1
-                    step()
+                    counts[result.added.status] += 1
+                    kept += result.kept
+                    warnings += [] if result.warning is None else [result.warning]
+                    step(result.warning)
+                    line = dataclasses.asdict(result.added) | {"warning": result.warning}
                 if as_lines:
-                    print_json_line(failed[-1] if isinstance(result, AddError) else dataclasses.asdict(result))
-        set_positions(recognizer.store, {p.landmark: p.position for p in photos if p.position is not None})
+                    print_json_line(line)
+        told = indexer.locate(listing.photos)
+        told += [f"{name}: has no photo now, `remove --landmark` removes it" for name in indexer.finish()]
+        if kept:
+            told.append(f"{counted(kept, 'image')}: the landmark that `relabel` gave stays")
+        for warning in told:
+            say(warning)
+        if prune:
+            removed = [image.name for image in gone_photos(recognizer.store, folder)]
+            recognizer.store.remove(*removed)
         info = recognizer.info()
     if as_json or as_lines:
-        totals = {"images": info.n_images, "landmarks": info.n_landmarks, "bytes": info.bytes}
-        report = {"database": str(database), **counts, "failed": failed, **totals}
-        (print_json if as_json else print_json_line)(report)
+        facts: dict[str, Any] = {"database": str(database), **counts, "failed": failed}
+        facts |= {"images": info.n_images, "landmarks": info.n_landmarks, "bytes": info.bytes}
+        facts |= {"warnings": warnings + told, "kept": kept, "pruned": removed}
+        facts |= {"passed_over": listing.passed_over, "excluded": listing.excluded}
+        (print_json if as_json else print_json_line)(facts)
     else:
-        done = ", ".join(f"{n} {what}" for what, n in {**counts, "failed": len(failed)}.items())
+        all_counts = {**counts, "failed": len(failed)} | ({"pruned": len(removed)} if prune else {})
+        done = ", ".join(f"{n} {what}" for what, n in all_counts.items())
         show(f"{done}; {database} holds {counted(info.n_images, 'image')} of {counted(info.n_landmarks, 'landmark')}")
+        if listing.passed_over:
+            show(f"passed over: {', '.join(_by_suffix(listing.passed_over))}")
+    return UNKNOWN if failed else FOUND
+
+
+def _passed_over(listing: FolderListing) -> list[str]:
+    """What a person should know of the files that were passed over."""
+    told = []
+    pictures = {suffix: n for suffix, n in sorted(listing.passed_over.items()) if suffix in _PICTURES}
+    if pictures:
+        counts = ", ".join(_by_suffix(pictures))
+        told.append(f"pictures of kinds that are not read: {counts}; save them as JPEG or PNG to index them")
+    if listing.excluded:
+        told.append(f"left out: {', '.join(listing.excluded)}")
+    return told
+
+
+def _by_suffix(files: Mapping[str, int]) -> list[str]:
+    return [f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(files.items())]
+
+
+def _dry_run(
+    database: Path,
+    folder: Path,
+    listing: FolderListing,
+    failed: list[dict[str, str]],
+    warnings: list[str],
+    *,
+    prune: bool,
+    as_json: bool,
+) -> int:
+    """Show what `index` would do."""
+    from delf_edge.interchange.indexing import gone_photos
+    from delf_edge.storage.store import Store
+
+    for entry in listing.photos:
+        if not entry.path.is_file():
+            failed.append({"name": entry.name, "error": f"{entry.path} is no file"})
+            say(f"{entry.name}: {entry.path} is no file")
+    removed: list[str] = []
+    if prune and database.exists():
+        with Store.open(database, mode="ro") as store:
+            removed = [image.name for image in gone_photos(store, folder)]
+    landmarks = Counter(entry.landmark for entry in listing.photos)
+    if as_json:
+        photos = [{"path": entry.url, "name": entry.name, "landmark": entry.landmark} for entry in listing.photos]
+        facts = {"database": str(database), "dry_run": True, "landmarks": dict(landmarks), "photos": photos}
+        facts |= {"failed": failed, "warnings": warnings, "pruned": removed}
+        print_json(facts | {"passed_over": listing.passed_over, "excluded": listing.excluded})
+    else:
+        for name, n in sorted(landmarks.items()):
+            show(f"  {n:6d}  {name}")
+        for name in removed:
+            show(f"would be removed: {name}")
+        found = f"{counted(len(listing.photos), 'photo')} of {counted(len(landmarks), 'landmark')}"
+        show(f"{found}; nothing was changed")
     return UNKNOWN if failed else FOUND

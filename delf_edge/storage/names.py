@@ -10,9 +10,9 @@ import unicodedata
 
 from delf_edge.errors import OptionError
 
-# Metadata that `index` reads, so that it leaves alone what a person corrected.
-INDEXED_AS = "indexed_as"  # of an image: the landmark it had before; of a landmark: the names it had before
-LOCATED, BY_HAND = "located", "by hand"  # of a landmark: a person said where it is, or that it is not known
+# What `index` reads, so that it leaves alone what a person corrected.
+INDEXED_AS = "indexed_as"  # metadata of an image: the landmark it had before; of a landmark: the names it had before
+LOCATED = "located:"  # meta, with the landmark's id: a person said where it is, or that this is not known
 
 
 def clean_name(name: object, what: str) -> str:

@@ -34,7 +34,7 @@ from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
 from delf_edge.storage import maintenance
 from delf_edge.storage.catalogue_moves import Prefer
 from delf_edge.storage.catalogue_rows import CatalogueRows, remove_damaged_rows
-from delf_edge.storage.names import clean_name, same_names
+from delf_edge.storage.names import LOCATED, clean_name, same_names
 from delf_edge.storage.records import Added, Landmark, NewImage, Problem, StoredImage, StoreInfo
 from delf_edge.storage.rows import (
     CATALOGUE,
@@ -443,6 +443,11 @@ class Store:
             for row in self.rows("landmarks")
         ]
         return sorted(found, key=lambda landmark: landmark.name)
+
+    def located_by_hand(self) -> set[int]:
+        """Ids of the landmarks whose coordinates `locate` has set or taken away."""
+        keys = (key.removeprefix(LOCATED) for key in self._rows.meta() if key.startswith(LOCATED))
+        return {int(key) for key in keys if key.isdecimal()}
 
     def codes(self, image_ids: Sequence[int]) -> dict[int, Codes]:
         """Codes by image id; ids that are absent or damaged are left out (the latter noted in `damaged`)."""

@@ -13,7 +13,7 @@ from delf_edge.errors import CorruptRowError, NotFoundError, OptionError
 from delf_edge.files import dump_metadata
 from delf_edge.quantization.packed_codes import CodeLayout, pack_codes
 from delf_edge.storage.catalogue_moves import Prefer, move_catalogue
-from delf_edge.storage.names import BY_HAND, INDEXED_AS, LOCATED
+from delf_edge.storage.names import INDEXED_AS, LOCATED
 from delf_edge.storage.records import Added, NewImage
 from delf_edge.storage.rows import CheckedRows, delete_rows, find_name, next_id, put_row
 from delf_edge.storage.schema import Value
@@ -166,6 +166,8 @@ class WriteTransaction:
             _, new, text, *place, _ = self.rows.one(self.db, "landmarks", known)
             aliases |= set(_aliases(json.loads(text)))
             metadata |= json.loads(text)
+            if None in place and self._is_by_hand(landmark_id):
+                put_row(self.db, "meta", (f"{LOCATED}{known}", "by hand"))
             position = position if None in place else place
             self._move_images(landmark_id, known)
             move_catalogue(self.db, self.rows, landmark_id, known, self.revision, prefer)
@@ -175,6 +177,10 @@ class WriteTransaction:
             metadata[INDEXED_AS] = sorted(aliases - {new})
         put_row(self.db, "landmarks", (landmark_id, new, dump_metadata(metadata), *position, self.revision))
         return landmark_id
+
+    def _is_by_hand(self, landmark_id: int) -> bool:
+        key = f"{LOCATED}{landmark_id}"
+        return self.db.execute("SELECT 1 FROM meta WHERE key = ?", (key,)).fetchone() is not None
 
     def _move_images(self, old: int, new: int) -> None:
         ids = self.db.execute("SELECT id FROM images WHERE landmark_id = ?", (old,)).fetchall()
@@ -186,9 +192,9 @@ class WriteTransaction:
         """Set or take away the coordinates of a landmark, by a person's hand; returns its id."""
         landmark_id = self.rows.landmark_id(self.db, name)
         _, own_name, text, *_ = self.rows.one(self.db, "landmarks", landmark_id)
-        metadata = {**json.loads(text), LOCATED: BY_HAND}
         place = position or (None, None)
-        put_row(self.db, "landmarks", (landmark_id, own_name, dump_metadata(metadata), *place, self.revision))
+        put_row(self.db, "landmarks", (landmark_id, own_name, text, *place, self.revision))
+        put_row(self.db, "meta", (f"{LOCATED}{landmark_id}", "by hand"))
         return landmark_id
 
     def set_landmark(self, name: str, metadata: str, latitude: float | None, longitude: float | None) -> int:
@@ -228,6 +234,7 @@ class WriteTransaction:
             delete_rows(self.db, table, keys)
         delete_rows(self.db, "landmark_details", [landmark_id])
         delete_rows(self.db, "landmarks", [landmark_id])
+        delete_rows(self.db, "meta", [f"{LOCATED}{landmark_id}"])
 
     def _drop_if_bare(self, landmark_id: Value) -> None:
         """A landmark that only existed through its images goes with the last of them."""

@@ -140,5 +140,5 @@ def test_what_is_no_name_is_refused(store: Store, name: Any) -> None:
 
 def test_half_a_surrogate_is_refused(store: Store) -> None:
     image: NewImage = new_image(30, name="\udcff.jpg")
-    with pytest.raises(OptionError, match="no text"):
+    with pytest.raises(OptionError, match="no Unicode"):
         store.add(image)

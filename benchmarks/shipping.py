@@ -38,7 +38,7 @@ from benchmarks.lab.records import environment
 from benchmarks.lab.search_data import raw_features
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.errors import DelfEdgeError, PackError, UpdateError
-from delf_edge.features.extractor import project
+from delf_edge.features.extractor import project_descriptors
 from delf_edge.packs.create import Selection, cut_pack
 from delf_edge.packs.manifest import check_pack, manifest_path
 from delf_edge.recognizer import Recognizer
@@ -62,7 +62,7 @@ def dev_features(dev: Path, bundle: Bundle, cache: Path) -> tuple[list[tuple[str
     dataset = read_json(dev)
     names = [*dataset.database, *(query.name for query in dataset.queries)]
     raw = raw_features(bundle, [dataset.path(name) for name in names], FeatureCache(cache))
-    ready = [replace(f, descriptors=project(bundle.codebook, f.descriptors)) for f in raw]
+    ready = [replace(f, descriptors=project_descriptors(bundle.codebook, f.descriptors)) for f in raw]
     n = len(dataset.database)
     return list(zip(names[:n], ready[:n], strict=True)), ready[n:]
 

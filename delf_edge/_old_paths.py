@@ -83,17 +83,22 @@ MOVED: dict[str, tuple[str, ...]] = {
 RENAMED: dict[str, str] = {
     "Asker": "QueryPipeline",
     "CandidateIndex": "InvertedIndex",
-    "make_shard_carefully": "make_shard_isolated",
     "Edit": "WriteTransaction",
     "Evidence": "CandidateRanking",
+    "FORMAT": "BUNDLE_FORMAT",
     "Following": "LivePacks",
-    "Look": "FrameMeasures",
+    "IntArray": "Int64Array",
     "ListedPhoto": "PhotoEntry",
     "ListedRow": "PhotoEntry",
+    "Look": "FrameMeasures",
     "Rows": "CheckedRows",
     "Shelf": "CombinedStore",
+    "Source": "CodeSource",
     "State": "IndexSnapshot",
     "View": "PackSnapshot",
+    "make_shard_carefully": "make_shard_isolated",
+    "merge": "merge_segments",
+    "project": "project_descriptors",
 }
 
 

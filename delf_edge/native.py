@@ -104,7 +104,7 @@ def segment_pointers(
     return SegmentPointers(*(None if a is None else _address(a) for a in arrays), length, n_jumps, first_slot)
 
 
-def scan(
+def scan_lists(
     lib: ctypes.CDLL,
     segments: Sequence[SegmentPointers],
     words: Int32Array,
@@ -226,7 +226,7 @@ def affine(
     return transform, inliers
 
 
-def voters(lib: ctypes.CDLL, hits: Hits) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def pick_voters(lib: ctypes.CDLL, hits: Hits) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Of every (query, slot) the best hit, by query and slot (see `scoring.count_votes`).
 
     Returns:
@@ -244,7 +244,7 @@ def voters(lib: ctypes.CDLL, hits: Hits) -> tuple[NDArray[np.int64], NDArray[np.
     return chosen[:kept], times[:kept]
 
 
-def decode(
+def decode_codes(
     lib: ctypes.CDLL, centroids: Float32Array, pq: Float32Array, words: UInt16Array, codes: UInt8Array
 ) -> Float32Array:
     """Unit rows float32 (N, M d): centroids (K, M d) by words (N,), all below K, plus codewords of pq (M, 256, d)."""

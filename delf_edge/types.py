@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 Int32Array = NDArray[np.int32]
+Int64Array = NDArray[np.int64]
 UInt8Array = NDArray[np.uint8]
 UInt16Array = NDArray[np.uint16]
 BoolArray = NDArray[np.bool_]

@@ -389,3 +389,15 @@ def test_metadata_with_tuples_are_the_same_again(recognizer: Recognizer) -> None
         nested = {"a": nested}
     with pytest.raises(OptionError, match="metadata"):
         recognizer.add(encoded(1), landmark="Petra", metadata=nested)
+
+
+def test_what_cv2_reads_can_be_asked_for_as_it_is(recognizer: Recognizer, tmp_path: Path) -> None:
+    """The type checker of a user's program passes this, too: it runs over this file."""
+    file = tmp_path / "a.png"
+    file.write_bytes(encoded(0))
+    recognizer.add(cv2.imread(str(file)), landmark="here", name="a", channel_order="BGR")
+    assert recognizer.identify(cv2.imread(str(file)), channel_order="BGR").results[0].name == "a"
+    with file.open("rb") as opened:
+        assert recognizer.identify(opened).results[0].name == "a"
+    with pytest.raises(ImageError, match=r"cv2\.imread gives None"):
+        recognizer.identify(cv2.imread(str(tmp_path / "none.png")), channel_order="BGR")

@@ -25,7 +25,7 @@ from benchmarks.data.datasets import read_json
 from benchmarks.data.feature_cache import Arrays, FeatureCache, photo_hash
 from benchmarks.lab.runner import Progress, silent
 from delf_edge.bundle.bundle import Bundle
-from delf_edge.features.extractor import Extractor, extract_options, project
+from delf_edge.features.extractor import Extractor, extract_options, project_descriptors
 from delf_edge.images.decode import load_image
 from delf_edge.types import Codebook, Codes, Features, Float32Array
 
@@ -88,7 +88,7 @@ def raw_features(
 
 def projected(features: Features, codebook: Codebook) -> Features:
     """Raw features as a codebook wants them."""
-    return replace(features, descriptors=project(codebook, features.descriptors))
+    return replace(features, descriptors=project_descriptors(codebook, features.descriptors))
 
 
 class Copies:

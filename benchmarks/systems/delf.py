@@ -19,7 +19,7 @@ from benchmarks.systems.base import Result, System, best_two_places
 from benchmarks.systems.global_descriptors import Expansion, expand
 from benchmarks.systems.local import LocalIndex, LocalOptions, Verifier
 from delf_edge.bundle.calibration import Calibration
-from delf_edge.features.extractor import Extractor, project
+from delf_edge.features.extractor import Extractor, project_descriptors
 from delf_edge.query import query_expansion
 from delf_edge.types import Codebook, Features, Float32Array, Image, UInt8Array
 from delf_edge.verification import verify
@@ -87,7 +87,7 @@ class DelfSystem(System):
         features = from_arrays(arrays)
         if self._codebook is None:
             return features
-        return replace(features, descriptors=project(self._codebook, features.descriptors))
+        return replace(features, descriptors=project_descriptors(self._codebook, features.descriptors))
 
     def add(self, database: Sequence[Arrays]) -> None:
         """Encode and index."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.data.feature_cache import Arrays
 from benchmarks.systems.base import Result, System
 from benchmarks.systems.keypoints import Detector, at_base_size
-from delf_edge.features.extractor import project
+from delf_edge.features.extractor import project_descriptors
 from delf_edge.index.inverted_index import InvertedIndex
 from delf_edge.index.search import SearchOptions
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
@@ -214,7 +214,7 @@ class LocalSystem(System):
             keypoints=np.array(raw["keypoints"], np.float32),
             scales=np.array(raw["scales"], np.float32),
             scores=np.array(raw["scores"], np.float32),
-            descriptors=project(book, np.asarray(raw["raw"], np.float32)),
+            descriptors=project_descriptors(book, np.asarray(raw["raw"], np.float32)),
             global_descriptor=np.zeros(book.global_dim, np.float32),
             image_size=(int(raw["size"][0]), int(raw["size"][1])),
         )

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from delf_edge.bundle.bundle import Bundle
-from delf_edge.bundle.manifest import FORMAT, FORMAT_VERSION
+from delf_edge.bundle.manifest import BUNDLE_FORMAT, FORMAT_VERSION
 from delf_edge.codebooks.bundle_writer import complete, empty_golden, identity_arrays, npz, read_manifest, write_folder
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -82,7 +82,7 @@ def manifest(recipe: Recipe, variants: Sequence[str], tails: Sequence[str]) -> d
         if default not in existing:
             raise ValueError(f"{what} is {default!r}, but there is only {', '.join(existing)}")
     return {
-        "format": FORMAT,
+        "format": BUNDLE_FORMAT,
         "format_version": FORMAT_VERSION,
         "name": recipe.name,
         "version": recipe.version,

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from delf_edge.bundle.manifest import MANIFEST, FileEntry, Manifest, bundle_id, parse_manifest, read_manifest
+from delf_edge.bundle.manifest import MANIFEST, FileEntry, Manifest, bundle_id, load_manifest, parse_manifest
 from delf_edge.errors import BundleError, BundleIntegrityError, OptionError
 from delf_edge.types import Codebook, Float32Array
 
@@ -77,7 +77,7 @@ class Bundle:
             OptionError: it has no such variant.
         """
         folder = Path(path)
-        raw = read_manifest(folder)
+        raw = load_manifest(folder)
         manifest = parse_manifest(raw)
         chosen = variant or manifest.network.default
         if chosen not in manifest.network.variants:
@@ -103,7 +103,7 @@ class Bundle:
             BundleError: as `load`.
         """
         folder = Path(path)
-        manifest = parse_manifest(read_manifest(folder))
+        manifest = parse_manifest(load_manifest(folder))
         for name in manifest.files:
             _read_file(folder, name, manifest.files)
         _codebook(_read_file(folder, manifest.codebook, manifest.files), manifest)

@@ -19,7 +19,7 @@ import numpy as np
 
 from delf_edge.errors import BundleError, BundleIntegrityError, BundleVersionError
 
-FORMAT = "delf-edge-bundle"
+BUNDLE_FORMAT = "delf-edge-bundle"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 SELECTIONS = ("attention", "l2norm")
@@ -118,7 +118,7 @@ class Manifest:
     calibration_of: str | None = None
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def load_manifest(folder: Path) -> dict[str, Any]:
     """The content of a bundle's manifest.json, of a format that this SDK knows; `parse_manifest` checks the rest.
 
     Raises:
@@ -137,9 +137,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path} cannot be read: {e}") from e
     except (ValueError, RecursionError) as e:
         raise BundleError(f"{path} is not valid JSON: {e}; copy the bundle again") from e
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+    if not isinstance(raw, dict) or raw.get("format") != BUNDLE_FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
-        raise BundleError(f"{path} is not the manifest of a model bundle: format is {found!r}, expected {FORMAT!r}")
+        raise BundleError(
+            f"{path} is not the manifest of a model bundle: format is {found!r}, expected {BUNDLE_FORMAT!r}"
+        )
     version = raw.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise BundleError(f"{path}: format_version is {version!r}; expected a number from 1 to {FORMAT_VERSION}")

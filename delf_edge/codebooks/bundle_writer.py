@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.bundle.calibration import Calibration
-from delf_edge.bundle.manifest import FORMAT, MANIFEST, bundle_id
+from delf_edge.bundle.manifest import BUNDLE_FORMAT, MANIFEST, bundle_id
 from delf_edge.errors import BundleError, OptionError
 from delf_edge.features.extractor import Extractor
 from delf_edge.files import require_apart, resolved
@@ -154,7 +154,7 @@ def _own_files(folder: Path) -> set[str]:
         read = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError, RecursionError):
         return set()
-    listed = read.get("files") if isinstance(read, dict) and read.get("format") == FORMAT else None
+    listed = read.get("files") if isinstance(read, dict) and read.get("format") == BUNDLE_FORMAT else None
     return {MANIFEST, *listed} if isinstance(listed, dict) else set()
 
 

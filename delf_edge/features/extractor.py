@@ -93,7 +93,7 @@ def extract_options(bundle: Bundle, preset: str | None = None, **overrides: Any)
     return ExtractOptions(**{**stored, **overrides})
 
 
-def project(codebook: Codebook, raw: Float32Array) -> Float32Array:
+def project_descriptors(codebook: Codebook, raw: Float32Array) -> Float32Array:
     """Network features to descriptors: L2, minus mean, D directions, L2 (Noh et al., section 4.1).
 
     Args:
@@ -182,7 +182,7 @@ class Extractor:
         with clock(times, "selection"):
             keypoints, scales, scores, raw = self._select(maps, image.size, options)
         with clock(times, "projection"):
-            descriptors = project(codebook, raw)
+            descriptors = project_descriptors(codebook, raw)
         with clock(times, "global"):
             target = (
                 working_size(image, options.base_size, options.max_upscale)

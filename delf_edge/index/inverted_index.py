@@ -1,7 +1,7 @@
 """The inverted index of a store in RAM: it follows the store's changes while searches go on.
 
 The lists (`inverted_lists`) are derived from the store. A change publishes a new content at once, so a search sees an
-image whole or not at all, and never waits (`search`). An index follows one `Source`: a store, or several that show
+image whole or not at all, and never waits (`search`). An index follows one `CodeSource`: a store, or several that show
 themselves as one.
 """
 
@@ -31,7 +31,7 @@ WORTH_SAVING = 300_000  # features; fewer are read from the store in a moment
 STALE_SHARE = 0.1  # of images read anew, from which on the file of the index is written again
 
 
-class Source(Protocol):
+class CodeSource(Protocol):
     """What an index reads of a store; see `Store` for what each gives."""
 
     layout: CodeLayout
@@ -65,7 +65,7 @@ class InvertedIndex:
         self._adopt(IndexSnapshot.empty(layout) if snapshot is None else snapshot)
 
     @classmethod
-    def from_store(cls, store: Source, *, database: Path | None = None, uuid: str = "") -> InvertedIndex:
+    def from_store(cls, store: CodeSource, *, database: Path | None = None, uuid: str = "") -> InvertedIndex:
         """An index of everything readable in a store.
 
         Args:
@@ -88,7 +88,7 @@ class InvertedIndex:
             index.save(database, uuid)
         return index
 
-    def moved_to(self, store: Source) -> InvertedIndex:
+    def moved_to(self, store: CodeSource) -> InvertedIndex:
         """An index of another store, made from this one; images that are the same there are not read again."""
         index = InvertedIndex(self.layout, self._snapshot)
         index._reconcile(store)
@@ -108,7 +108,7 @@ class InvertedIndex:
         slots = np.flatnonzero(snapshot.alive)
         self._slots = Slots(snapshot.image_ids[slots], slots)
 
-    def refresh(self, store: Source) -> bool:
+    def refresh(self, store: CodeSource) -> bool:
         """Take over what changed in the store since the last call, by whichever process.
 
         Returns:
@@ -131,7 +131,7 @@ class InvertedIndex:
             self.revision = changes.revision
             return True
 
-    def _reconcile(self, store: Source) -> int:
+    def _reconcile(self, store: CodeSource) -> int:
         """Bring the index to the store's content whatever it held before; returns how many images were read."""
         revision, ids, checksums = store.fingerprints()
         snapshot = self._snapshot

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from delf_edge import native
 from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
-from delf_edge.types import BoolArray, Float32Array, UInt8Array, UInt16Array
+from delf_edge.types import BoolArray, Float32Array, Int64Array, UInt8Array, UInt16Array
 
-IntArray = NDArray[np.int64]
-T = TypeVar("T", bound=np.generic)
+_T = TypeVar("_T", bound=np.generic)
 
 MAX_SEGMENT = 4_000_000  # features
 MAX_SPAN = 1 << 16  # slots of a segment
@@ -64,7 +63,7 @@ class Segment:
         return len(self.codes)
 
     @classmethod
-    def build(cls, words: UInt16Array, codes: UInt8Array, slots: IntArray, n_words: int) -> Segment:
+    def build(cls, words: UInt16Array, codes: UInt8Array, slots: Int64Array, n_words: int) -> Segment:
         """Sort features by word; slots (T,) of images ascend, at least among features of a word, within `MAX_SPAN`."""
         first, last = (int(slots.min()), int(slots.max())) if len(slots) else (0, 0)
         order = np.argsort(words, kind="stable")  # a radix sort for 16 bits
@@ -87,14 +86,14 @@ class Segment:
         assert self.starts is not None
         return np.repeat(np.arange(len(self.starts) - 1, dtype=np.uint16), np.diff(self.starts))
 
-    def all_slots(self) -> IntArray:
+    def all_slots(self) -> Int64Array:
         """int64 (T,), the slot of each feature in the whole index."""
-        lengths: IntArray = np.zeros(0, np.int64)
+        lengths: Int64Array = np.zeros(0, np.int64)
         if self.starts is not None:
             lengths = self.starts[1:].astype(np.int64) - self.starts[:-1]
         return self.list_slots(np.arange(len(self)), lengths[lengths > 0])
 
-    def list_slots(self, features: IntArray, lengths: IntArray) -> IntArray:
+    def list_slots(self, features: Int64Array, lengths: Int64Array) -> Int64Array:
         """int64 (n,), slots in the whole index of the features of whole lists, one after the other.
 
         Args:
@@ -112,7 +111,7 @@ class Segment:
         slots -= np.repeat(slots[begins] - steps[begins], lengths)
         return slots + self.first_slot
 
-    def ranges(self, words: IntArray) -> tuple[IntArray, IntArray]:
+    def ranges(self, words: Int64Array) -> tuple[Int64Array, Int64Array]:
         """First index and length of each word's list."""
         if self.starts is not None:
             first = self.starts[words].astype(np.int64)
@@ -143,7 +142,7 @@ class IndexSnapshot:
     """
 
     segments: tuple[Segment, ...]
-    image_ids: IntArray
+    image_ids: Int64Array
     counts: NDArray[np.uint32]
     row_checksums: NDArray[np.uint32]
     alive: BoolArray
@@ -216,7 +215,7 @@ class IndexSnapshot:
         snapshot = self
         for i, segment in enumerate(self.segments):
             segments = list(snapshot.segments)
-            segments[i] = merge([segment], self.alive, n_words)
+            segments[i] = merge_segments([segment], self.alive, n_words)
             snapshot = replace(snapshot, segments=tuple(segments))
             yield snapshot
         segments = [s for s in snapshot.segments if len(s)]
@@ -252,12 +251,12 @@ def _merged(segments: Iterable[Segment], alive: BoolArray, n_words: int) -> tupl
             full = len(left) + len(right) > MAX_SEGMENT or span > MAX_SPAN
             if len(left) >= MERGE_RATIO * len(right) or full:
                 break
-            merged = merge([left, right], alive, n_words)
+            merged = merge_segments([left, right], alive, n_words)
             done[-2:] = [merged] if len(merged) else []
     return tuple(done)
 
 
-def merge(parts: list[Segment], alive: BoolArray, n_words: int) -> Segment:
+def merge_segments(parts: list[Segment], alive: BoolArray, n_words: int) -> Segment:
     """One segment of several, without the features of dead slots."""
     words = np.concatenate([p.all_words() for p in parts])
     codes = np.concatenate([p.codes for p in parts])
@@ -268,7 +267,7 @@ def merge(parts: list[Segment], alive: BoolArray, n_words: int) -> Segment:
     return Segment.build(words, codes, slots, n_words)
 
 
-def append(array: NDArray[T], more: NDArray[T]) -> NDArray[T]:
+def append(array: NDArray[_T], more: NDArray[_T]) -> NDArray[_T]:
     """`array` followed by `more`, in place where its buffer has room.
 
     Readers of `array` never look beyond their own length, so writing behind it is safe; only one array may be the

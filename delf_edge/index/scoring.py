@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from delf_edge import native
 from delf_edge.arrays import l2_normalise
 from delf_edge.errors import OptionError
-from delf_edge.index.inverted_lists import IndexSnapshot, IntArray, Segment
+from delf_edge.index.inverted_lists import IndexSnapshot, Segment
 from delf_edge.native import Hits
-from delf_edge.types import BoolArray, Float32Array, Float64Array, Int32Array
+from delf_edge.types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
 
 CHUNK = 1 << 15  # scores computed at a time: their arrays stay in the processor's cache
 _GLOBAL_CHUNK = 4096  # images
@@ -51,7 +51,7 @@ def neighbours(
     if lib is not None:
         alive = None if snapshot.all_alive else snapshot.alive
         parts = [s.pointers for s in snapshot.segments]
-        return native.scan(lib, parts, words, base, tables, k, min_similarity, alive)
+        return native.scan_lists(lib, parts, words, base, tables, k, min_similarity, alive)
     hits = Hits.join(
         part
         for number, segment in enumerate(snapshot.segments)
@@ -111,7 +111,7 @@ def scan(
         yield Hits(row[pair[keep]], slot, index[keep] | number << 40, score[keep])
 
 
-def _nearest(query: IntArray, score: Float32Array, n_queries: int, k: int) -> BoolArray:
+def _nearest(query: Int64Array, score: Float32Array, n_queries: int, k: int) -> BoolArray:
     """Which entries are among the k largest scores of their query, ties with the k-th included; scores are positive."""
     bits = score.view(np.uint32).astype(np.int64)  # positive floats order like their bits
     key = query << 32 | (0xFFFFFFFF - bits)
@@ -162,11 +162,11 @@ def count_votes(snapshot: IndexSnapshot, hits: Hits, *, burst: bool, length_norm
     return np.asarray(votes / np.sqrt(np.maximum(snapshot.counts, 1))) if length_norm else votes
 
 
-def voters(hits: Hits) -> tuple[IntArray, IntArray]:
+def voters(hits: Hits) -> tuple[Int64Array, Int64Array]:
     """Of every (query, image) the best hit: indices by query and slot, and how many of them are of the same feature."""
     lib = native.library()
     if lib is not None:
-        return native.voters(lib, hits)
+        return native.pick_voters(lib, hits)
     pair = hits.query << 32 | hits.slot
     order = np.lexsort((hits.feature, -hits.score, pair))  # the best feature of each (query, image) comes first
     ordered = pair[order]

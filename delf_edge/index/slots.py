@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from delf_edge.types import Int64Array
+
 RECENT = 1024  # changes kept in a dict, and an eighth of the images; then they are sorted in
-IntArray = NDArray[np.int64]
 
 
 class Slots:
@@ -19,7 +20,7 @@ class Slots:
         slots: int (n,), below 2^31.
     """
 
-    def __init__(self, image_ids: IntArray, slots: NDArray[np.integer]) -> None:
+    def __init__(self, image_ids: Int64Array, slots: NDArray[np.integer]) -> None:
         self._recent: dict[int, int] = {}  # what differs from the arrays; -1 for an image that is gone
         self._n = len(image_ids)
         self._sort(image_ids, slots)
@@ -60,7 +61,7 @@ class Slots:
         self._sort(np.concatenate([self._ids[keep], changed[there]]), np.concatenate([self._slots[keep], slots[there]]))
         self._recent.clear()
 
-    def _sort(self, image_ids: IntArray, slots: NDArray[np.integer]) -> None:
+    def _sort(self, image_ids: Int64Array, slots: NDArray[np.integer]) -> None:
         order = np.argsort(image_ids)
-        self._ids: IntArray = image_ids[order]
+        self._ids: Int64Array = image_ids[order]
         self._slots = slots[order].astype(np.int32)

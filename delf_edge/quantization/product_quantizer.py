@@ -95,7 +95,7 @@ class TurnedDecoder:
             raise OptionError(f"word {int(codes.words.max())}; the codebook has {len(self._centroids)} words")
         lib = native.library()
         if lib is not None:
-            return native.decode(lib, self._centroids, self._pq, codes.words, codes.codes)
+            return native.decode_codes(lib, self._centroids, self._pq, codes.words, codes.codes)
         residual = self._pq[np.arange(M), codes.codes].reshape(N, self._centroids.shape[1])
         return l2_normalise(self._centroids[codes.words] + residual)
 

@@ -18,7 +18,7 @@ from delf_edge.features.extractor import (
     extract_options,
     local_maxima,
     pool_global,
-    project,
+    project_descriptors,
     softplus,
 )
 from delf_edge.features.network import Engine
@@ -277,8 +277,10 @@ def test_int8_agrees_with_float16(extractor: Extractor) -> None:
 
 def test_project_and_its_parts(bundle: Bundle) -> None:
     raw = np.random.default_rng(0).normal(size=(5, 16)).astype(np.float32)
-    np.testing.assert_allclose(project(bundle.codebook, raw), project(bundle.codebook, 7 * raw), atol=1e-6)
-    assert project(bundle.codebook, np.zeros((0, 16), np.float32)).shape == (0, 16)
+    np.testing.assert_allclose(
+        project_descriptors(bundle.codebook, raw), project_descriptors(bundle.codebook, 7 * raw), atol=1e-6
+    )
+    assert project_descriptors(bundle.codebook, np.zeros((0, 16), np.float32)).shape == (0, 16)
     np.testing.assert_array_equal(l2_normalise(np.zeros((2, 3), np.float32)), np.zeros((2, 3), np.float32))
     x = np.array([-1000, -1, 0, 1, 1000], np.float32)
     np.testing.assert_allclose(softplus(x), [0, 0.313262, 0.693147, 1.313262, 1000], rtol=1e-5)

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from delf_edge.arrays import l2_normalise
 from delf_edge.errors import OptionError
-from delf_edge.features.extractor import project
+from delf_edge.features.extractor import project_descriptors
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout, pack_codes, packed_size, tiny, unpack_codes
 from delf_edge.quantization.product_quantizer import (
@@ -96,9 +96,9 @@ def test_project_is_l2_pca_l2() -> None:
     codebook = make_codebook()
     raw = np.random.default_rng(4).normal(size=(5, C)).astype(np.float32) * 30
     expected = codebook.pca_basis @ (raw[2] / np.linalg.norm(raw[2]) - codebook.pca_mean)
-    assert_allclose(project(codebook, raw)[2], expected / np.linalg.norm(expected), atol=1e-6)
-    assert project(codebook, np.zeros((0, C), np.float32)).shape == (0, D)
-    assert np.isfinite(project(codebook, np.zeros((1, C), np.float32))).all()
+    assert_allclose(project_descriptors(codebook, raw)[2], expected / np.linalg.norm(expected), atol=1e-6)
+    assert project_descriptors(codebook, np.zeros((0, C), np.float32)).shape == (0, D)
+    assert np.isfinite(project_descriptors(codebook, np.zeros((1, C), np.float32))).all()
 
 
 def test_global_code_keeps_the_direction() -> None:

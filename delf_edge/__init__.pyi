@@ -82,6 +82,7 @@ from .errors import (
     UpdateRefusedError as UpdateRefusedError,
 )
 from .geo import Near as Near
+from .images.limits import ImageLimits as ImageLimits
 from .index.search import SearchOptions as SearchOptions
 from .query.options import IdentifyOptions as IdentifyOptions
 from .query.pipeline import Explanation as Explanation

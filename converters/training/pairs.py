@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from delf_edge.converters.networks.delf import STRIDE, DelfNetwork
-from delf_edge.converters.training.photos import Photo
+from delf_edge.converters.networks.delf import STRIDE, DelfNetwork, gem
+from delf_edge.converters.training.photos import Photo, balanced
 from delf_edge.converters.training.trainer import Pairs, load_photo, to_input
 
 Float32Array = NDArray[np.float32]
@@ -142,6 +142,45 @@ def mine_pairs(
         np.zeros((0, 4), np.float32),
         np.zeros(len(index) + 1, np.int64),
     )
+
+
+@torch.inference_mode()  # type: ignore[untyped-decorator,unused-ignore]
+def places_alike(
+    network: DelfNetwork,
+    photos: Sequence[Photo],
+    *,
+    neighbours: int = 6,
+    per_place: int = 6,
+    side: int = 224,
+    skip: tuple[str, ...] = ("indoor", "stitching/"),
+) -> dict[str, list[str]]:
+    """Of each place, the others that look most like it: domes of domes, arches of arches.
+
+    Args:
+        network: whose pooled tail judges.
+        photos: the training list.
+        neighbours: how many a place.
+        per_place: photos of a place that speak for it (their mean).
+        side: longer side of what the network sees.
+        skip: places that begin so are left out (clips of one building are each other's twins).
+    """
+    groups: dict[str, list[Photo]] = defaultdict(list)
+    for photo in balanced(photos, per_place):
+        if not photo.place.startswith(skip):
+            groups[photo.place].append(photo)
+    names = sorted(groups)
+    means = []
+    for name in names:
+        pooled = [
+            F.normalize(gem(network.tail(network.trunk(to_input(load_photo(p.path, side)[None])))), dim=1)
+            for p in groups[name]
+        ]
+        means.append(torch.cat(pooled).mean(0))
+    centred = torch.stack(means)
+    centred = F.normalize(centred - centred.mean(0), dim=1)
+    similar = (centred @ centred.T).fill_diagonal_(-1.0)
+    nearest = similar.topk(min(neighbours, len(names) - 1), dim=1).indices.tolist()
+    return {name: [names[j] for j in row] for name, row in zip(names, nearest, strict=True)}
 
 
 def save_pairs(pairs: Pairs, path: str | Path) -> None:

@@ -21,7 +21,7 @@ import queue
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,10 @@ class TrainOptions:
         ema: decay of the averaged weights, which are what is saved for use.
         max_side: photos are held in memory at this longer side.
         balance: places are drawn with probability n ** balance (times the weight of their photos).
+        margin: angle in radians by which a photo's place must win in the global classification (ArcFace).
+        centres: of a place in the global classification; the nearest counts (sub-centre ArcFace).
+        w_match: weight of what attention learns from matchability: whether a cell's partner is nearer than all others.
+        lookalike: share of a batch drawn from the places that look most like the others in it.
         seed: of everything.
         save_every: steps between checkpoints.
     """
@@ -104,6 +108,10 @@ class TrainOptions:
     ema: float = 0.998
     max_side: int = 640
     balance: float = 0.5
+    margin: float = 0.0
+    centres: int = 1
+    w_match: float = 0.0
+    lookalike: float = 0.0
     seed: int = 0
     save_every: int = 100
 
@@ -155,7 +163,13 @@ def load_photo(path: Path, max_side: int) -> NDArray[np.uint8]:
 class Sampler:
     """Draws batches; `batch(step)` depends on the seed and the step only."""
 
-    def __init__(self, photos: Sequence[Photo], options: TrainOptions, pairs: Pairs | None = None) -> None:
+    def __init__(
+        self,
+        photos: Sequence[Photo],
+        options: TrainOptions,
+        pairs: Pairs | None = None,
+        alike: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self._options = options
         self.places = sorted({p.place for p in photos})
         number = {name: i for i, name in enumerate(self.places)}
@@ -164,6 +178,7 @@ class Sampler:
         counts = Counter(self._place.tolist())
         weight = np.array([p.weight * counts[number[p.place]] ** (options.balance - 1.0) for p in photos])
         self._weight = weight / weight.sum()
+        self._alike = [[number[a] for a in (alike or {}).get(name, ()) if a in number] for name in self.places]
         self._pairs = pairs
         self._partners: dict[int, list[tuple[int, bool]]] = defaultdict(list)
         if pairs is not None:
@@ -178,7 +193,7 @@ class Sampler:
         size = int(rng.choice(o.sizes))
         if not o.w_local:
             return self._unpaired(rng, size)
-        chosen = rng.choice(len(self._pixels), o.batch, replace=False, p=self._weight)
+        chosen = self._choose(rng, o.batch)
         views = np.empty((2 * o.batch, size, size, 3), np.uint8)
         targets = np.empty((o.batch, len(cell_centres(size)), 2), np.float32)
         crop = CropOptions(min_side=o.min_side)
@@ -194,6 +209,18 @@ class Sampler:
             targets[b] = cell_targets(first, second, pair.affine, pair.points, size)
         return Batch(views, np.tile(self._place[chosen], 2), targets)
 
+    def _choose(self, rng: np.random.Generator, n: int) -> NDArray[np.int64]:
+        """Photos of a batch: some by weight, the others from places that look like theirs, one each."""
+        share = self._options.lookalike if any(self._alike) else 0.0
+        first = n - round(share * n)
+        total = len(self._pixels)
+        chosen = rng.choice(total, first, replace=first > total, p=self._weight).tolist()
+        for k in range(n - first):
+            alike = self._alike[self._place[chosen[k % first]]]
+            weight = self._weight * (self._place == alike[int(rng.integers(len(alike)))]) if alike else self._weight
+            chosen.append(int(rng.choice(total, p=weight / weight.sum())))
+        return np.array(chosen, np.int64)
+
     def _show(
         self, rng: np.random.Generator, photo: NDArray[np.uint8], homography: NDArray[np.float64], size: int
     ) -> NDArray[np.uint8]:
@@ -206,7 +233,7 @@ class Sampler:
     def _unpaired(self, rng: np.random.Generator, size: int) -> Batch:
         """Without InfoNCE no view needs a partner: twice as many photos."""
         n = 2 * self._options.batch
-        chosen = rng.choice(len(self._pixels), n, replace=n > len(self._pixels), p=self._weight)
+        chosen = self._choose(rng, n)
         views = np.empty((n, size, size, 3), np.uint8)
         for b, i in enumerate(chosen.tolist()):
             photo = self._pixels[i]
@@ -329,15 +356,30 @@ def prefetch(make: Callable[[int], Batch], start: int, stop: int, depth: int = 4
 class Heads(nn.Module):
     """Classifiers that exist only while training."""
 
-    def __init__(self, channels: int, global_channels: int, places: int) -> None:
+    def __init__(self, channels: int, global_channels: int, places: int, centres: int = 1) -> None:
         super().__init__()
         self.local = nn.Linear(channels, places, bias=False)
-        self.glob = nn.Linear(global_channels, places, bias=False)
+        self.glob = nn.Linear(global_channels, places * centres, bias=False)
 
 
 def cosine_logits(x: Tensor, head: nn.Linear, scale: float) -> Tensor:
     """scale * cos(x, w_k): (B, C) to (B, places)."""
     return scale * F.linear(F.normalize(x, dim=1), F.normalize(head.weight, dim=1))
+
+
+def angular_logits(x: Tensor, head: nn.Linear, places: Tensor, options: TrainOptions) -> tuple[Tensor, Tensor]:
+    """Logits for training with an angular margin on the right place, and without it: (B, places) each.
+
+    Deng et al., CVPR 2019 (ArcFace) and ECCV 2020 (sub-centres). `margin` 0 and one centre are `cosine_logits`.
+    """
+    cosines = cosine_logits(x, head, 1.0)
+    cosines = cosines.reshape(len(x), -1, options.centres).amax(dim=2)
+    plain = options.logit_scale * cosines
+    if not options.margin:
+        return plain, plain
+    right = cosines.gather(1, places[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
+    turned = torch.cos((torch.acos(right) + options.margin).clamp(max=float(np.pi)))
+    return options.logit_scale * cosines.scatter(1, places[:, None], turned.to(cosines.dtype)), plain
 
 
 def attention_pool(features: Tensor, score: Tensor) -> Tensor:
@@ -406,8 +448,29 @@ def correspondence_loss(
     weight = weight / ((weight * good).sum() / total).clamp(min=1e-6)
     loss = (each * weight.detach() * good).sum() / total
     repeat = (each.detach() * weight * good).sum() / total
-    right = ((hit[:, 0] > similar.amax(dim=1)).to(each.dtype) * good).sum() / total
-    return loss + options.w_repeat * repeat, right.detach()
+    won = (hit[:, 0] > similar.amax(dim=1)).to(each.dtype).detach()
+    if options.w_match:
+        loss = loss + options.w_match * _matchability(flat_score, picked, won.reshape(b, k), ok, target)
+    return loss + options.w_repeat * repeat, (won * good).sum() / total
+
+
+def _matchability(score: Tensor, picked: Tensor, won: Tensor, ok: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of attention as a prediction of what can be found again.
+
+    Args:
+        score: (B, h w), softplus attention; 1 - exp(-softplus(z)) is the sigmoid of z.
+        picked: (B, k), anchor cells; ok: (B, k), whether they have a partner; won: (B, k), whether it was nearest.
+        target: (B, h w, 2); cells at `OUTSIDE` show nothing that the other photo has by the teacher's word, which
+            is sparse: they count a fifth.
+    """
+    found = (-torch.expm1(-score)).clamp(1e-6, 1 - 1e-6)
+    anchors = found.gather(1, picked)
+    asked = ok.to(score.dtype)
+    each = F.binary_cross_entropy(anchors, won, reduction="none") * asked
+    lost = (target <= OUTSIDE).all(dim=-1).to(score.dtype)
+    share = lost.mean(dim=1, keepdim=True) / lost.sum(dim=1, keepdim=True).clamp(min=1)  # a photo counts once
+    nothing = (-torch.log1p(-found) * lost * share).sum() / (lost.amax(dim=1)).sum().clamp(min=1)
+    return each.sum() / asked.sum().clamp(min=1) + 0.2 * nothing
 
 
 def to_input(views: NDArray[np.uint8]) -> Tensor:
@@ -445,7 +508,8 @@ class Trainer:
         torch.manual_seed(options.seed)
         self.network = start if start is not None else load_imagenet(SPECS[options.spec])
         self.network = self.network.eval().to(self.device, memory_format=torch.channels_last)
-        self.heads = Heads(self.network.channels, self.network.spec.head, len(sampler.places)).to(self.device)
+        channels, whole = self.network.channels, self.network.spec.head
+        self.heads = Heads(channels, whole, len(sampler.places), options.centres).to(self.device)
         tap = self.network.spec.tap
         if not 0 <= options.first_block <= tap + 1:
             raise ValueError(f"first_block={options.first_block}: the trunk of {options.spec} has blocks 0..{tap}")
@@ -515,8 +579,8 @@ class Trainer:
             figures |= {"nce": info, "cells": right}
         if o.w_global:
             pooled = gem(self.network.tail(features if o.global_to_trunk else features.detach()))
-            logits = cosine_logits(pooled, self.heads.glob, o.logit_scale)
-            whole = F.cross_entropy(logits, places)
+            harder, logits = angular_logits(pooled, self.heads.glob, places, o)
+            whole = F.cross_entropy(harder, places)
             loss = loss + o.w_global * whole
             figures |= {"global": whole, "gtop1": (logits.argmax(1) == places).float().mean()}
         self.optimizer.zero_grad(set_to_none=True)
@@ -551,7 +615,7 @@ class Trainer:
     def take_heads(self, folder: Path) -> None:
         """Take the classifiers of an earlier run (its `last.pt`) where it knew the same places."""
         saved: dict[str, Any] = torch.load(folder / "last.pt", map_location="cpu", weights_only=True)
-        if saved["places"] == self.sampler.places:
+        if saved["places"] == self.sampler.places and self.options.centres == saved["options"].get("centres", 1):
             self.heads.load_state_dict(saved["heads"])
 
     def resume(self, folder: Path) -> None:
@@ -562,7 +626,8 @@ class Trainer:
         """
         saved: dict[str, Any] = torch.load(folder / "last.pt", map_location="cpu", weights_only=True)
         ours = json.loads(json.dumps(dataclasses.asdict(self.options)))
-        theirs = json.loads(json.dumps(saved["options"]))
+        # Options that are younger than the checkpoint had their defaults then.
+        theirs = json.loads(json.dumps(dataclasses.asdict(TrainOptions()) | saved["options"]))
         different = sorted(k for k in ours if ours[k] != theirs.get(k) and k != "save_every")
         if different or saved["places"] != self.sampler.places:
             what = ", ".join(f"{k} {theirs.get(k)} -> {ours[k]}" for k in different) or "the list of places"
@@ -597,12 +662,69 @@ def interpolate(trained: Path, weight: float, out: Path, *, tail_only: bool = Fa
     return out
 
 
+def soup(networks: Sequence[tuple[Path, float]], out: Path) -> Path:
+    """Average several runs that began from the same weights (Wortsman et al., ICML 2022).
+
+    Batch norms are folded into their convolutions first, so that a network restored from a bundle, which has them
+    folded already, can be one of them. Attention heads began at random and have no common basis: that of the first
+    network is taken, and should be trained on.
+
+    Args:
+        networks: each a `network.pt` and its share; shares are scaled to 1.
+        out: where the averaged `network.pt` goes.
+
+    Raises:
+        ValueError: the backbones differ, or there is no network.
+    """
+    saved = [torch.load(path, map_location="cpu", weights_only=True) for path, _ in networks]
+    if len({s["spec"] for s in saved}) != 1:
+        raise ValueError(f"one backbone is needed, there are {sorted({s['spec'] for s in saved})}")
+    total = sum(share for _, share in networks)
+    states = [_folded(load_checkpoint(path).state_dict()) for path, _ in networks]
+    average = dict(states[0])
+    for name, value in states[0].items():
+        if value.dtype.is_floating_point and not name.startswith("attention."):
+            parts = [s[name] * (share / total) for s, (_, share) in zip(states, networks, strict=True)]
+            average[name] = torch.stack(parts).sum(0)
+    torch.save({**saved[0], "network": average}, out)
+    return out
+
+
+_NORMS = {
+    "_conv_stem": "_bn0",
+    "_conv_head": "_bn1",
+    "_expand_conv": "_bn0",
+    "_depthwise_conv": "_bn1",
+    "_project_conv": "_bn2",
+}
+_NORM_EPS = 1e-3
+
+
+def _folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same function with batch norms that only add: their scale is in the convolution before them."""
+    out = dict(state)
+    for name in state:
+        prefix, dot, conv = name.removesuffix(".weight").rpartition(".")
+        if conv not in _NORMS:
+            continue
+        norm = prefix + dot + _NORMS[conv]
+        mean, var = state[norm + ".running_mean"], state[norm + ".running_var"]
+        factor = state[norm + ".weight"] / torch.sqrt(var + _NORM_EPS)
+        out[name] = state[name] * factor[:, None, None, None]
+        out[norm + ".bias"] = state[norm + ".bias"] - mean * factor
+        out[norm + ".weight"] = torch.ones_like(mean)
+        out[norm + ".running_mean"] = torch.zeros_like(mean)
+        out[norm + ".running_var"] = torch.full_like(var, 1.0 - _NORM_EPS)
+    return out
+
+
 def train(
     photos: Sequence[Photo],
     out: str | Path,
     options: TrainOptions | None = None,
     *,
     pairs: Pairs | None = None,
+    alike: Mapping[str, Sequence[str]] | None = None,
     start: DelfNetwork | Path | None = None,
     stop: int | None = None,
     device: str = "auto",
@@ -615,6 +737,7 @@ def train(
         out: folder for `last.pt`, `network.pt` and `log.jsonl`.
         options: what to train.
         pairs: geometrically verified pairs of `photos`.
+        alike: of each place, the places that look most like it (`delf_edge.converters.training.pairs.places_alike`).
         start: network to start from, or the folder of an earlier run; default: ImageNet weights.
         stop: step to stop at before the schedule ends; a later call without it goes on.
         device: "cpu", "cuda", "cuda:1", ...; "auto" takes a GPU when there is one (`choose_device`).
@@ -627,7 +750,7 @@ def train(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     network = load_checkpoint(start / "network.pt") if isinstance(start, Path) else start
-    trainer = Trainer(Sampler(photos, options, pairs), options, network, choose_device(device))
+    trainer = Trainer(Sampler(photos, options, pairs, alike), options, network, choose_device(device))
     if isinstance(start, Path):
         trainer.take_heads(start)
     if (folder / "last.pt").exists():

@@ -1,5 +1,6 @@
 """The training loop on a tiny network and synthetic places."""
 
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ torch = pytest.importorskip("torch", reason="needs PyTorch: make test-converters
 pytestmark = pytest.mark.torch
 
 from delf_edge.converters.networks.delf import TINY, DelfNetwork, load_checkpoint  # noqa: E402
-from delf_edge.converters.training.pairs import mine_pairs, verify_pair  # noqa: E402
+from delf_edge.converters.training.pairs import mine_pairs, places_alike, verify_pair  # noqa: E402
 from delf_edge.converters.training.photos import Photo  # noqa: E402
 from delf_edge.converters.training.trainer import (  # noqa: E402
     OUTSIDE,
@@ -18,11 +19,13 @@ from delf_edge.converters.training.trainer import (  # noqa: E402
     Sampler,
     Trainer,
     TrainOptions,
+    angular_logits,
     cell_centres,
     cell_targets,
     choose_device,
     correspondence_loss,
     interpolate,
+    soup,
     train,
 )
 
@@ -166,6 +169,73 @@ def test_the_global_descriptor_alone_can_be_trained(photos: list[Photo], tmp_pat
     moved = {k for k in before if not torch.equal(before[k], after[k])}
     assert moved
     assert all(k.startswith(("_blocks.4", "_conv_head", "_bn1")) for k in moved)
+
+
+def test_a_margin_makes_the_right_place_harder_and_the_nearest_centre_counts() -> None:
+    options = TrainOptions(margin=0.3, centres=2, logit_scale=10.0)
+    head = torch.nn.Linear(2, 4, bias=False)
+    head.weight.data = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    x = torch.tensor([[-2.0, 0.0]])
+    harder, plain = angular_logits(x, head, torch.tensor([0]), options)
+    torch.testing.assert_close(plain, torch.tensor([[10.0, 0.0]]))
+    torch.testing.assert_close(harder, torch.tensor([[10.0 * float(np.cos(0.3)), 0.0]]), atol=0.01, rtol=0)
+
+
+def test_look_alikes_share_a_batch(photos: list[Photo]) -> None:
+    options = dataclasses.replace(OPTIONS, lookalike=0.5, w_local=0.0, batch=2)
+    alike = {f"place{i}": [f"place{(i + 1) % 4}"] for i in range(4)}
+    sampler = Sampler(photos, options, alike=alike)
+    for step in range(5):
+        places = sampler.batch(step).places
+        assert places[2:].tolist() == [(p + 1) % 4 for p in places[:2].tolist()]
+
+
+def test_attention_learns_what_can_be_found_again() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(1, 16, 8, 8).repeat(2, 1, 1, 1)
+    features[1, :, :, 4:] = torch.randn(16, 8, 4)  # the right half shows something else in the second view
+    target = torch.from_numpy(cell_centres(128).astype(np.float32))[None]
+    logit = torch.zeros(2, 1, 8, 8, requires_grad=True)
+    options = TrainOptions(anchors=64, w_match=1.0, w_repeat=0.0)
+    score = torch.nn.functional.softplus(logit)
+    loss, _ = correspondence_loss(features, score, target, 128, torch.zeros(1), options, 0)
+    loss.backward()
+    assert logit.grad is not None
+    assert (logit.grad[0, 0, :, :4] < 0).all()
+    assert (logit.grad[0, 0, :, 4:] > 0).float().mean() > 0.9
+
+
+def test_places_that_look_alike_are_named(photos: list[Photo], tmp_path: Path) -> None:
+    twin = cv2.imread(str(photos[0].path))
+    assert twin is not None
+    cv2.imwrite(str(tmp_path / "twin.png"), twin[2:])
+    more = [*photos, Photo(tmp_path / "twin.png", "twin"), Photo(tmp_path / "twin.png", "indoor/clip")]
+    alike = places_alike(start(), more, neighbours=1, side=160)
+    assert alike["twin"] == ["place0"]
+    assert "indoor/clip" not in alike
+
+
+def test_a_soup_of_one_network_is_that_network_and_of_two_lies_between(tmp_path: Path) -> None:
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        network = DelfNetwork(TINY, attention_hidden=8).eval()
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
+                torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+        light = {"spec": "tiny", "attention_hidden": 8, "network": network.state_dict(), "step": 1}
+        torch.save(light, tmp_path / f"{seed}.pt")
+    first = load_checkpoint(tmp_path / "0.pt")
+    same = load_checkpoint(soup([(tmp_path / "0.pt", 1.0), (tmp_path / "1.pt", 0.0)], tmp_path / "soup.pt"))
+    for a, b in zip(first(x), same(x), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(first.tail(first.trunk(x)), same.tail(same.trunk(x)), atol=1e-4, rtol=1e-4)
+    both = load_checkpoint(soup([(tmp_path / "0.pt", 2.0), (tmp_path / "1.pt", 2.0)], tmp_path / "soup.pt"))
+    ends = [load_checkpoint(soup([(tmp_path / f"{i}.pt", 1.0)], tmp_path / f"f{i}.pt")) for i in (0, 1)]
+    weights = [n.state_dict()["_blocks.2._project_conv.weight"] for n in (both, *ends)]
+    torch.testing.assert_close(weights[0], (weights[1] + weights[2]) / 2)
+    torch.testing.assert_close(both.attention[0].weight, first.attention[0].weight)
 
 
 def test_verify_pair_finds_a_known_affine_and_nothing_in_noise(photos: list[Photo]) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,10 @@ from delf_edge.images.photo_source import read_photo
 from delf_edge.interchange.photo_entry import PhotoEntry
 from delf_edge.interchange.photo_lists import same_elsewhere
 from delf_edge.recognizer import AddError, AddResult, Recognizer
-from delf_edge.storage.names import INDEXED_AS, clean_name
+from delf_edge.storage.names import INDEXED_AS, PATH, clean_name, numbered
 from delf_edge.storage.records import StoredImage
 from delf_edge.storage.store import Store
 
-PATH = "path"  # metadata: where the file of an image lies
 _BAD_PHOTO = (ImageError, OptionError, CorruptRowError, OSError)  # the others are the database's
 
 
@@ -301,9 +299,7 @@ def _own_names(name: str, path: str) -> Iterator[str]:
     if above and above[-1] != "/":
         name = f"{above[-1]}/{name}"
         yield name
-    stem, dot, suffix = name.rpartition(".")
-    for number in count(2):
-        yield f"{stem} ({number}){dot}{suffix}" if dot and "/" not in suffix else f"{name} ({number})"
+    yield from numbered(name)
 
 
 def _taken(name: str, holder: StoredImage | None) -> str:

@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from delf_edge.errors import BundleMismatchError, OptionError
 from delf_edge.files import dump_metadata, parse_json, replacing, write_atomically
 from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.quantization.product_quantizer import decode
+from delf_edge.storage.names import numbered, without_path
 from delf_edge.storage.records import Landmark, NewImage, StoredImage
 from delf_edge.storage.store import Store
 from delf_edge.types import Codes
@@ -142,7 +144,7 @@ def _row(image: StoredImage, landmark: Landmark, codes: Codes, bundle: Bundle | 
     row = {
         "name": image.name,
         "landmark": image.landmark,
-        "metadata": dump_metadata(image.metadata),
+        "metadata": dump_metadata(without_path(image.metadata)),
         "width": codes.image_size[0],
         "height": codes.image_size[1],
         "content_hash": image.content_hash,
@@ -181,7 +183,8 @@ def import_database(store: Store, folder: Path) -> dict[str, Any]:
         folder: where `export_database` wrote.
 
     Returns:
-        How many images were added, updated, or took over a name; the landmarks that were placed.
+        How many images were added or updated; the landmarks that were placed. No image takes over the name of another
+        photo: it gets a number ("a (2).jpg").
 
     Raises:
         OptionError: the files are not an export, or hold what cannot be stored; images of earlier batches stay.
@@ -195,16 +198,38 @@ def import_database(store: Store, folder: Path) -> dict[str, Any]:
             _check(path, table.schema_arrow, store)
             for batch in table.iter_batches(_BATCH, columns=[name for name, _ in _FIELDS]):
                 rows = batch.to_pylist()
-                for added in store.add_many([_new_image(row, store.layout, path) for row in rows]):
+                images = [_new_image(row, store.layout, path) for row in rows]
+                for added in store.add_many(_with_free_names(store, images)):
                     counts[added.status] += 1
                 places |= {row["landmark"]: (row["latitude"], row["longitude"]) for row in rows}
         known = _properties(folder / LANDMARKS)
     except (OSError, pa.ArrowException) as e:
         raise OptionError(f"{path}: cannot be read as an export of delf-edge ({e})") from e
     located = {name: at for name, at in places.items() if None not in at}
+    by_hand = store.located_by_hand()
     for name, (latitude, longitude) in located.items():
-        store.set_landmark(name, metadata=known.get(name, {}), latitude=latitude, longitude=longitude)
+        landmark = store.landmark(name)
+        if landmark.landmark_id in by_hand:
+            latitude, longitude = landmark.latitude, landmark.longitude
+        metadata = {**landmark.metadata, **known.get(name, {})}
+        store.set_landmark(name, metadata=metadata, latitude=latitude, longitude=longitude)
     return {**counts, "located": len(located)}
+
+
+def _with_free_names(store: Store, images: Sequence[NewImage]) -> list[NewImage]:
+    """The images, those with numbers in their names whose name another photo has."""
+    named: list[NewImage] = []
+    taken: set[str] = set()
+    for image in images:
+        known = store.find_content(image.content_hash)
+        own = [] if known is None else [store.image(known).name]
+        for name in chain([image.name], own, numbered(image.name)):
+            holder = store.image(name).content_hash if store.has_name(name) else None
+            if holder == image.content_hash or (holder is None and name not in taken):
+                taken.add(name)
+                named.append(dataclasses.replace(image, name=name))
+                break
+    return named
 
 
 def _check(path: Path, schema: pa.Schema, store: Store) -> None:

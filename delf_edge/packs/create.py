@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import uuid
 from collections.abc import Sequence
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from delf_edge.errors import CorruptRowError, DelfEdgeError, OptionError, PackError
-from delf_edge.files import file_sha256, replacing, require_apart
+from delf_edge.files import dump_metadata, file_sha256, replacing, require_apart
 from delf_edge.geo import Box
 from delf_edge.packs.manifest import PackManifest, check_name, manifest_path
+from delf_edge.storage.names import without_path
 from delf_edge.storage.records import StoredImage
 from delf_edge.storage.rows import CATALOGUE, Row, chunks
 from delf_edge.storage.schema import Value, row_bytes
@@ -117,7 +119,7 @@ def cut_pack(
     images = selection.chosen(source)
     with replacing(target) as partial:
         with Store.open(partial, bundle_id=source.bundle_id, layout=source.layout) as pack:
-            copy_images(source, pack, [image.image_id for image in images])
+            copy_images(source, pack, [image.image_id for image in images], paths=False)
             pack.complete_details()  # where the source has no catalogue yet
             _set_meta(pack, name, source.revision())
             pack.seal()
@@ -138,8 +140,12 @@ def _is_pack(path: Path) -> bool:
         return False
 
 
-def copy_images(source: Store, target: Store, image_ids: Sequence[int], *, catalogue: bool = True) -> None:
-    """Copy images with their landmarks, codes and thumbnails, rows as they are; and what is known of the landmarks.
+def copy_images(
+    source: Store, target: Store, image_ids: Sequence[int], *, catalogue: bool = True, paths: bool = True
+) -> None:
+    """Copy images with their landmarks, codes and thumbnails, and what is known of the landmarks.
+
+    Rows are copied as they are; without `paths`, where the files of the images lie on this machine is left out.
 
     Raises:
         CorruptRowError: one of their rows is damaged, or gone.
@@ -152,12 +158,20 @@ def copy_images(source: Store, target: Store, image_ids: Sequence[int], *, catal
         if len(rows["images"]) != len(ids) or len(rows["codes"]) != len(ids) or source.damaged:
             what = next(iter(source.damaged.values()), "an image was removed meanwhile")
             raise CorruptRowError(f"{source.path}: {what}; mend it and try again")
+        if not paths:
+            rows["images"] = [_without_path(row) for row in rows["images"]]
         fresh = sorted({row[2] for row in rows["images"]} - landmarks)
         rows["landmarks"] = list(source.rows("landmarks", fresh))
         landmarks.update(fresh)
         if catalogue:
             rows |= catalogue_rows(source, fresh)
         target.write_rows(rows)
+
+
+def _without_path(image: Row) -> Row:
+    """A row of `images` without the path of its file, which is nobody else's business and of no use to them."""
+    image_id, name, landmark_id, metadata, *rest = image
+    return (image_id, name, landmark_id, dump_metadata(without_path(json.loads(metadata))), *rest)
 
 
 def catalogue_rows(source: Store, landmark_ids: Sequence[Value]) -> dict[str, list[Row]]:

@@ -7,12 +7,23 @@ name to every reader. Inside it is NFC; a name of an older database in the other
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator, Mapping
+from itertools import count
+from typing import Any
 
 from delf_edge.errors import OptionError
 
 # What `index` reads, so that it leaves alone what a person corrected.
 INDEXED_AS = "indexed_as"  # metadata of an image: the landmark it had before; of a landmark: the names it had before
 LOCATED = "located:"  # meta, with the landmark's id: a person said where it is, or that this is not known
+
+
+PATH = "path"  # metadata of an image: where its file lies
+
+
+def without_path(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of an image for other machines: without the path of its file, which names folders and people."""
+    return {key: value for key, value in metadata.items() if key != PATH}
 
 
 def clean_name(name: object, what: str) -> str:
@@ -42,3 +53,10 @@ def same_names(name: str) -> tuple[str, ...]:
         return (name,)
     forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
     return tuple(dict.fromkeys(forms))
+
+
+def numbered(name: str) -> Iterator[str]:
+    """The name with a number before its suffix, without end: "a (2).jpg", "a (3).jpg", ..."""
+    stem, dot, suffix = name.rpartition(".")
+    for number in count(2):
+        yield f"{stem} ({number}){dot}{suffix}" if dot and "/" not in suffix else f"{name} ({number})"

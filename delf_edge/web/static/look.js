@@ -150,9 +150,21 @@ function setAnswer(state, kicker, name, probability, why) {
   $("meter").hidden = probability === null;
   if (probability !== null) $("bar").style.width = `${Math.round(probability * 100)}%`;
   $("why").textContent = why;
+  about(null);
 }
 
-const found = (name, a) => setAnswer("present", "This is", name, a.probability, `${plural(a.n_inliers, "matched point")}, ${sure(a.probability)}`);
+// What the catalogue says of the place, always as text: whatever is in it came from somebody's table.
+function about(info) {
+  const words = info ? [info.title !== info.name ? info.title : "", info.summary ?? ""].filter(Boolean).join(". ") : "";
+  $("about").hidden = !words;
+  $("about").textContent = words;
+  $("about").lang = info?.language ?? "";
+}
+
+function found(name, a) {
+  setAnswer("present", "This is", name, a.probability, `${plural(a.n_inliers, "matched point")}, ${sure(a.probability)}`);
+  about(a.info);
+}
 const sure = (p) => (p > 0.99 ? "more than 99\u00a0% sure" : `${Math.round(p * 100)}\u00a0% sure`);
 
 const faces = new Map(); // image id -> its small picture, kept so that it does not blink

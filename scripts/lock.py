@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = ("build", "interchange", "update", "web", "test")
+EXTRAS = ("build", "docs", "heif", "interchange", "update", "web", "test")
 BOUNDS = [
     "backports-strenum<1.3"
 ]  # of ai-edge-litert; 1.3 says "Python below 3.11", which pip refuses and uv overlooks

@@ -18,7 +18,7 @@ LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 # `name==version`, then its hashes on the lines that follow
 ENTRY = re.compile(r"^([\w.-]+)==(\S+) \\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE)
 LOCKED = {canonicalize_name(name): Version(version) for name, version, _ in ENTRY.findall(LOCK)}
-EXTRAS = ("build", "interchange", "update", "web", "test")
+EXTRAS = ("build", "docs", "heif", "interchange", "update", "web", "test")
 ASKED = [
     requirement
     for text in [*PROJECT["dependencies"], *(t for extra in EXTRAS for t in PROJECT["optional-dependencies"][extra])]

@@ -17,7 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-WHY = ("runtime", "web", "heif", "update", "build", "interchange", "docs", "test")  # a package is listed under the first that needs it
+# A package is listed under the first of these that needs it.
+WHY = ("runtime", "web", "heif", "update", "build", "interchange", "docs", "test")
 NAMED_ELSEWHERE = {"hnswlib": "Apache-2.0"}  # by the LICENSE file of its source; its metadata names none
 SHORT = {
     "Apache Software License": "Apache-2.0",

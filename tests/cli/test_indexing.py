@@ -400,12 +400,19 @@ def test_folders_far_down(desk: Desk) -> None:
         for _ in range(1500):
             os.mkdir("d")
             os.chdir("d")
-    finally:
         os.chdir(here)
-    desk.put("photos/Paris/a.bmp", 1)
-    report = desk.index("photos", code=0)
-    assert desk.stored == {"Paris/a.bmp": "Paris"}
-    assert report["failed"] == []
+        desk.put("photos/Paris/a.bmp", 1)
+        report = desk.index("photos", code=0)
+        assert desk.stored == {"Paris/a.bmp": "Paris"}
+        assert report["failed"] == []
+    finally:  # pytest's own clean-up goes down by recursion, and would fail
+        os.chdir(deep)
+        while os.path.isdir("d"):
+            os.chdir("d")
+        while not os.path.samefile(os.curdir, deep):
+            os.chdir(os.pardir)
+            os.rmdir("d")
+        os.chdir(here)
 
 
 def test_empty_names_are_mistakes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

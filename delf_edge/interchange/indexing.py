@@ -178,8 +178,11 @@ class Indexer:
             metadata.pop(INDEXED_AS, None)
         name = self._name_of_known(entry, stored, origin, path)
         kept = kept and shown != landmark
-        if (name, shown, metadata) == (stored.name, stored.landmark, stored.metadata) and self._is_whole(stored):
-            return Indexed(self._unchanged(stored), kept=kept)
+        if (name, shown, metadata) == (stored.name, stored.landmark, stored.metadata):
+            pictured = not self._thumbnails or self._store.thumbnail(stored.image_id) is not None
+            codes = self._store.codes([stored.image_id]).get(stored.image_id)
+            if pictured and codes is not None:
+                return Indexed(AddResult(stored.image_id, name, shown, "unchanged", len(codes)), kept=kept)
         result = self._recognizer.add(data, landmark=shown, name=name, metadata=metadata, thumbnail=self._thumbnails)
         if shown != stored.landmark:
             self._moved.setdefault(stored.landmark, set()).add(shown)
@@ -197,10 +200,6 @@ class Indexer:
     def _unchanged(self, stored: StoredImage) -> AddResult:
         codes = self._store.codes([stored.image_id]).get(stored.image_id, ())
         return AddResult(stored.image_id, stored.name, stored.landmark, "unchanged", len(codes))
-
-    def _is_whole(self, stored: StoredImage) -> bool:
-        pictured = not self._thumbnails or self._store.thumbnail(stored.image_id) is not None
-        return pictured and stored.image_id in self._store.codes([stored.image_id])
 
     def _name_of_known(self, entry: PhotoEntry, stored: StoredImage, origin: str | None, path: str) -> str:
         wanted = clean_name(entry.name, "name")

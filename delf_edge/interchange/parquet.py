@@ -15,6 +15,9 @@ metadata under the key `delf-edge`, as JSON::
     global_code          binary, int8
     descriptors          list<float>, D of each feature in turn; only where asked for
 
+`catalogue.jsonl`: what is known of the landmarks (`catalogue.exporter`), texts, pictures and sounds included; an export
+without it is imported all the same.
+
 `landmarks.geojson`: a FeatureCollection (RFC 7946) with a Point for every landmark that has coordinates.
 """
 
@@ -32,6 +35,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from delf_edge.bundle.bundle import Bundle
+from delf_edge.catalogue.catalogue import Catalogue
 from delf_edge.errors import BundleMismatchError, OptionError
 from delf_edge.files import dump_metadata, parse_json, replacing, write_atomically
 from delf_edge.quantization.packed_codes import CodeLayout
@@ -42,7 +46,7 @@ from delf_edge.storage.store import Store
 from delf_edge.types import Codes
 
 FORMAT = 1
-IMAGES, LANDMARKS = "images.parquet", "landmarks.geojson"
+IMAGES, LANDMARKS, CATALOGUE = "images.parquet", "landmarks.geojson", "catalogue.jsonl"
 _KEY = b"delf-edge"
 _BATCH = 500
 _FIELDS = [
@@ -64,7 +68,7 @@ _FIELDS = [
 
 def _check_folder(folder: Path) -> None:
     """Only an earlier export is replaced: `images.parquet` says of itself that it is one."""
-    there = [name for name in (IMAGES, LANDMARKS) if (folder / name).exists()]
+    there = [name for name in (IMAGES, LANDMARKS, CATALOGUE) if (folder / name).exists()]
     if not there:
         return
     try:
@@ -119,6 +123,7 @@ def export_database(store: Store, folder: Path, *, decode_with: Bundle | None = 
     collection = geojson(landmarks)
     text = json.dumps(collection, ensure_ascii=False, indent=1) + "\n"
     write_atomically(folder / LANDMARKS, text.encode())
+    Catalogue([store]).export_file(folder / CATALOGUE)
     located = len(collection["features"])
     return {
         "images": n_images,
@@ -213,6 +218,8 @@ def import_database(store: Store, folder: Path) -> dict[str, Any]:
             latitude, longitude = landmark.latitude, landmark.longitude
         metadata = {**landmark.metadata, **known.get(name, {})}
         store.set_landmark(name, metadata=metadata, latitude=latitude, longitude=longitude)
+    if (folder / CATALOGUE).exists():
+        Catalogue([store]).import_file(folder / CATALOGUE)
     return {**counts, "located": len(located)}
 
 

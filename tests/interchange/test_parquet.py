@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from delf_edge import Bundle, BundleMismatchError, OptionError
+from delf_edge.catalogue.catalogue import Catalogue
 from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.quantization.product_quantizer import decode
 from delf_edge.storage.store import Store
 from testing.paths import TINY_BUNDLE
+from testing.stores import new_image as catalogued_image
+from testing.stores import open_store
 from testing.synthetic_database import make_database
 
 pytest.importorskip("pyarrow", reason="the extra 'interchange' is not installed")
@@ -112,3 +115,15 @@ def test_an_empty_database(bundle: Bundle, tmp_path: Path) -> None:
     with Store.open(tmp_path / "e.db", bundle_id=bundle.id, layout=layout) as store:
         assert export_database(store, tmp_path / "out")["images"] == 0
         assert import_database(store, tmp_path / "out") == {"added": 0, "updated": 0, "replaced": 0, "located": 0}
+
+
+def test_an_export_carries_the_catalogue(tmp_path: Path) -> None:
+    with open_store(tmp_path / "a.db") as store:
+        store.add_many(catalogued_image(i) for i in range(4))
+        Catalogue([store]).set("place-0", {"title.en": "Zero", "ids.osm": "1", "latitude": 1, "longitude": 2})
+        export_database(store, tmp_path / "out")
+        expected = [record.as_json() for record in Catalogue([store])]
+    with open_store(tmp_path / "b.db") as store:
+        import_database(store, tmp_path / "out")
+        assert [record.as_json() for record in Catalogue([store])] == expected
+        assert store.verify() == []

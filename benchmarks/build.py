@@ -37,9 +37,9 @@ import numpy as np
 from benchmarks.lab.records import environment
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.distributed import shards as shard_module
-from delf_edge.distributed.cluster import Progress, connect, make_shards
+from delf_edge.distributed.cluster import Progress, connect_cluster, make_shards
 from delf_edge.distributed.codebook import FitOptions, fit_codebook
-from delf_edge.distributed.merging import merge
+from delf_edge.distributed.merging import merge_shards
 from delf_edge.distributed.shards import make_shard
 from delf_edge.images.decode import load_image
 from delf_edge.interchange.photo_entry import PhotoEntry
@@ -99,7 +99,7 @@ def pool_seconds(shards: Sequence[Shard], workers: int) -> float:
 def dask_seconds(shards: Sequence[Shard], out: Path, workers: int, kill: bool = False) -> dict[str, Any]:
     """Seconds of Dask for the same shards, without the start of its processes; memory of its workers in MB."""
     killed: list[int] = []
-    with connect(None, workers) as client:
+    with connect_cluster(None, workers) as client:
         pids = list(client.run(os.getpid).values())
         client.run(_nothing, 0)
 
@@ -130,7 +130,7 @@ def peak_memory() -> float:
 
 def digest(out: Path, names: Sequence[str]) -> str:
     """Merge and hash: every shard, every manifest and the database."""
-    merge(str(out), names)
+    merge_shards(str(out), names)
     whole = hashlib.sha256()
     for path in [*(out / "shards" / f"{n}{tail}" for n in names for tail in (".shard", ".json")), out / "places.db"]:
         whole.update(path.read_bytes())
@@ -194,12 +194,12 @@ def memory(folder: Path, sizes: Sequence[int], side: int) -> dict[str, Any]:
 def _long(table: Path, out: Path, n: int) -> dict[str, float]:
     rows, bundle = read_rows(str(table)), Bundle.load(TINY_BUNDLE)
     shards = cut(rows, SHARD, bundle=str(TINY_BUNDLE), bundle_id=bundle.id, preset="fast", out=f"{out}/shards")
-    with connect(None, 2) as client:
+    with connect_cluster(None, 2) as client:
         began = time.perf_counter()
         names, _ = make_shards(client, shards, f"{out}/shards")
         seconds = time.perf_counter() - began
         worker = max(client.run(peak_memory).values())
-    merge(str(out), names)
+    merge_shards(str(out), names)
     return {"worker_mb": worker, "client_mb": peak_memory(), "photos_per_second": n / seconds}
 
 
@@ -209,7 +209,7 @@ def codebooks(table: Path, folder: Path, bundle: Path, n: int) -> dict[str, Any]
     seconds: dict[str, float] = {}
     killed: list[int] = []
     for name, workers, kill in (("1", 1, False), ("2", 2, False), ("2, one killed", 2, True)):
-        with connect(None, workers) as client:
+        with connect_cluster(None, workers) as client:
             pids = list(client.run(os.getpid).values())
 
             def watch(line: str, victim: int | None = pids[0] if kill else None) -> None:
@@ -265,7 +265,7 @@ def merge_speed(folder: Path, n: int, size: int = 256) -> dict[str, Any]:
             make_shard(shard)
             names.append(shard.name)
     began, spent = time.perf_counter(), time.process_time()
-    (made,), bad = merge(f"{folder}/merge", names)
+    (made,), bad = merge_shards(f"{folder}/merge", names)
     seconds, cpu = time.perf_counter() - began, time.process_time() - spent
     shutil.rmtree(folder / "merge")
     return {

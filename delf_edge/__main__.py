@@ -12,7 +12,7 @@ import sys
 INTERRUPTED = 130
 
 
-def main() -> None:
+def start() -> None:
     """Load the command line and run it.
 
     Raises:
@@ -34,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -80,25 +80,32 @@ MOVED: dict[str, tuple[str, ...]] = {
 }
 
 # Names that changed with their modules: the old one and the new one.
-RENAMED: dict[str, str] = {
-    "Asker": "QueryPipeline",
-    "CandidateIndex": "InvertedIndex",
-    "Edit": "WriteTransaction",
-    "Evidence": "CandidateRanking",
-    "FORMAT": "BUNDLE_FORMAT",
-    "Following": "LivePacks",
-    "IntArray": "Int64Array",
-    "ListedPhoto": "PhotoEntry",
-    "ListedRow": "PhotoEntry",
-    "Look": "FrameMeasures",
-    "Rows": "CheckedRows",
-    "Shelf": "CombinedStore",
-    "Source": "CodeSource",
-    "State": "IndexSnapshot",
-    "View": "PackSnapshot",
-    "make_shard_carefully": "make_shard_isolated",
-    "merge": "merge_segments",
-    "project": "project_descriptors",
+RENAMED: dict[str, tuple[str, ...]] = {
+    "Asker": ("QueryPipeline",),
+    "CandidateIndex": ("InvertedIndex",),
+    "Edit": ("WriteTransaction",),
+    "Evidence": ("CandidateRanking",),
+    "FORMAT": ("BUNDLE_FORMAT", "PACK_FORMAT", "EXPORT_FORMAT", "CHANNEL_FORMAT", "SPEED_FORMAT"),
+    "Following": ("LivePacks",),
+    "IntArray": ("Int64Array",),
+    "ListedPhoto": ("PhotoEntry",),
+    "ListedRow": ("PhotoEntry",),
+    "Look": ("FrameMeasures",),
+    "Rows": ("CheckedRows",),
+    "Shelf": ("CombinedStore",),
+    "Source": ("CodeSource",),
+    "State": ("IndexSnapshot",),
+    "View": ("PackSnapshot",),
+    "make_shard_carefully": ("make_shard_isolated",),
+    "merge": ("merge_segments", "merge_shards"),
+    "project": ("project_descriptors",),
+    "Report": ("UpdateReport",),
+    "connect": ("connect_cluster",),
+    "describe": ("describe_pack",),
+    "golden_image": ("make_golden_image",),
+    "measure": ("measure_speed",),
+    "read_manifest": ("load_manifest", "verified_manifest", "read_photo_list"),
+    "self_test": ("prove_pack",),
 }
 
 
@@ -161,7 +168,7 @@ def _lookup(module: str, homes: tuple[str, ...]) -> Callable[[str], Any]:
         if not name.startswith("__"):
             for home in homes:
                 found = importlib.import_module(f"delf_edge.{home}")
-                for now in (name, RENAMED.get(name, name)):
+                for now in (name, *RENAMED.get(name, ())):
                     if hasattr(found, now):
                         return getattr(found, now)
         raise AttributeError(f"module {module!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ from delf_edge.camera.watcher import CameraOptions
 from delf_edge.recognizer import Recognizer
 from delf_edge.web.app import Service, ServiceOptions, create_app
 from delf_edge.web.security import Policy
-from delf_edge.web.server import address_of, listen, read_token, serve
+from delf_edge.web.server import address_of, listen, read_token, run_server
 
 
 async def lamp(service: Service) -> None:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         app = create_app(recognizer, ServiceOptions(Policy(token), camera=patient), beside=lamp)
         print(address_of("127.0.0.1", given.port, token if is_new else None), flush=True)
-        serve(app, "127.0.0.1", given.port, sockets)
+        run_server(app, "127.0.0.1", given.port, sockets)
     return 0
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from delf_edge.codebooks.bundle_writer import read_manifest
+from delf_edge.codebooks.bundle_writer import verified_manifest
 from delf_edge.converters.export import pipeline, tflite
 from delf_edge.converters.export.parity import local_parity
 from delf_edge.converters.export.runtimes import Benchmark, Runtime, Score
@@ -65,7 +65,7 @@ def restored(bundle: Path, spec: BackboneSpec) -> Reference:
     Raises:
         BundleError: it has none, or is of another backbone.
     """
-    variants = read_manifest(bundle)["network"]["variants"]
+    variants = verified_manifest(bundle)["network"]["variants"]
     name = next((v for v in from_tflite.PREFERRED if v in variants), None)
     if name is None:
         raise BundleError(
@@ -78,7 +78,7 @@ def restored(bundle: Path, spec: BackboneSpec) -> Reference:
 
 def inputs(bundle: Path, photos: Sequence[Photo], count: int) -> list[Float32Array]:
     """At most `count` photos at even steps through the list, as the local network sees them."""
-    normal = read_manifest(bundle)["network"]["input"]
+    normal = verified_manifest(bundle)["network"]["input"]
     chosen = photos[:: max(1, len(photos) // count)][:count]
     return list(pipeline.inputs(chosen, [SCALE], normal["mean"], normal["scale"]))
 
@@ -103,7 +103,7 @@ def check(
         benchmark: what mAP is measured on; None leaves it out.
         report: called with a line per step.
     """
-    head = read_manifest(bundle)
+    head = verified_manifest(bundle)
     float_score: Score | None = None
     if benchmark is not None:
         report(f"float ({reference.origin}): {benchmark.file}")

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.bundle.manifest import BUNDLE_FORMAT, FORMAT_VERSION
-from delf_edge.codebooks.bundle_writer import complete, empty_golden, identity_arrays, npz, read_manifest, write_folder
+from delf_edge.codebooks.bundle_writer import (
+    complete,
+    empty_golden,
+    identity_arrays,
+    npz,
+    verified_manifest,
+    write_folder,
+)
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "fast": {"scales": [0.354, 0.5], "max_features": 300},
@@ -172,7 +179,7 @@ def read_networks(folder: Path) -> tuple[dict[str, Any], bytes, bytes | None]:
     Raises:
         BundleError: the bundle is damaged or of another form.
     """
-    head = read_manifest(folder)
+    head = verified_manifest(folder)
     del head["files"]
     local = (folder / head["network"]["variants"][head["network"]["default"]]).read_bytes()
     tail = head["tail"]

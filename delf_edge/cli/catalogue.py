@@ -61,7 +61,7 @@ def list_landmarks(
 
 
 @commands.command("search")
-def search(
+def search_command(
     database: Database,
     query: Annotated[str, typer.Argument(metavar="WORDS", help="What to look for.", show_default=False)],
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=MAX_ROWS, help="Landmarks at most.")] = 20,
@@ -197,7 +197,7 @@ def export_table(
 
 
 @commands.command("rename")
-def rename(
+def rename_in_catalogue(
     database: Database,
     landmark: LandmarkArgument,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Its new name.", show_default=False)] = None,
@@ -214,7 +214,7 @@ def rename(
 
 
 @commands.command("merge")
-def merge(
+def merge_in_catalogue(
     database: Database,
     landmark: LandmarkArgument,
     into: Annotated[str, typer.Argument(metavar="INTO", help="The landmark that stays.", show_default=False)],

@@ -26,7 +26,7 @@ commands = CommandGroup("Database")
 
 
 @commands.command("info")
-def info(database: Database, as_json: JsonOption = False) -> int:
+def info_command(database: Database, as_json: JsonOption = False) -> int:
     """Say what is in a database."""
     from delf_edge.storage.store import Store
 
@@ -71,7 +71,7 @@ def _info_lines(facts: dict[str, Any]) -> Iterator[str]:
 
 
 @commands.command("remove")
-def remove(
+def remove_command(
     database: Database,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME", help="Images to remove.", show_default=False)
@@ -124,7 +124,7 @@ def relabel(
 
 
 @commands.command("rename")
-def rename(
+def rename_command(
     database: Database,
     landmark: Annotated[str, typer.Argument(metavar="LANDMARK", help="The landmark.", show_default=False)],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its new name.", show_default=False)],
@@ -193,7 +193,7 @@ def missing(database: Database, as_json: JsonOption = False) -> int:
 
     They are recognised as before. `index --prune` removes those below its folder. The exit code is 1 if there are any.
     """
-    from delf_edge.interchange.indexing import gone_photos
+    from delf_edge.indexing import gone_photos
     from delf_edge.storage.store import Store
 
     with Store.open(database, mode="ro") as store:
@@ -210,7 +210,7 @@ def missing(database: Database, as_json: JsonOption = False) -> int:
 
 
 @commands.command("verify")
-def verify(database: Database, as_json: JsonOption = False) -> int:
+def verify_command(database: Database, as_json: JsonOption = False) -> int:
     """Check every page and every checksum.
 
     The exit code is 1 if something is damaged.
@@ -231,7 +231,7 @@ def verify(database: Database, as_json: JsonOption = False) -> int:
 
 
 @commands.command("snapshot")
-def snapshot(
+def snapshot_command(
     database: Database,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The copy.", show_default=False)],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
@@ -252,7 +252,7 @@ def snapshot(
 
 
 @commands.command("seal")
-def seal(
+def seal_command(
     database: Database,
     out: Annotated[
         Path | None,

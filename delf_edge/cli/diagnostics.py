@@ -29,7 +29,7 @@ commands = CommandGroup("Diagnostics")
 
 
 @commands.command("lint")
-def lint(
+def lint_command(
     database: Database,
     below: Annotated[
         int, typer.Option("--below", metavar="SCORE", min=0, max=100, help="List only images with a lower score.")
@@ -121,10 +121,10 @@ def bench(
     Medians of extraction with each preset, of each stage of an answer, and of the first answer of a fresh process. The
     owner of a board may contribute the JSON: benchmarks/boards.
     """
-    from delf_edge.diagnostics.speed import BenchOptions, as_text, measure
+    from delf_edge.diagnostics.speed import BenchOptions, as_text, measure_speed
 
     options = BenchOptions(runs=runs, num_threads=threads)
-    result = measure(bundle, database=database, photos=photos, options=options)
+    result = measure_speed(bundle, database=database, photos=photos, options=options)
     if as_json:
         print_json(result)
     else:

@@ -52,7 +52,7 @@ BaseOption = Annotated[
 
 
 @commands.command("build", resumes=True)
-def build(
+def build_command(
     source: Source,
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder of the result, a path or URL.", show_default=False)],
     scheduler: SchedulerOption = None,
@@ -105,7 +105,7 @@ def build(
 
 
 @commands.command("fit-codebook", resumes=True)
-def fit_codebook(
+def fit_codebook_command(
     source: Source,
     out: Annotated[Path, typer.Argument(metavar="NEW_BUNDLE", help="Folder of the new bundle.", show_default=False)],
     scheduler: SchedulerOption = None,

@@ -110,7 +110,7 @@ def index(
     stopped. What `relabel`, `rename` and `locate` have corrected stays. A photo that cannot be indexed is one line on
     stderr; the exit code is then 1.
     """
-    from delf_edge.interchange.indexing import Indexer, gone_photos
+    from delf_edge.indexing import Indexer, gone_photos
     from delf_edge.interchange.photo_lists import FolderListing, read_manifest, walk_folder
     from delf_edge.recognizer import AddError
     from delf_edge.storage.names import clean_name
@@ -208,7 +208,7 @@ def _dry_run(
     as_json: bool,
 ) -> int:
     """Show what `index` would do."""
-    from delf_edge.interchange.indexing import gone_photos
+    from delf_edge.indexing import gone_photos
     from delf_edge.storage.store import Store
 
     for entry in listing.photos:

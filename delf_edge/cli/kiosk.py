@@ -27,7 +27,7 @@ commands = CommandGroup("Kiosk")
 
 
 @commands.command("serve")
-def serve(
+def serve_command(
     database: Database,
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="N", min=1, max=65535, help="Port to listen on.")] = 8000,
@@ -62,7 +62,7 @@ def serve(
         from delf_edge.web.app import ServiceOptions, create_app
         from delf_edge.web.security import Policy, is_loopback
         from delf_edge.web.server import address_of, listen, read_token
-        from delf_edge.web.server import serve as run
+        from delf_edge.web.server import run_server as run
     if not (new or database.exists()):
         raise OptionError(f"{database}: no such database; check the path, or let --new make it")
     token, is_new = read_token(token_file)

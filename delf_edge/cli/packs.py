@@ -153,7 +153,7 @@ def publish(
 
 
 @commands.command("update")
-def update(
+def update_command(
     source: Annotated[str, typer.Argument(metavar="CHANNEL", help="A folder or a URL.", show_default=False)],
     folder: Annotated[Path, typer.Argument(metavar="PACKS", help="Folder of this device's packs.", show_default=False)],
     names: Annotated[

@@ -45,7 +45,7 @@ PIPE = Path("-")
 
 
 @commands.command("identify")
-def identify(
+def identify_command(
     database: Database,
     photos: Annotated[
         list[Path],

@@ -48,7 +48,7 @@ def read_calibration(path: Path) -> dict[str, Any]:
     return values
 
 
-def golden_image(width: int = 320, height: int = 240) -> Image:
+def make_golden_image(width: int = 320, height: int = 240) -> Image:
     """The self-test's photo, drawn by a formula: gratings, boxes and discs, the same bytes everywhere."""
     y, x = np.mgrid[0:height, 0:width].astype(np.int64)
     pixels = np.stack([(x * 3 + y) % 256, (x + 2 * y) // 3 % 256, (x * y // 97) % 256], axis=-1)
@@ -112,7 +112,7 @@ def golden_arrays(features: Features) -> dict[str, NDArray[Any]]:
         "scores": features.scores,
         "descriptors": features.descriptors,
         "global_descriptor": features.global_descriptor,
-        "image": golden_image().pixels,
+        "image": make_golden_image().pixels,
         "tolerance": np.array(GOLDEN_TOLERANCE, np.float32),
     }
 
@@ -176,7 +176,7 @@ def complete(out: Path, files: Mapping[str, bytes], head: Mapping[str, Any]) -> 
     golden = str(head["golden"])
     try:
         write_folder(staging, {**files, golden: empty_golden()}, head)
-        features = Extractor(Bundle.load(staging)).extract(golden_image())
+        features = Extractor(Bundle.load(staging)).extract(make_golden_image())
         write_folder(staging, {**files, golden: npz(golden_arrays(features))}, head)
         Bundle.verify(staging)
         staging.chmod(0o755)
@@ -203,7 +203,7 @@ def _swap(new: Path, out: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def verified_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a bundle whose files have the right hashes.
 
     Raises:
@@ -241,7 +241,7 @@ def with_codebook(
     Raises:
         BundleError: the base is damaged, or the codebook does not fit its networks.
     """
-    head = read_manifest(base)
+    head = verified_manifest(base)
     base_id = head.pop("id", None) or bundle_id(head)
     files = {file: (base / file).read_bytes() for file in head.pop("files")}
     if "MODEL_CARD.md" in files:

@@ -13,7 +13,7 @@ import numpy as np
 
 from delf_edge.types import Float32Array
 
-R = TypeVar("R")
+_R = TypeVar("_R")
 
 
 class Parts(Protocol):
@@ -28,8 +28,8 @@ class Parts(Protocol):
         ...
 
     def map(
-        self, function: Callable[[Float32Array, Any], R], argument: Any, each: Sequence[Any] | None = None
-    ) -> Iterator[R]:
+        self, function: Callable[[Float32Array, Any], _R], argument: Any, each: Sequence[Any] | None = None
+    ) -> Iterator[_R]:
         """What the function gives for each part, in their order."""
         ...
 
@@ -51,8 +51,8 @@ class Whole:
         return [len(self._rows)]
 
     def map(
-        self, function: Callable[[Float32Array, Any], R], argument: Any, each: Sequence[Any] | None = None
-    ) -> Iterator[R]:
+        self, function: Callable[[Float32Array, Any], _R], argument: Any, each: Sequence[Any] | None = None
+    ) -> Iterator[_R]:
         """See `Parts`."""
         yield function(self._rows, argument if each is None else (argument, each[0]))
 

@@ -31,7 +31,7 @@ from delf_edge.interchange.photo_lists import list_folder
 from delf_edge.recognizer import Recognizer
 from delf_edge.types import Image
 
-FORMAT = "delf-edge bench 1"
+SPEED_FORMAT = "delf-edge bench 1"
 DEMO = Path(__file__).resolve().parent.parent / "assets" / "demo" / "references"
 FIRST_ANSWER = """
 import sys
@@ -65,7 +65,7 @@ class BenchOptions:
             raise OptionError(f"{self}: each of them must be at least 1")
 
 
-def measure(
+def measure_speed(
     bundle: Path | None = None,
     *,
     database: Path | None = None,
@@ -101,7 +101,7 @@ def measure(
         start = first_answer(searched, folder, photo, options.starts, num_threads=options.num_threads)
     stages = {stage: summary(row[stage] for row in identified) for stage in identified[0]}
     return {
-        "format": FORMAT,
+        "format": SPEED_FORMAT,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": {**report.machine, "load before": f"{load:.2f}"},
         "versions": dict(report.versions),

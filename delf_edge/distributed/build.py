@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
-from delf_edge.distributed.cluster import Progress, check, connect, make_shards
-from delf_edge.distributed.merging import Merged, merge
+from delf_edge.distributed.cluster import Progress, check, connect_cluster, make_shards
+from delf_edge.distributed.merging import Merged, merge_shards
 from delf_edge.distributed.remote_files import names_in, put_file
 from delf_edge.distributed.shards import BadRow
 from delf_edge.errors import OptionError
@@ -103,7 +103,7 @@ def build(
     n_photos = sum(1 for _ in read_rows(source, options.base))
     if not n_photos:
         raise OptionError(f"{source}: no row below the header; write one row for each photo")
-    with connect(options.scheduler, options.workers) as client:
+    with connect_cluster(options.scheduler, options.workers) as client:
         if on_start is not None:
             on_start(client.dashboard_link, n_photos)
         shards = cut(
@@ -117,7 +117,7 @@ def build(
         names, progress = make_shards(client, shards, f"{out}/shards", on_progress)
     seconds = _elapsed(progress)
     check(progress, len(names))
-    databases, bad = merge(out, names, split=options.split)
+    databases, bad = merge_shards(out, names, split=options.split)
     report = BuildReport(
         databases=tuple(databases),
         shards=progress.shards,

@@ -61,7 +61,7 @@ class Progress:
 
 
 @contextmanager
-def connect(address: str | None, workers: int | None = None) -> Iterator[Client]:
+def connect_cluster(address: str | None, workers: int | None = None) -> Iterator[Client]:
     """A client of the cluster at `address`, or of one on this machine.
 
     Args:

@@ -11,7 +11,7 @@ from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.codebooks.bundle_writer import NETWORK_CARD, check_target, read_calibration, with_codebook
 from delf_edge.codebooks.fit import CodebookOptions
 from delf_edge.distributed.build import put_bad
-from delf_edge.distributed.cluster import Progress, check, connect, make_shards
+from delf_edge.distributed.cluster import Progress, check, connect_cluster, make_shards
 from delf_edge.distributed.partitioned_fit import choose, fit_shards
 from delf_edge.distributed.shards import BadRow, read_manifests
 from delf_edge.errors import OptionError
@@ -160,7 +160,7 @@ def fit_codebook(
         out=f"{work}/features",
         what="features",
     )
-    with connect(options.scheduler, options.workers) as client:
+    with connect_cluster(options.scheduler, options.workers) as client:
         if on_start is not None:
             on_start(client.dashboard_link, len(rows))
         names, progress = make_shards(client, shards, f"{work}/features", on_progress)

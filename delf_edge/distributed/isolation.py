@@ -50,7 +50,7 @@ def make_shard_isolated(shard: Shard) -> ShardManifest:
             bad[row] = f"the process that read it died of signal {-done.returncode}"
 
 
-def main() -> None:
+def run_job() -> None:
     """The child; the job comes from its own parent."""
     facts, bad, at = json.load(sys.stdin.buffer)
     shard = Shard(**(facts | {"rows": tuple(PhotoEntry(**row) for row in facts["rows"])}))
@@ -59,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_job()

@@ -68,7 +68,7 @@ class _Target:
         self.store.write_rows(put)
 
 
-def merge(
+def merge_shards(
     out: str,
     names: Sequence[str],
     *,

@@ -32,7 +32,7 @@ from delf_edge.errors import BuildError
 from delf_edge.interchange.photo_entry import PhotoEntry
 from delf_edge.types import Codebook, Float32Array
 
-R = TypeVar("R")
+_R = TypeVar("_R")
 _RETRIES = 2  # of a task that raises, such as for a file server that is down for a moment
 _POOLED = 1024  # pooled vectors that the report is made with, about
 
@@ -79,7 +79,7 @@ def _open(box: _Box) -> Any:
     return box.content
 
 
-def _apply_own(function: Callable[[Any, Any], R], part: Any, argument: Any, own: _Box) -> R:
+def _apply_own(function: Callable[[Any, Any], _R], part: Any, argument: Any, own: _Box) -> _R:
     return function(part, (argument, own.content))
 
 
@@ -102,8 +102,8 @@ class ClusterParts:
         return self._sizes
 
     def map(
-        self, function: Callable[[Float32Array, Any], R], argument: Any, each: Sequence[Any] | None = None
-    ) -> Iterator[R]:
+        self, function: Callable[[Float32Array, Any], _R], argument: Any, each: Sequence[Any] | None = None
+    ) -> Iterator[_R]:
         """See `Parts`; what is not asked for yet waits on the workers.
 
         Raises:

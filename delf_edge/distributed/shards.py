@@ -38,7 +38,7 @@ from delf_edge.storage.store import Store
 from delf_edge.types import Codes
 
 _BATCH = 64  # images a transaction
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ class _Attempts:
     bad: list[BadRow]
     at: Path | None
 
-    def described(self, describe: Callable[[bytes], T]) -> Iterator[tuple[PhotoEntry, bytes, T]]:
+    def described(self, describe: Callable[[bytes], _T]) -> Iterator[tuple[PhotoEntry, bytes, _T]]:
         """Row, content hash and description of every photo that can be used, each photo and name once."""
         contents: set[bytes] = set()
         names: set[str] = set()

@@ -45,8 +45,8 @@ from delf_edge.storage.records import Landmark, NewImage, StoredImage
 from delf_edge.storage.store import Store
 from delf_edge.types import Codes
 
-FORMAT = 1
-IMAGES, LANDMARKS, CATALOGUE = "images.parquet", "landmarks.geojson", "catalogue.jsonl"
+EXPORT_FORMAT = 1
+IMAGES, LANDMARKS, CATALOGUE_LINES = "images.parquet", "landmarks.geojson", "catalogue.jsonl"
 _KEY = b"delf-edge"
 _BATCH = 500
 _FIELDS = [
@@ -68,7 +68,7 @@ _FIELDS = [
 
 def _check_folder(folder: Path) -> None:
     """Only an earlier export is replaced: `images.parquet` says of itself that it is one."""
-    there = [name for name in (IMAGES, LANDMARKS, CATALOGUE) if (folder / name).exists()]
+    there = [name for name in (IMAGES, LANDMARKS, CATALOGUE_LINES) if (folder / name).exists()]
     if not there:
         return
     try:
@@ -103,7 +103,7 @@ def export_database(store: Store, folder: Path, *, decode_with: Bundle | None = 
     folder.mkdir(parents=True, exist_ok=True)
     landmarks = {landmark.name: landmark for landmark in store.landmarks()}
     fields = [*_FIELDS, *([("descriptors", pa.list_(pa.float32()))] if decode_with else [])]
-    facts = {"format": FORMAT, "bundle_id": store.bundle_id, "layout": dataclasses.asdict(store.layout)}
+    facts = {"format": EXPORT_FORMAT, "bundle_id": store.bundle_id, "layout": dataclasses.asdict(store.layout)}
     schema = pa.schema(fields, metadata={_KEY: json.dumps(facts).encode()})
     n_images = n_features = 0
     # Opened here: of a path pyarrow makes a URI, which no name that is not UTF-8 can be.
@@ -123,7 +123,7 @@ def export_database(store: Store, folder: Path, *, decode_with: Bundle | None = 
     collection = geojson(landmarks)
     text = json.dumps(collection, ensure_ascii=False, indent=1) + "\n"
     write_atomically(folder / LANDMARKS, text.encode())
-    Catalogue([store]).export_file(folder / CATALOGUE)
+    Catalogue([store]).export_file(folder / CATALOGUE_LINES)
     located = len(collection["features"])
     return {
         "images": n_images,
@@ -218,8 +218,8 @@ def import_database(store: Store, folder: Path) -> dict[str, Any]:
             latitude, longitude = landmark.latitude, landmark.longitude
         metadata = {**landmark.metadata, **known.get(name, {})}
         store.set_landmark(name, metadata=metadata, latitude=latitude, longitude=longitude)
-    if (folder / CATALOGUE).exists():
-        Catalogue([store]).import_file(folder / CATALOGUE)
+    if (folder / CATALOGUE_LINES).exists():
+        Catalogue([store]).import_file(folder / CATALOGUE_LINES)
     return {**counts, "located": len(located)}
 
 
@@ -246,9 +246,9 @@ def _check(path: Path, schema: pa.Schema, store: Store) -> None:
         layout = CodeLayout(**facts["layout"])
     except (KeyError, ValueError, TypeError) as e:
         raise OptionError(f"{path}: no export of delf-edge: its schema does not say how it was made ({e})") from e
-    if facts["format"] != FORMAT or missing:
+    if facts["format"] != EXPORT_FORMAT or missing:
         raise OptionError(
-            f"{path}: format {facts['format']}, missing columns {sorted(missing)}; this reads format {FORMAT}"
+            f"{path}: format {facts['format']}, missing columns {sorted(missing)}; this reads format {EXPORT_FORMAT}"
         )
     if (facts["bundle_id"], layout) != (store.bundle_id, store.layout):
         raise BundleMismatchError(

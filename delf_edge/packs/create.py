@@ -18,11 +18,17 @@ from delf_edge.geo import Box
 from delf_edge.packs.manifest import PackManifest, check_name, manifest_path
 from delf_edge.storage.names import without_path
 from delf_edge.storage.records import StoredImage
-from delf_edge.storage.rows import CATALOGUE, Row, chunks
+from delf_edge.storage.rows import CATALOGUE_TABLES, Row, chunks
 from delf_edge.storage.schema import Value, row_bytes
 from delf_edge.storage.store import Store
 
-CONTENT = ("landmarks", "images", "codes", "thumbnails", *CATALOGUE)  # the tables that a pack's content consists of
+CONTENT = (
+    "landmarks",
+    "images",
+    "codes",
+    "thumbnails",
+    *CATALOGUE_TABLES,
+)  # the tables of a pack's content
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,7 @@ def cut_pack(
             pack.complete_details()  # where the source has no catalogue yet
             _set_meta(pack, name, source.revision())
             pack.seal()
-        manifest = describe(partial, name=name, version=version, selection=selection.as_json())
+        manifest = describe_pack(partial, name=name, version=version, selection=selection.as_json())
         manifest_path(target).unlink(missing_ok=True)  # a pack without a manifest is none: nothing false in between
     manifest.write(manifest_path(target))
     return manifest
@@ -199,7 +205,7 @@ def _set_meta(pack: Store, name: str, revision: int) -> None:
     pack.write_rows({"meta": list(facts.items())})
 
 
-def describe(path: Path, *, name: str, version: int, selection: dict[str, Any]) -> PackManifest:
+def describe_pack(path: Path, *, name: str, version: int, selection: dict[str, Any]) -> PackManifest:
     """The manifest of a pack's file, from its bytes and rows.
 
     Raises:

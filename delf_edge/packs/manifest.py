@@ -32,7 +32,7 @@ from delf_edge.files import dump_json, file_sha256, parse_json, write_atomically
 from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.storage.store import Store
 
-FORMAT = 1
+PACK_FORMAT = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _MAX_MANIFEST = 1 << 20  # bytes
 
@@ -56,7 +56,7 @@ class PackManifest:
 
     def as_json(self) -> dict[str, Any]:
         """What is written to the manifest."""
-        facts = {"format": FORMAT, **dataclasses.asdict(self)}
+        facts = {"format": PACK_FORMAT, **dataclasses.asdict(self)}
         return facts | {"manifest_sha256": hashlib.sha256(dump_json(facts)).hexdigest()}
 
     def write(self, path: Path) -> None:
@@ -77,9 +77,10 @@ class PackManifest:
         """
         if not isinstance(facts, dict) or not isinstance(facts.get("format"), int):
             raise PackIntegrityError(f"{where}: not the manifest of a pack; fetch the pack again")
-        if facts["format"] != FORMAT:
+        if facts["format"] != PACK_FORMAT:
             raise PackError(
-                f"{where}: manifest of format {facts['format']}, this delf-edge reads {FORMAT}; install a newer one"
+                f"{where}: manifest of format {facts['format']}, this delf-edge reads {PACK_FORMAT}; "
+                "install a newer one"
             )
         names = [f.name for f in dataclasses.fields(cls)]
         try:

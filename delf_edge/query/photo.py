@@ -30,7 +30,7 @@ _LEAST_PART, _LEAST_SIDE = 1 / 8, 64  # of the photo's pixels, and pixels: small
 _PARTS = 2  # of the photo that are tried for each further landmark
 
 Extract = Callable[[Image, dict[str, float]], Features]
-Box = tuple[int, int, int, int]  # left, top, right, bottom
+PixelBox = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,7 +148,7 @@ def turned(image: Image, degrees: int) -> Image:
     return Image(pixels, (width, height) if degrees == 180 else (height, width))
 
 
-def largest_free_part(size: tuple[int, int], boxes: Sequence[Box]) -> Box | None:
+def largest_free_part(size: tuple[int, int], boxes: Sequence[PixelBox]) -> PixelBox | None:
     """The largest rectangle of an image of `size` (width, height) that no box touches; None where it is small."""
     xs = sorted({0, size[0], *(x for box in boxes for x in (box[0], box[2]))})
     ys = sorted({0, size[1], *(y for box in boxes for y in (box[1], box[3]))})
@@ -163,14 +163,14 @@ def largest_free_part(size: tuple[int, int], boxes: Sequence[Box]) -> Box | None
     return best
 
 
-def _box_of(points: Float32Array, size: tuple[int, int]) -> Box:
+def _box_of(points: Float32Array, size: tuple[int, int]) -> PixelBox:
     """The rectangle of whole pixels around points (P, 2), at least 3."""
     low, high = np.floor(points.min(axis=0)).astype(int), np.ceil(points.max(axis=0)).astype(int) + 1
     low, high = np.clip(low, 0, size), np.clip(high, 0, size)
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
-def _cut(image: Image, part: Box) -> Image:
+def _cut(image: Image, part: PixelBox) -> Image:
     left, top, right, bottom = part
     return Image(np.ascontiguousarray(image.pixels[top:bottom, left:right]), (right - left, bottom - top))
 

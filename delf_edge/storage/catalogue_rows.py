@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from delf_edge.storage.full_text import rebuild_words, search_words, words_differ
 from delf_edge.storage.records import Problem
-from delf_edge.storage.rows import CATALOGUE, TABLES, CheckedRows, Row, find_name, has_catalogue
+from delf_edge.storage.rows import CATALOGUE_TABLES, TABLES, CheckedRows, Row, find_name, has_catalogue
 from delf_edge.storage.schema import Value
 from delf_edge.storage.slugs import free_slug, slugify
 from delf_edge.storage.sqlite import is_corruption
@@ -134,7 +134,7 @@ def verify_catalogue(rows: CheckedRows) -> list[Problem]:
     for key, row in media.items():
         if key not in held and row[5] is None and ("media_data", key) not in rows.damaged:
             problems.append(Problem("media", row[2], "has neither bytes nor a path"))
-    if not any(table in CATALOGUE for table, _ in rows.damaged):
+    if not any(table in CATALOGUE_TABLES for table, _ in rows.damaged):
         problems += _verify_words(rows)
     return problems
 
@@ -154,7 +154,7 @@ def _verify_words(rows: CheckedRows) -> list[Problem]:
 def remove_damaged_rows(db: sqlite3.Connection, damaged: Iterable[tuple[str, Value]]) -> None:
     """Remove what is damaged of the catalogue, and bytes and media without each other; the search is made anew."""
     for table, key in damaged:
-        if table in CATALOGUE:
+        if table in CATALOGUE_TABLES:
             db.execute(f"DELETE FROM {table} WHERE {TABLES[table][0]} = ?", (key,))
     db.execute("DELETE FROM media_data WHERE media_id NOT IN (SELECT id FROM media)")
     db.execute("DELETE FROM media WHERE path IS NULL AND id NOT IN (SELECT media_id FROM media_data)")

@@ -42,7 +42,9 @@ def info(rows: CheckedRows, bundle_id: str, layout: CodeLayout) -> StoreInfo:
     )
 
 
-def verify(rows: CheckedRows, layout: CodeLayout, progress: Callable[[int, int], None] | None) -> list[Problem]:
+def verify_database(
+    rows: CheckedRows, layout: CodeLayout, progress: Callable[[int, int], None] | None
+) -> list[Problem]:
     """See `Store.verify`."""
     problems = _verify_pages(rows.file)
     rows.damaged.clear()

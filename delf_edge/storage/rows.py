@@ -46,7 +46,7 @@ TABLES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "media_data": ("media_id", "data"),
     }
 )
-CATALOGUE = ("landmark_details", "landmark_texts", "media", "media_data")  # since schema version 2
+CATALOGUE_TABLES = ("landmark_details", "landmark_texts", "media", "media_data")  # since schema version 2
 _TEXT = str | None
 _KINDS = {
     "images": (int, str, int, str, int, int, bytes, float, int),
@@ -172,7 +172,7 @@ class CheckedRows:
         columns = (*TABLES[table], "crc32")
         for chunk in chunks(keys):
             with self.file.read() as db:
-                if table in CATALOGUE and not has_catalogue(db):
+                if table in CATALOGUE_TABLES and not has_catalogue(db):
                     return
                 rows = self._select(db, table, columns, chunk)
             for row in rows:
@@ -205,7 +205,7 @@ class CheckedRows:
         """All keys of a table, ascending; where its pages are damaged, every key it may have had."""
         column = TABLES[table][0]
         with self.file.read() as db:
-            if table in CATALOGUE and not has_catalogue(db):
+            if table in CATALOGUE_TABLES and not has_catalogue(db):
                 return []
             try:
                 return [key for (key,) in db.execute(f"SELECT {column} FROM {table} ORDER BY {column}")]

@@ -37,7 +37,7 @@ from delf_edge.storage.catalogue_rows import CatalogueRows, remove_damaged_rows
 from delf_edge.storage.names import LOCATED, clean_name, same_names
 from delf_edge.storage.records import Added, Landmark, NewImage, Problem, StoredImage, StoreInfo
 from delf_edge.storage.rows import (
-    CATALOGUE,
+    CATALOGUE_TABLES,
     TABLES,
     CheckedRows,
     Row,
@@ -245,7 +245,7 @@ class Store:
         A damaged thumbnail is removed by itself; its image stays. What is damaged of the catalogue is removed too, and
         the full-text search made anew.
         """
-        known = (self.rows(table) for table in CATALOGUE)
+        known = (self.rows(table) for table in CATALOGUE_TABLES)
         deque(chain(self.images(), self.code_batches(), self.rows("thumbnails"), *known), maxlen=0)  # meet all damage
         spoilt = [(key,) for table, key in self.damaged if table == "thumbnails"]
         ids = sorted({int(k) for (table, k) in self.damaged if table in ("images", "codes") and isinstance(k, int)})
@@ -255,7 +255,7 @@ class Store:
             edit.db.executemany("DELETE FROM thumbnails WHERE image_id = ?", spoilt)
             remove_damaged_rows(edit.db, self.damaged)
         self.complete_details()
-        mended = ("images", "codes", "thumbnails", *CATALOGUE)
+        mended = ("images", "codes", "thumbnails", *CATALOGUE_TABLES)
         self._rows.damaged = {key: what for key, what in self.damaged.items() if key[0] not in mended}
         return ids
 
@@ -562,7 +562,7 @@ class Store:
         Returns:
             What is wrong; empty for a sound file.
         """
-        return maintenance.verify(self._rows, self.layout, progress)
+        return maintenance.verify_database(self._rows, self.layout, progress)
 
     def seal(self) -> None:
         """Make this one compact file without a log, readable from read-only media; the Store is closed by it.

@@ -30,8 +30,8 @@ from delf_edge.packs.installed import Installed, go_back, in_use, names, open_in
 from delf_edge.packs.manifest import PackManifest, check_name, manifest_path
 from delf_edge.updates.delta import apply_delta
 from delf_edge.updates.fetcher import Fetcher, as_url
-from delf_edge.updates.publisher import CATALOGUE, FORMAT
-from delf_edge.updates.self_test import self_test
+from delf_edge.updates.publisher import CATALOGUE, CHANNEL_FORMAT
+from delf_edge.updates.self_test import prove_pack
 
 Status = Literal["installed", "updated", "unchanged", "refused", "failed"]
 
@@ -57,7 +57,7 @@ class PackUpdate:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class UpdateReport:
     """What an update did: each pack, and the bytes that were fetched in all, metadata included."""
 
     packs: tuple[PackUpdate, ...]
@@ -77,7 +77,7 @@ def update(
     root: Path | None = None,
     wanted: Sequence[str] = (),
     fetcher: Fetcher | None = None,
-) -> Report:
+) -> UpdateReport:
     """Bring the packs in a folder to the state of a channel.
 
     Args:
@@ -160,21 +160,22 @@ class _UpdateSession:
                 bootstrap=anchor,
             )
 
-    def run(self, wanted: Sequence[str]) -> Report:
+    def run(self, wanted: Sequence[str]) -> UpdateReport:
         with self._translated(self.source):
             self.updater.refresh()
         catalogue = self._catalogue()
         have = names(self.folder)
         chosen = list(wanted) or have or sorted(catalogue)
         results = [self._one(name, catalogue.get(name)) for name in dict.fromkeys(chosen)]
-        return Report(tuple(results), self.fetcher.n_bytes)
+        return UpdateReport(tuple(results), self.fetcher.n_bytes)
 
     def _catalogue(self) -> dict[str, Any]:
         path = self._fetch(CATALOGUE)
         facts = parse_json(path.read_bytes())
-        if facts["format"] != FORMAT:
+        if facts["format"] != CHANNEL_FORMAT:
             raise UpdateError(
-                f"{self.source}: a channel of format {facts['format']}; this delf-edge reads {FORMAT}, get a newer one"
+                f"{self.source}: a channel of format {facts['format']}; this delf-edge reads {CHANNEL_FORMAT}, "
+                "get a newer one"
             )
         packs: dict[str, Any] = facts["packs"]
         return packs
@@ -231,7 +232,7 @@ class _UpdateSession:
             else:
                 self._whole(path, manifest, entry["path"])
             try:
-                self_test(path, self.bundle)
+                prove_pack(path, self.bundle)
             except (PackError, StoreError) as e:
                 raise UpdateRefusedError(f"{name}: version {manifest.version} {e}") from e
             switch(self.folder, name, path)

@@ -22,9 +22,9 @@ from typing import BinaryIO, NamedTuple
 
 from delf_edge.errors import PackError, PackIntegrityError, StoreError
 from delf_edge.files import parse_json, partial_path, remove_database, sync_path
-from delf_edge.packs.create import content_digest, copy_images, describe
+from delf_edge.packs.create import content_digest, copy_images, describe_pack
 from delf_edge.packs.manifest import PackManifest, manifest_path
-from delf_edge.storage.rows import CATALOGUE, Row
+from delf_edge.storage.rows import CATALOGUE_TABLES, Row
 from delf_edge.storage.schema import Value
 from delf_edge.storage.store import Store
 
@@ -107,7 +107,7 @@ def _compare_catalogue(a: Store, b: Store) -> tuple[dict[str, list[Row]], dict[s
     """New and changed rows of the catalogue with what they belong to, and keys of those that are gone."""
     put: dict[str, list[Row]] = {}
     gone: dict[str, list[int]] = {}
-    for table in CATALOGUE:
+    for table in CATALOGUE_TABLES:
         before, after = set(a.keys(table)), set(b.keys(table))
         put[table] = list(_different(a, b, table, sorted(before & after, key=_number)))
         put[table] += b.rows(table, sorted(after - before, key=_number))
@@ -166,7 +166,7 @@ def apply_delta(base: Path, delta: Path, target: Path, wanted: PackManifest, lim
             with Store.open(target, keep_version=wanted.schema_version == 1) as new:
                 _merge(changes, new, facts)
                 new.seal()
-        made = describe(target, name=wanted.name, version=wanted.version, selection=wanted.selection)
+        made = describe_pack(target, name=wanted.name, version=wanted.version, selection=wanted.selection)
         same = dataclasses.replace(made, bytes=wanted.bytes, sha256=wanted.sha256, schema_version=wanted.schema_version)
         if same != wanted:
             raise PackIntegrityError(f"{delta}: does not lead to {wanted.name} version {wanted.version}")
@@ -188,15 +188,17 @@ def _merge(changes: Store, new: Store, facts: dict[str, str]) -> None:
     removed = [_number(key) for key in changes.keys("tombstones")]
     landmarks = [_number(key) for key in parse_json(facts["delta_landmarks"])]
     forgotten = parse_json(facts.get("delta_catalogue", "{}"))
-    tables = ("landmarks", *_IMAGE_TABLES, *CATALOGUE)
+    tables = ("landmarks", *_IMAGE_TABLES, *CATALOGUE_TABLES)
     put: dict[str, list[Row]] = {table: list(changes.rows(table)) for table in tables}
     put["meta"] = [("revision", str(int(facts["delta_revision"]) - 1))]  # sealing is one more
     if changes.damaged:
         raise PackIntegrityError(f"{changes.path}: {next(iter(changes.damaged.values()))}")
     # What changed goes first: another image may have taken its name or its photo, another landmark its name or slug.
     gone = [*images, *removed]
-    old: dict[str, list[Value]] = {table: [_number(key) for key in forgotten.get(table, [])] for table in CATALOGUE}
-    for table in ("landmarks", *CATALOGUE):
+    old: dict[str, list[Value]] = {
+        table: [_number(key) for key in forgotten.get(table, [])] for table in CATALOGUE_TABLES
+    }
+    for table in ("landmarks", *CATALOGUE_TABLES):
         old[table] = [*old.get(table, []), *(row[0] for row in put[table])]
     old["landmarks"] += landmarks
     old["landmark_details"] += landmarks  # of those that a migration has given one

@@ -29,7 +29,7 @@ from delf_edge.files import dump_json, write_atomically
 from delf_edge.packs.manifest import PackManifest, check_pack
 from delf_edge.updates.delta import make_delta
 
-FORMAT = 1
+CHANNEL_FORMAT = 1
 CATALOGUE = "channel.json"
 ROLES = ("root", "targets", "snapshot", "timestamp")
 _DAYS = {"root": 3650, "targets": 3650}  # snapshot and timestamp: `PublishOptions.days`
@@ -213,7 +213,7 @@ class Channel:
 
     def _release(self, targets: Targets, catalogue: dict[str, Any], options: PublishOptions) -> None:
         """Sign and write: targets first, the timestamp that makes them valid last; then remove what is not listed."""
-        data = dump_json({"format": FORMAT, "packs": catalogue})
+        data = dump_json({"format": CHANNEL_FORMAT, "packs": catalogue})
         target = TargetFile.from_data(CATALOGUE, data, ["sha256"])
         write_atomically(self._file_of(target), data)
         targets.targets[CATALOGUE] = target

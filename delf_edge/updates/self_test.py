@@ -18,7 +18,7 @@ PROBES = 8
 _TOP = 5
 
 
-def self_test(path: Path, bundle: Bundle, probes: int = PROBES) -> int:
+def prove_pack(path: Path, bundle: Bundle, probes: int = PROBES) -> int:
     """Open a pack as a device does and ask for images of it.
 
     Args:

@@ -53,7 +53,7 @@ def _service(request: Request) -> Service:
 # ---------------------------------------------------------------------- recognition
 
 
-async def identify(request: Request) -> Response:
+async def post_identify(request: Request) -> Response:
     """POST /v1/identify."""
     service, session = _service(request), request.query_params.get("session")
     if session is not None and not _SESSION.fullmatch(session):
@@ -216,7 +216,7 @@ def _add(
     return dataclasses.asdict(added)
 
 
-async def remove(request: Request) -> Response:
+async def delete_image(request: Request) -> Response:
     """DELETE /v1/images/{id}."""
     service, image_id = _service(request), request.path_params["id"]
     await service.jobs.run(partial(service.recognizer.remove, image_id))
@@ -277,11 +277,11 @@ async def page(request: Request) -> Response:
 
 
 ROUTES = [
-    Route("/v1/identify", identify, methods=["POST"]),
+    Route("/v1/identify", post_identify, methods=["POST"]),
     Route("/v1/quality", quality, methods=["POST"]),
     Route("/v1/images", add, methods=["POST"]),
     Route("/v1/images", remove_landmark, methods=["DELETE"]),
-    Route("/v1/images/{id:int}", remove, methods=["DELETE"]),
+    Route("/v1/images/{id:int}", delete_image, methods=["DELETE"]),
     Route("/v1/images/{id:int}/thumbnail", thumbnail, methods=["GET"]),
     Route("/v1/landmarks", landmarks, methods=["GET"]),
     Route("/v1/landmarks/{slug}", landmark, methods=["GET"]),

@@ -77,7 +77,7 @@ def _no_address(host: str, port: int, e: OSError) -> str:
     return f"{where}: this machine cannot listen there ({e.strerror}); check --host"
 
 
-def serve(app: Starlette, host: str, port: int, sockets: list[socket.socket] | None = None) -> None:
+def run_server(app: Starlette, host: str, port: int, sockets: list[socket.socket] | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
@@ -91,7 +91,7 @@ def serve(app: Starlette, host: str, port: int, sockets: list[socket.socket] | N
     """
     if sockets is None:
         with listen(host, port) as opened:
-            return serve(app, host, port, opened)
+            return run_server(app, host, port, opened)
     service: Service = app.state.service
     config = uvicorn.Config(
         app,

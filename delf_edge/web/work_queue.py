@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class BusyError(Exception):
@@ -29,7 +29,7 @@ class Jobs:
         self.pending = self.refused = 0
         self._running: dict[Future[Any], float] = {}
 
-    async def run(self, job: Callable[[], T]) -> T:
+    async def run(self, job: Callable[[], _T]) -> _T:
         """The result of a job.
 
         A job that has begun gets the timeout once more: on a slow or busy machine every job would otherwise use up

@@ -22,7 +22,7 @@ from delf_edge import OptionError, Recognizer
 from delf_edge.cli.main import main
 from delf_edge.web.app import ServiceOptions, create_app
 from delf_edge.web.security import Policy
-from delf_edge.web.server import serve
+from delf_edge.web.server import run_server
 from testing.paths import ROOT, TINY_BUNDLE
 
 
@@ -100,7 +100,7 @@ def test_serve_says_nothing_where_the_port_is_in_use(
         assert f"port {port} of 127.0.0.1 is in use" in err
         assert "http" not in out
         with Recognizer.open(database, bundle=TINY_BUNDLE) as recognizer, pytest.raises(OptionError, match="in use"):
-            serve(create_app(recognizer, ServiceOptions(Policy("x" * 16))), "127.0.0.1", int(port))
+            run_server(create_app(recognizer, ServiceOptions(Policy("x" * 16))), "127.0.0.1", int(port))
 
 
 def test_serve_names_an_address_that_is_not_this_machine_s(database: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -156,8 +156,8 @@ class Interrupted:
             raise KeyboardInterrupt
 
 sys.meta_path.insert(0, Interrupted())
-from delf_edge.__main__ import main
-main()
+from delf_edge.__main__ import start
+start()
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=ROOT)
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, b"", b"")

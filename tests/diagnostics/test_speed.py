@@ -68,7 +68,7 @@ def test_without_the_demo_the_picture_of_the_bundle_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(speed, "DEMO", tmp_path / "none")
-    result = speed.measure(TINY_BUNDLE, options=speed.BenchOptions(runs=1, starts=1))
+    result = speed.measure_speed(TINY_BUNDLE, options=speed.BenchOptions(runs=1, starts=1))
     check(result)
     assert result["photos"]["n"] == 1
     assert result["photos"]["source"].startswith("picture of the bundle")
@@ -76,7 +76,7 @@ def test_without_the_demo_the_picture_of_the_bundle_is_asked_for(
 
 def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="no photo"):
-        speed.measure(TINY_BUNDLE, photos=tmp_path)
+        speed.measure_speed(TINY_BUNDLE, photos=tmp_path)
     with pytest.raises(OptionError, match="at least 1"):
         speed.BenchOptions(runs=0)
     with pytest.raises(DelfEdgeError, match="gave no answer"):

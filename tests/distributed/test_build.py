@@ -25,7 +25,7 @@ import fsspec
 from delf_edge.distributed.build import BuildOptions, build
 from delf_edge.distributed.cluster import Progress, make_shards
 from delf_edge.distributed.isolation import make_shard_isolated
-from delf_edge.distributed.merging import merge
+from delf_edge.distributed.merging import merge_shards
 from delf_edge.distributed.remote_files import finished
 from delf_edge.distributed.shards import make_shard
 from delf_edge.interchange.photo_tables import Shard, cut, read_rows
@@ -84,7 +84,7 @@ def plain(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shards = shards_of(source, str(out))
     for shard in shards:
         make_shard(shard)
-    merge(str(out), [shard.name for shard in shards])
+    merge_shards(str(out), [shard.name for shard in shards])
     return out
 
 
@@ -114,19 +114,19 @@ def test_two_workers_one_of_which_is_killed(plain: Path, source: Path, tmp_path:
             os.kill(pids[0], signal.SIGKILL)
 
     pids: list[int] = []
-    from delf_edge.distributed.cluster import connect
+    from delf_edge.distributed.cluster import connect_cluster
 
-    with connect(None, 2) as client:
+    with connect_cluster(None, 2) as client:
         pids += client.run(os.getpid).values()
         assert len(set(pids)) == 2
         names, progress = make_shards(client, iter(shards_of(source, str(out))), f"{out}/shards", kill)
     assert killed
     assert progress.failed == {}
     assert len(names) == 4
-    merge(str(out), names)
+    merge_shards(str(out), names)
     fresh = tmp_path / "fresh"
     shutil.copytree(plain / "shards", fresh / "shards")
-    merge(str(fresh), names)
+    merge_shards(str(fresh), names)
     assert hashes(out) == hashes(fresh)
 
 
@@ -153,15 +153,15 @@ def test_a_whole_build_is_resumed(source: Path, plain: Path, tmp_path: Path) -> 
     shard = next((out / "shards").glob("*.shard"))
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(BuildError, match="damaged"):
-        merge(str(out), sorted(finished(f"{out}/shards")))
+        merge_shards(str(out), sorted(finished(f"{out}/shards")))
 
 
 def test_one_database_for_each_value_of_a_column(source: Path, plain: Path, tmp_path: Path) -> None:
     shutil.copytree(plain / "shards", tmp_path / "shards")
-    databases, bad = merge(str(tmp_path), sorted(finished(f"{tmp_path}/shards")), split="region")
+    databases, bad = merge_shards(str(tmp_path), sorted(finished(f"{tmp_path}/shards")), split="region")
     assert [(Path(d.url).name, d.images) for d in databases] == [("a.db", 11), ("b.db", 9)]
     assert [row.row for row in bad] == [3, 9, 20]
-    (whole,), _ = merge(str(tmp_path), sorted(finished(f"{tmp_path}/shards")), split="absent")
+    (whole,), _ = merge_shards(str(tmp_path), sorted(finished(f"{tmp_path}/shards")), split="absent")
     assert Path(whole.url).name == "none.db"
 
 
@@ -170,7 +170,7 @@ def test_a_value_that_is_no_file_name_is_refused(source: Path, tmp_path: Path) -
     (shard,) = shards_of(table, str(tmp_path))
     make_shard(shard)
     with pytest.raises(OptionError, match="column region"):
-        merge(str(tmp_path), [shard.name], split="region")
+        merge_shards(str(tmp_path), [shard.name], split="region")
 
 
 KILLER = """
@@ -232,7 +232,7 @@ def test_any_file_system(source: Path, plain: Path) -> None:
     for shard in shards:
         make_shard(shard)
     assert finished("memory://out/shards") == {shard.name for shard in shards}
-    databases, bad = merge("memory://out", [shard.name for shard in shards])
+    databases, bad = merge_shards("memory://out", [shard.name for shard in shards])
     assert (databases[0].images, len(bad)) == (N - 3, 3)
     with Store.open(plain / "places.db", mode="ro") as store:
         assert databases[0].features <= store.info().n_features

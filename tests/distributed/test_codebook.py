@@ -250,7 +250,7 @@ def test_too_little_is_said(source: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_and_the_library_have_the_same_defaults() -> None:
-    parameters = inspect.signature(distributed.fit_codebook).parameters
+    parameters = inspect.signature(distributed.fit_codebook_command).parameters
     shared = {f.name: f.default for f in fields(FitOptions) if f.name in parameters}
     assert {"photos", "per_landmark", "seed"} <= set(shared)
     assert {name: parameters[name].default for name in shared} == shared

@@ -13,7 +13,7 @@ import pytest
 from delf_edge.errors import NotADatabaseError, ReadOnlyError
 from delf_edge.files import file_sha256
 from delf_edge.packs.manifest import check_pack, open_pack
-from delf_edge.storage.rows import CATALOGUE
+from delf_edge.storage.rows import CATALOGUE_TABLES
 from delf_edge.storage.store import Store
 from delf_edge.updates.delta import apply_delta, make_delta
 from testing.paths import FIXTURES
@@ -41,7 +41,7 @@ def test_an_old_file_is_read_as_it_is(old: Path) -> None:
         assert slugs(store) == SLUGS
         assert store.catalogue.landmark_id(slug="eiffel-tower") == store.catalogue.landmark_id(name="Eiffel Tower")
         assert store.catalogue.search("tower", 5) == []
-        assert [list(store.rows(table)) for table in CATALOGUE] == [[]] * 4
+        assert [list(store.rows(table)) for table in CATALOGUE_TABLES] == [[]] * 4
     assert file_sha256(old) == before
 
 

@@ -30,11 +30,11 @@ from testing.paths import TINY_BUNDLE
 from testing.synthetic_database import add_images, features_of, make_database
 
 pytest.importorskip("tuf", reason="the extra 'update' is not installed")
-from delf_edge.updates.client import Report, update
+from delf_edge.updates.client import UpdateReport, update
 from delf_edge.updates.delta import apply_delta, make_delta
 from delf_edge.updates.fetcher import Fetcher
 from delf_edge.updates.publisher import Channel, PublishOptions
-from delf_edge.updates.self_test import self_test
+from delf_edge.updates.self_test import prove_pack
 from testing.broken_fetcher import Cut
 
 
@@ -71,7 +71,7 @@ def channel(tmp_path: Path, versions: list[Path]) -> Channel:
     return channel
 
 
-def follow(channel: Channel, device: Path, bundle: Bundle, fetcher: Fetcher | None = None) -> Report:
+def follow(channel: Channel, device: Path, bundle: Bundle, fetcher: Fetcher | None = None) -> UpdateReport:
     return update(
         str(channel.folder), device, bundle, root=channel.metadata / "1.root.json", fetcher=fetcher, wanted=["poland"]
     )
@@ -246,7 +246,7 @@ def test_a_version_that_fails_its_self_test_is_not_used(
 ) -> None:
     device = tmp_path / "device"
     follow(channel, device, bundle)
-    assert self_test(versions[1], bundle) == 8
+    assert prove_pack(versions[1], bundle) == 8
     monkeypatch.setattr("delf_edge.updates.self_test.Recognizer.rank", lambda *_: [])
     channel.publish(versions[1:2])
     report = follow(channel, device, bundle)

@@ -34,7 +34,7 @@ from delf_edge.storage.store import Store
 from delf_edge.web.app import ServiceOptions, create_app
 from delf_edge.web.event_stream import Hub
 from delf_edge.web.openapi import document
-from delf_edge.web.routes import identify
+from delf_edge.web.routes import post_identify
 from delf_edge.web.security import Policy
 from delf_edge.web.server import address_of, notify, read_token, tell_systemd
 from delf_edge.web.sessions import Sessions
@@ -336,15 +336,15 @@ def test_uploads_at_the_same_time_are_few(places: Recognizer) -> None:
             "query_string": b"",
             "app": app,
         }
-        first = asyncio.create_task(identify(Request(scope, slowly)))
+        first = asyncio.create_task(post_identify(Request(scope, slowly)))
         await asyncio.sleep(0)
         with pytest.raises(BusyError, match="uploads"):
-            await identify(Request(scope, slowly))
+            await post_identify(Request(scope, slowly))
         go.set()
         with pytest.raises(ImageError):
             await first
         with pytest.raises(ImageError):  # there is room again
-            await identify(Request(scope, slowly))
+            await post_identify(Request(scope, slowly))
 
     asyncio.run(play())
 

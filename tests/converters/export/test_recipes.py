@@ -183,7 +183,7 @@ def test_npz_has_no_time_stamp_and_no_pickle() -> None:
 
 
 def test_the_golden_image_is_the_same_everywhere() -> None:
-    pixels = bundle_writer.golden_image().pixels
+    pixels = bundle_writer.make_golden_image().pixels
     assert pixels.shape == (240, 320, 3)
     assert hashlib.sha256(pixels.tobytes()).hexdigest()[:16] == "23a13d602fb5382a"
 

@@ -6,6 +6,7 @@
     *.tflite        the local network (and the tail of the global descriptor) in one or more variants
     codebook.npz    the arrays of `types.Codebook`
     golden.npz      known output for `delf-edge doctor`
+    cohort.npz      coded photos of strangers (`cohort`), where there are any
 
 Every file is read into memory and checked before anything looks inside: a flipped bit in a network would silently
 give wrong descriptors. The bundle's id names the manifest and with it all bytes; a database remembers it.
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from delf_edge.bundle.cohort import Cohort
 from delf_edge.bundle.manifest import MANIFEST, FileEntry, Manifest, bundle_id, load_manifest, parse_manifest
 from delf_edge.errors import BundleError, BundleIntegrityError, OptionError
 from delf_edge.types import Codebook, Float32Array
@@ -42,6 +44,7 @@ class Bundle:
         tail: content of the tail's .tflite file, or None.
         codebook: PCA, words, product quantiser, float32.
         golden: content of the golden .npz file.
+        cohort: coded photos of strangers; None where the bundle has none.
     """
 
     id: str
@@ -51,6 +54,7 @@ class Bundle:
     tail: bytes | None
     codebook: Codebook
     golden: bytes
+    cohort: Cohort | None = None
 
     @property
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
@@ -85,14 +89,16 @@ class Bundle:
             raise OptionError(f"bundle {manifest.name!r} has no variant {chosen!r}; it has {has}")
         tail = manifest.tail
         tail_file = None if tail is None else tail.variants.get(chosen, tail.variants[tail.default])
+        codebook = _codebook(_read_file(folder, manifest.codebook, manifest.files), manifest)
         return cls(
             id=bundle_id(raw),
             manifest=manifest,
             variant=chosen,
             network=_read_file(folder, manifest.network.variants[chosen], manifest.files),
             tail=None if tail_file is None else _read_file(folder, tail_file, manifest.files),
-            codebook=_codebook(_read_file(folder, manifest.codebook, manifest.files), manifest),
+            codebook=codebook,
             golden=_read_file(folder, manifest.golden, manifest.files),
+            cohort=_cohort(folder, manifest, codebook),
         )
 
     @staticmethod
@@ -106,7 +112,7 @@ class Bundle:
         manifest = parse_manifest(load_manifest(folder))
         for name in manifest.files:
             _read_file(folder, name, manifest.files)
-        _codebook(_read_file(folder, manifest.codebook, manifest.files), manifest)
+        _cohort(folder, manifest, _codebook(_read_file(folder, manifest.codebook, manifest.files), manifest))
         return manifest
 
 
@@ -187,6 +193,13 @@ def _codebook(data: bytes, manifest: Manifest) -> Codebook:
     codebook = Codebook(**{name: _array(arrays, name) for name in Codebook.__dataclass_fields__})
     _check_shapes(codebook, manifest)
     return codebook
+
+
+def _cohort(folder: Path, manifest: Manifest, codebook: Codebook) -> Cohort | None:
+    if manifest.cohort is None:
+        return None
+    data = _read_file(folder, manifest.cohort, manifest.files)
+    return Cohort.from_arrays(read_arrays(data, f"cohort: {manifest.cohort}"), codebook)
 
 
 def _check_shapes(codebook: Codebook, manifest: Manifest) -> None:

@@ -4,25 +4,28 @@
 
     score       = votes * sqrt(votes per query feature) + similarity * cosine
                   + inliers * max(0, log((1 + n) / (1 + floor)))
-    margin      = score - the best score of another landmark
-    probability = sigmoid(bias + slope * score + margin_slope * margin)
+    margin      = score - max(the best score of another landmark, strangers)
+    probability = sigmoid(bias + slope * score + margin_slope * margin - cohort_slope * strangers)
 
 `floor` is the number of inliers that RANSAC finds between strangers, so that a verified stranger gains nothing over
-an image that was not verified. The best score of another landmark counts as that of an image with one vote in a
-hundred and a cosine of 0.25 at least, which is what it is for half of all strangers in a database of 30 places: where
-one or two are stored, a lead over nothing would prove nothing. The weights are fitted on training photos of places that
-the network never saw (`python -m benchmarks.calibrate`), the threshold is set there for at most 1 % of strangers named.
+an image that was not verified. `strangers` is what the query reaches among the coded photos of nobody's places that the
+bundle has with it (`cohort`): where one or two landmarks are stored, a lead over nothing would prove nothing, and what
+looks like everything must lead by more. It is the second best score there, for the best photo of the cohort may by
+chance show the very place that was asked for. A bundle without a cohort has the score of one vote in a hundred and a
+cosine of 0.25 in its place, which is what the best of another landmark reaches for half of all strangers in a database
+of 30 places. The weights are fitted on training photos of places that the network never saw
+(`python -m benchmarks.calibrate`), the threshold is set there for at most 1 % of strangers named.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from delf_edge.errors import BundleError
 
-_OTHER_VOTES, _OTHER_COSINE = 0.01, 0.25  # of the best image of another landmark, at least (`benchmarks.few_places`)
+_OTHER_VOTES, _OTHER_COSINE = 0.01, 0.25  # what strangers reach, where a bundle has no cohort
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,9 @@ class Calibration:
         alpha: exponent of their weight, similarity ** alpha.
         support: images most like an image that stand up for it when a database is ranked; 0 switches it off. Neither
             of the two changes a probability, which speaks of the evidence for the image itself (see `expansion`).
+        cohort_slope: what the score of strangers takes from the logit of the probability.
+        landmark: weight of the best score of an image's landmark, when a database is ranked: what is known of one photo
+            of a place speaks for its others. It changes no probability either; 0 ranks every image by itself.
     """
 
     votes: float = 4.0
@@ -51,6 +57,8 @@ class Calibration:
     expansion: int = 0
     alpha: float = 3.0
     support: int = 0
+    cohort_slope: float = 0.0
+    landmark: float = 0.0
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> Calibration:
@@ -74,11 +82,24 @@ class Calibration:
         found = max(0.0, math.log((1 + n_inliers) / (1 + self.floor)))
         return self.votes * math.sqrt(max(0.0, votes_per_feature)) + self.similarity * similarity + self.inliers * found
 
-    def margin(self, score: float, rival: float) -> float:
-        """Lead of a score over the best one of another landmark; 0 or -inf where there is no other."""
-        return score - max(rival, self.score(_OTHER_VOTES, _OTHER_COSINE, 0))
+    def strangers(self, scores: Sequence[float]) -> float:
+        """What strangers reach, from the scores of a cohort's photos; of none, a constant (see the module)."""
+        if not scores:
+            return self.score(_OTHER_VOTES, _OTHER_COSINE, 0)
+        return sorted(scores, reverse=True)[min(1, len(scores) - 1)]
 
-    def probability(self, score: float, margin: float) -> float:
-        """Probability that an image with this score shows the query's place, 0..1."""
+    def margin(self, score: float, rival: float, strangers: float | None = None) -> float:
+        """Lead of a score over the best one of another landmark and over strangers.
+
+        Args:
+            score: of an image.
+            rival: the best score of another landmark; 0 or -inf where there is no other.
+            strangers: see `strangers`; None: there is no cohort.
+        """
+        return score - max(rival, self.strangers(()) if strangers is None else strangers)
+
+    def probability(self, score: float, margin: float, strangers: float | None = None) -> float:
+        """Probability that an image with this score shows the query's place, 0..1; the arguments as for `margin`."""
         x = self.bias + self.slope * score + self.margin_slope * margin
+        x -= self.cohort_slope * (self.strangers(()) if strangers is None else strangers)
         return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

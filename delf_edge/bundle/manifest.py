@@ -99,6 +99,7 @@ class Manifest:
         default_preset: the preset that is used when none is named.
         calibration: read by the recogniser.
         calibration_of: id of the bundle whose codebook the calibration was fitted with; None: of this one.
+        cohort: file name, None where there is no cohort.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Manifest:
     default_preset: str
     calibration: Mapping[str, Any]
     calibration_of: str | None = None
+    cohort: str | None = None
 
 
 def load_manifest(folder: Path) -> dict[str, Any]:
@@ -196,6 +198,7 @@ def parse_manifest(raw: Mapping[str, Any]) -> Manifest:
         default_preset=default_preset,
         calibration=MappingProxyType(_get(raw, "calibration", dict)),
         calibration_of=_get({"calibration_of": None, **raw}, "calibration_of", (str, type(None))),
+        cohort=_named_file(raw, "cohort", files) if "cohort" in raw else None,
     )
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.bundle.calibration import Calibration
+from delf_edge.bundle.cohort import Cohort
 from delf_edge.bundle.manifest import BUNDLE_FORMAT, MANIFEST, bundle_id
 from delf_edge.errors import BundleError, OptionError
 from delf_edge.features.extractor import Extractor
@@ -27,6 +28,7 @@ from delf_edge.files import require_apart, resolved
 from delf_edge.types import Codebook, Features, Image, UInt8Array
 
 NETWORK_CARD = "MODEL_CARD_OF_NETWORKS.md"
+_STRANGERS_CARD = "\n## Strangers, probability and threshold\n\n"
 GOLDEN_TOLERANCE = 0.02  # 1 - cosine, and share of the keypoints, that may differ between two machines
 
 
@@ -248,9 +250,38 @@ def with_codebook(
         files.setdefault(NETWORK_CARD, files["MODEL_CARD.md"])
     files |= {head["codebook"]: npz(arrays), "MODEL_CARD.md": card.encode()}
     head |= {"name": name, "training_data": [*head["training_data"], data]}
+    files.pop(head.pop("cohort", ""), None)  # its codes are of the base's codebook
     if calibration is None:
         head.setdefault("calibration_of", base_id)
     else:
         head["calibration"] = dict(calibration)
         head.pop("calibration_of", None)
+    return complete(out, files, head)
+
+
+def with_cohort(
+    base: Path, out: Path, cohort: Cohort, *, calibration: Mapping[str, Any], data: str, card: str = ""
+) -> Bundle:
+    """A bundle with the networks and the codebook of another one, and strangers and weights of its own, put at `out`.
+
+    Args:
+        base: folder of the bundle that gives everything else.
+        out: the new bundle's folder, replaced where there is one.
+        cohort: photos coded with the base's codebook.
+        calibration: weights that were fitted with them.
+        data: a line on what both were made of.
+        card: what the model card says of them, in a section of its own at its end.
+
+    Raises:
+        BundleError: the base is damaged, or the cohort does not fit its codebook.
+    """
+    head = verified_manifest(base)
+    head.pop("id", None)
+    head.pop("calibration_of", None)
+    files = {file: (base / file).read_bytes() for file in head.pop("files")} | {"cohort.npz": npz(cohort.arrays())}
+    Calibration.from_mapping(calibration)
+    text = files.get("MODEL_CARD.md", b"").decode().partition(_STRANGERS_CARD)[0]
+    files["MODEL_CARD.md"] = f"{text}{_STRANGERS_CARD}{card}\n".encode()
+    lines = [line for line in head["training_data"] if not line.startswith("Cohort:")]
+    head |= {"cohort": "cohort.npz", "calibration": dict(calibration), "training_data": [*lines, data]}
     return complete(out, files, head)

@@ -206,6 +206,23 @@ class IndexSnapshot:
             append(self.global_scale, scale.astype(np.float32)),
         )
 
+    def beside(self, other: IndexSnapshot) -> IndexSnapshot:
+        """The lists of both, those of `other` in slots behind these, for the votes of one search.
+
+        No list is copied, and there are no global descriptors in it.
+        """
+        first = len(self.image_ids)
+        behind = (replace(s, first_slot=s.first_slot + first, last_slot=s.last_slot + first) for s in other.segments)
+        return IndexSnapshot(
+            (*self.segments, *behind),
+            np.concatenate([self.image_ids, other.image_ids]),
+            np.concatenate([self.counts, other.counts]),
+            np.concatenate([self.row_checksums, other.row_checksums]),
+            np.concatenate([self.alive, other.alive]),
+            self.global_codes[:0],
+            self.global_scale[:0],
+        )
+
     def dead_features(self) -> int:
         """Features of dead slots that lists still hold."""
         return int(self.counts[~self.alive].sum())

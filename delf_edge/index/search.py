@@ -109,13 +109,46 @@ def search(
     Raises:
         OptionError: the features' dimensions are not the codebook's.
     """
+    return search_beside(snapshot, None, features, codebook, coarse, options, without=without)[0]
+
+
+def search_beside(
+    snapshot: IndexSnapshot,
+    strangers: IndexSnapshot | None,
+    features: Features,
+    codebook: Codebook,
+    coarse: CoarseIndex,
+    options: SearchOptions | None = None,
+    *,
+    without: Sequence[int] = (),
+) -> tuple[list[Candidate], list[Candidate]]:
+    """`search` with the features of other images among those that may be neighbours and vote.
+
+    Args:
+        snapshot: content of an index.
+        strangers: content of another, which is no part of the database; None: as `search`.
+        features, codebook, coarse, options, without: as for `search`.
+
+    Returns:
+        The candidates, and the strangers in the same form and order, at most `options.top` of each.
+
+    Raises:
+        OptionError: the features' dimensions are not the codebook's.
+    """
     options = options or SearchOptions()
     if features.descriptors.shape[1] != codebook.dim:
         raise OptionError(f"descriptors {features.descriptors.shape}; the codebook has dimension {codebook.dim}")
     if len(without):
         snapshot = snapshot.hiding(without)
+    everything = snapshot if strangers is None else snapshot.beside(strangers)
+    votes = _votes(everything, features, codebook, coarse, options)
+    n = len(snapshot.image_ids)
+    candidates = _best(snapshot, votes[:n], features, options)
+    return candidates, [] if strangers is None else _best(strangers, votes[n:], features, options)
+
+
+def _best(snapshot: IndexSnapshot, votes: Float64Array, features: Features, options: SearchOptions) -> list[Candidate]:
     similarity = global_similarity(snapshot, features.global_descriptor)
-    votes = _votes(snapshot, features, codebook, coarse, options)
     score = np.sqrt(votes / max(len(features), 1)) + options.global_weight * similarity
     found = np.flatnonzero(snapshot.alive & ((votes > 0) | (similarity > 0)))
     if len(found) > options.top:

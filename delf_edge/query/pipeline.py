@@ -19,11 +19,15 @@ import numpy as np
 
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.bundle.calibration import Calibration
+from delf_edge.bundle.cohort import Cohort
 from delf_edge.catalogue.reader import CatalogueReader
 from delf_edge.errors import OptionError, StoreError
 from delf_edge.index.inverted_index import InvertedIndex
+from delf_edge.index.inverted_lists import IndexSnapshot
+from delf_edge.index.search import search_beside
 from delf_edge.packs.live import LivePacks
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
+from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
 from delf_edge.quantization.product_quantizer import TurnedDecoder
 from delf_edge.query.options import RANKING, IdentifyOptions
 from delf_edge.query.ranking import CandidateRanking
@@ -71,6 +75,7 @@ class QueryPipeline:
         self.calibration = Calibration.from_mapping(bundle.calibration)
         self._codebook, self._coarse, self._decoder = bundle.codebook, coarse, TurnedDecoder(bundle.codebook)
         self._packs = packs
+        self._cohort = None if bundle.cohort is None else _snapshot(bundle.cohort, CodeLayout.of(bundle.codebook))
 
     @property
     def index(self) -> InvertedIndex:
@@ -100,8 +105,8 @@ class QueryPipeline:
         with clock(timings, "refresh"):
             self.index.refresh(self._shelf)
         with clock(timings, "candidates"):
-            candidates = self.candidates(features, options, options.search.top)
-        ranking = CandidateRanking(self.calibration, self._shelf, features, candidates)
+            candidates, strangers = self.candidates_and_strangers(features, options, options.search.top)
+        ranking = CandidateRanking(self.calibration, self._shelf, features, candidates, strangers)
         cut = False
         with clock(timings, "verify"):
             shortlist = candidates[: options.verify]
@@ -166,8 +171,8 @@ class QueryPipeline:
             raise OptionError(f"top_k is {top_k!r}; it must be a whole number, at least 1")
         options = options or RANKING
         self.index.refresh(self._shelf)
-        candidates = self.candidates(features, options, top_k)
-        ranking = CandidateRanking(self.calibration, self._shelf, features, candidates)
+        candidates, strangers = self.candidates_and_strangers(features, options, top_k)
+        ranking = CandidateRanking(self.calibration, self._shelf, features, candidates, strangers)
         for candidate, verification in self.verified(features, candidates[: options.verify], options):
             ranking.add(candidate, verification)
         known = self.index.global_descriptors([c.image_id for c in candidates])
@@ -188,10 +193,17 @@ class QueryPipeline:
 
     def candidates(self, features: Features, options: IdentifyOptions, top: int) -> list[Candidate]:
         """At least as many candidates as are verified, in the order of their score before verification."""
+        return self.candidates_and_strangers(features, options, top)[0]
+
+    def candidates_and_strangers(
+        self, features: Features, options: IdentifyOptions, top: int
+    ) -> tuple[list[Candidate], list[Candidate]]:
+        """`candidates`, and images of the bundle's cohort in the same order."""
         weights = self.calibration
         balance = weights.similarity / weights.votes if weights.votes > 0 else options.search.global_weight
         search = replace(options.search, top=max(top, options.verify, 1), global_weight=balance)
-        return self.index.search(features, self._codebook, self._coarse, search, without=self._excluded(options))
+        snapshot, without = self.index.snapshot, self._excluded(options)
+        return search_beside(snapshot, self._cohort, features, self._codebook, self._coarse, search, without=without)
 
     def _excluded(self, options: IdentifyOptions) -> list[int]:
         """Ids of the images that `near` and `without` rule out."""
@@ -215,6 +227,20 @@ class QueryPipeline:
                 continue
             descriptors, size = self._decoder.decode(stored), stored.image_size
             yield candidate, verify(candidate.image_id, turned, descriptors, stored.keypoints, size, options.geometry)
+
+
+def _snapshot(cohort: Cohort, layout: CodeLayout) -> IndexSnapshot:
+    """A cohort as something that can be searched; its images are numbered from 0."""
+    n = len(cohort)
+    batch = CodeBatch(
+        np.arange(n),
+        cohort.counts.astype(np.int64),
+        cohort.words,
+        cohort.codes,
+        cohort.global_codes,
+        np.zeros(n, np.uint32),
+    )
+    return IndexSnapshot.empty(layout).extended(batch, layout.n_words)
 
 
 def _one_per_landmark(results: Iterable[Match]) -> list[Match]:

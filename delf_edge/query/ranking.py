@@ -7,6 +7,7 @@ at its lead over the best image of another landmark as well (`calibration`). Row
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,24 @@ from delf_edge.types import Candidate, Features, Float32Array, Match, Verificati
 _READ_AHEAD = 8  # rows that are read at a time
 
 
+class FirstPlace(NamedTuple):
+    """The best image, and what its probability is made of besides.
+
+    Attributes:
+        landmark: of the image; "" where there is none.
+        score: its own.
+        rival: the best score of another landmark, 0 where there is none.
+        strangers: see `Calibration.strangers`.
+        n_inliers: its own.
+    """
+
+    landmark: str
+    score: float
+    rival: float
+    strangers: float
+    n_inliers: int
+
+
 class CandidateRanking:
     """What is known of the candidates of one query; it grows as they are verified, one after the other.
 
@@ -27,27 +46,38 @@ class CandidateRanking:
         shelf: where the candidates' rows are read, each once.
         features: the query.
         candidates: the best first, none of them verified.
+        strangers: images of the bundle's cohort, found with them.
 
     Attributes:
         checked: verifications by image id; a candidate that is not in it counts as not verified.
     """
 
     def __init__(
-        self, calibration: Calibration, shelf: CombinedStore, features: Features, candidates: Sequence[Candidate]
+        self,
+        calibration: Calibration,
+        shelf: CombinedStore,
+        features: Features,
+        candidates: Sequence[Candidate],
+        strangers: Sequence[Candidate] = (),
     ) -> None:
         self.checked: dict[int, Verification] = {}
         self._calibration, self._shelf, self._features, self._candidates = calibration, shelf, features, candidates
-        self._scores = {c.image_id: self._score(c) for c in candidates}
+        self._scores = {c.image_id: self._score(c, 0) for c in candidates}
+        self._strangers = calibration.strangers([self._score(c, 0) for c in strangers])
         self._rows: dict[int, StoredImage | None] = {}  # as far as they were read; None: the image is gone or damaged
 
     def add(self, candidate: Candidate, verification: Verification) -> None:
         """Take in what the check of a candidate found."""
         self.checked[candidate.image_id] = verification
-        self._scores[candidate.image_id] = self._score(candidate)
+        self._scores[candidate.image_id] = self._score(candidate, verification.n_inliers)
 
-    def _score(self, candidate: Candidate) -> float:
+    def _score(self, candidate: Candidate, n_inliers: int) -> float:
         votes = candidate.votes / max(len(self._features), 1)
-        return self._calibration.score(votes, candidate.similarity, self._n_inliers(candidate))
+        return self._calibration.score(votes, candidate.similarity, n_inliers)
+
+    def _probability(self, score: float, rival: float) -> float:
+        margin = self._calibration.margin(score, rival, self._strangers)
+        return self._calibration.probability(score, margin, self._strangers)
 
     def _n_inliers(self, candidate: Candidate) -> int:
         found = self.checked.get(candidate.image_id)
@@ -68,13 +98,13 @@ class CandidateRanking:
         score, best = scored[0]
         if best not in self.checked or self.checked[best].n_inliers < 3 * min_inliers:
             return False  # an image that is not verified yet scores higher, or the best one proves too little
-        if self._calibration.probability(score, self._calibration.margin(score, 0.0)) < certain:
+        if self._probability(score, 0.0) < certain:
             return False  # even without a rival
         rows = zip(scored, self._read([image_id for _, image_id in scored]), strict=True)
         _, own = next(rows)
         landmark = None if own is None else own.landmark
         rival = next((s for (s, _), row in rows if row is not None and row.landmark != landmark), 0.0)
-        return self._calibration.probability(score, self._calibration.margin(score, rival)) >= certain
+        return self._probability(score, rival) >= certain
 
     def expansion_gain(self, known: Float32Array) -> dict[int, float]:
         """What query expansion and support add to the score of each candidate, by image id.
@@ -88,32 +118,47 @@ class CandidateRanking:
         gain = self._calibration.similarity * (expanded - similarity)
         return dict(zip((c.image_id for c in self._candidates), gain.tolist(), strict=True))
 
-    def results(self, n_landmarks: int | None = None, gain: Mapping[int, float] | None = None) -> list[Match]:
+    def first(self) -> FirstPlace:
+        """The best image, as a calibration is fitted on it."""
+        scored = sorted(self._candidates, key=lambda c: (-self._scores[c.image_id], c.image_id))
+        rows = self._read([c.image_id for c in scored], 2 * _READ_AHEAD)
+        read = ((c, row) for c, row in zip(scored, rows, strict=True) if row is not None)
+        best, own = next(read, (None, None))
+        if best is None or own is None:
+            return FirstPlace("", 0.0, 0.0, self._strangers, 0)
+        rival = next((self._scores[c.image_id] for c, row in read if row.landmark != own.landmark), 0.0)
+        return FirstPlace(own.landmark, self._scores[best.image_id], rival, self._strangers, self._n_inliers(best))
+
+    def results(
+        self, n_landmarks: int | None = None, gain: Mapping[int, float] | None = None, landmark: float | None = None
+    ) -> list[Match]:
         """The candidates, best score first; those whose row is gone or damaged are left out.
 
         Args:
             n_landmarks: the list may end once it holds images of that many: the rest need not be read. None: all.
-            gain: by image id, added to the scores; it changes the order, not the probabilities.
+            gain: by image id, added to the scores, and the best score of an image's landmark with its weight too; this
+                changes the order, not the probabilities. None: images are in the order of their own scores.
+            landmark: that weight, in place of the bundle's.
         """
-        gain = gain or {}
-        scored = [(self._scores[c.image_id] + gain.get(c.image_id, 0.0), c) for c in self._candidates]
-        scored.sort(key=lambda pair: (-pair[0], pair[1].image_id))
+        weight = self._calibration.landmark if landmark is None else landmark
+        scored = sorted(self._candidates, key=lambda c: (-self._scores[c.image_id], c.image_id))
         enough = len(scored) if n_landmarks is None else max(2, n_landmarks)  # the second one is the first one's rival
-        rows = self._read([c.image_id for _, c in scored], len(scored) if n_landmarks is None else 2 * _READ_AHEAD)
-        found: list[tuple[float, Candidate, StoredImage]] = []
-        best: dict[str, float] = {}  # score by landmark
-        for (score, candidate), row in zip(scored, rows, strict=True):
+        rows = self._read([c.image_id for c in scored], len(scored) if n_landmarks is None else 2 * _READ_AHEAD)
+        found: list[tuple[Candidate, StoredImage]] = []
+        best: dict[str, float] = {}  # score by landmark, the best first
+        for candidate, row in zip(scored, rows, strict=True):
             if row is not None:
-                found.append((score, candidate, row))
-                best[row.landmark] = max(self._scores[candidate.image_id], best.get(row.landmark, -np.inf))
+                found.append((candidate, row))
+                best.setdefault(row.landmark, self._scores[candidate.image_id])
                 if len(best) >= enough:
                     break
-        leader = max(best, key=best.__getitem__, default="")
-        first, second = [*sorted(best.values(), reverse=True), 0.0, 0.0][:2]
+        leader = next(iter(best), "")
+        first, second = [*best.values(), 0.0, 0.0][:2]
         results = []
-        for score, c, row in found:
-            own, rival = self._scores[c.image_id], second if row.landmark == leader else first
-            probability = self._calibration.probability(own, self._calibration.margin(own, rival))
+        for c, row in found:
+            own = self._scores[c.image_id]
+            probability = self._probability(own, second if row.landmark == leader else first)
+            score = own if gain is None else own + gain.get(c.image_id, 0.0) + weight * best[row.landmark]
             n_inliers = self._n_inliers(c)
             results.append(Match(c.image_id, row.name, row.landmark, score, probability, n_inliers, c.similarity))
-        return results
+        return results if gain is None else sorted(results, key=lambda match: (-match.score, match.image_id))

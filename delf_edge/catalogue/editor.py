@@ -24,7 +24,12 @@ class _DryRun(Exception):  # noqa: N818  (no error: it ends a transaction that n
 
 
 def apply_patches(
-    store: Store, patches: Sequence[LandmarkPatch], *, not_understood: Iterable[str] = (), dry_run: bool = False
+    store: Store,
+    patches: Sequence[LandmarkPatch],
+    *,
+    not_understood: Iterable[str] = (),
+    dry_run: bool = False,
+    keep_located: bool = False,
 ) -> ImportReport:
     """Write what rows say of landmarks: all of it, or after an error nothing.
 
@@ -33,6 +38,8 @@ def apply_patches(
         patches: one for each row.
         not_understood: columns, for the report.
         dry_run: find out what would happen, and keep nothing.
+        keep_located: leave coordinates alone that a person has set or taken away. Otherwise the rows are a person's
+            word: what they say of coordinates stays until a person says otherwise.
 
     Raises:
         OptionError: two rows speak of one landmark in one language, or a row contradicts what is stored.
@@ -43,7 +50,7 @@ def apply_patches(
     try:
         with store.edit() as edit:
             edit.db.execute("PRAGMA defer_foreign_keys=1")
-            editor = _Editor(store, edit)
+            editor = _Editor(store, edit, keep_located)
             for patch in patches:
                 editor.apply(patch)
             editor.flush()
@@ -76,10 +83,11 @@ def check_twice(patches: Sequence[LandmarkPatch]) -> None:
 class _Editor:
     """Applies patches one after the other; rows are written when it is flushed."""
 
-    def __init__(self, store: Store, edit: WriteTransaction) -> None:
+    def __init__(self, store: Store, edit: WriteTransaction, keep_located: bool) -> None:
         import sqlite_utils
 
         self._store, self._edit, self._db = store, edit, edit.db
+        self._located = store.located_by_hand() if keep_located else None
         self._tables = sqlite_utils.Database(edit.db, recursive_triggers=False, execute_plugins=False)
         self._put: dict[str, dict[Any, Row]] = defaultdict(dict)
         self._gone: dict[str, list[Any]] = defaultdict(list)
@@ -160,8 +168,11 @@ class _Editor:
     def _facts(self, landmark_id: int, patch: LandmarkPatch) -> bool:
         facts, revision = patch.facts, self._edit.revision
         key, name, text, latitude, longitude, _ = self._one("landmarks", landmark_id)
-        if "position" in facts:
-            latitude, longitude = facts["position"] or (None, None)
+        if "position" in facts and landmark_id not in (self._located or ()):
+            said = facts["position"] or (None, None)
+            if self._located is None and said != (latitude, longitude):
+                self._edit.note_located(landmark_id)
+            latitude, longitude = said
         if "metadata" in facts:
             known = check_metadata(_changed(json.loads(text), facts["metadata"]))
             text = dump_metadata(known)

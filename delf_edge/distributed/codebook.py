@@ -141,8 +141,8 @@ def fit_codebook(
     options = options or FitOptions()
     out = resolved(out)
     folder = str(resolved(options.bundle)) if options.bundle else str(default_bundle_path())
-    check_target(out, [Path(given) for given in (folder, source, options.probability) if given and "://" not in given])
     bundle = Bundle.load(folder)
+    check_target(out, [Path(given) for given in (folder, source, options.probability) if given and "://" not in given])
     preset = bundle.manifest.default_preset
     extract_options(bundle, preset)
     settings = options.codebook(bundle)

@@ -219,7 +219,7 @@ def import_database(store: Store, folder: Path) -> dict[str, Any]:
         metadata = {**landmark.metadata, **known.get(name, {})}
         store.set_landmark(name, metadata=metadata, latitude=latitude, longitude=longitude)
     if (folder / CATALOGUE_LINES).exists():
-        Catalogue([store]).import_file(folder / CATALOGUE_LINES)
+        Catalogue([store]).import_file(folder / CATALOGUE_LINES, keep_located=True)
     return {**counts, "located": len(located)}
 
 

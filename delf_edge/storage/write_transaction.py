@@ -194,8 +194,12 @@ class WriteTransaction:
         _, own_name, text, *_ = self.rows.one(self.db, "landmarks", landmark_id)
         place = position or (None, None)
         put_row(self.db, "landmarks", (landmark_id, own_name, text, *place, self.revision))
-        put_row(self.db, "meta", (f"{LOCATED}{landmark_id}", "by hand"))
+        self.note_located(landmark_id)
         return landmark_id
+
+    def note_located(self, landmark_id: int) -> None:
+        """Note that a person has set or taken away the coordinates of a landmark: they stay as they are."""
+        put_row(self.db, "meta", (f"{LOCATED}{landmark_id}", "by hand"))
 
     def set_landmark(self, name: str, metadata: str, latitude: float | None, longitude: float | None) -> int:
         """Create a landmark or replace its facts; returns its id."""

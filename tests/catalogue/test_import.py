@@ -168,3 +168,12 @@ def test_a_landmark_of_which_something_is_known_stays_without_photos(catalogue: 
     catalogue.set("place-0", {"title.en": "Zero"})
     store.remove("0.jpg", "1.jpg", "2.jpg", "3.jpg")
     assert catalogue.get("place-0").n_images == 0
+
+
+def test_a_position_of_the_catalogue_is_a_person_s_word(catalogue: Catalogue, store: Store, tmp_path: Path) -> None:
+    catalogue.import_file(write(tmp_path, "a.csv", "name,lat,lon\nplace 0,50.1,19.9\n"))
+    assert store.located_by_hand() == {store.landmark("place 0").landmark_id}
+    other = write(tmp_path, "export.csv", "name,lat,lon\nplace 0,1,2\nplace 1,3,4\n")
+    catalogue.import_file(other, keep_located=True)
+    assert (catalogue.get("place-0").latitude, catalogue.get("place-1").latitude) == (50.1, 3.0)
+    assert store.located_by_hand() == {store.landmark("place 0").landmark_id}

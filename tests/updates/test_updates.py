@@ -270,7 +270,7 @@ def test_a_version_that_spoils_once_in_use_goes_back(
             file.write(b"spoilt")
         return 0
 
-    monkeypatch.setattr("delf_edge.updates.client.self_test", failing_medium)
+    monkeypatch.setattr("delf_edge.updates.client.prove_pack", failing_medium)
     report = follow(channel, device, bundle)
     assert (report.packs[0].status, report.packs[0].version) == ("refused", 1)
     assert answers(device, bundle) == 1

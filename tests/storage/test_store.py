@@ -16,33 +16,12 @@ from delf_edge.storage import sqlite, write_transaction
 from delf_edge.storage.records import NewImage
 from delf_edge.storage.store import Store
 from delf_edge.types import Codes
-
-LAYOUT = CodeLayout(code_size=4, global_dim=8, n_words=1000)
-
-
-def make_codes(seed: int = 0, n: int = 30, size: tuple[int, int] = (640, 480)) -> Codes:
-    rng = np.random.default_rng(seed)
-    return Codes(
-        (rng.random((n, 2)) * size).astype(np.float32),
-        rng.integers(0, LAYOUT.n_words, n).astype(np.uint16),
-        rng.integers(0, 256, (n, LAYOUT.code_size)).astype(np.uint8),
-        rng.integers(-127, 128, LAYOUT.global_dim).astype(np.int8),
-        size,
-    )
-
-
-def new_image(i: int, **kwargs: object) -> NewImage:
-    fields = {"name": f"{i}.jpg", "landmark": f"place {i // 4}", "content_hash": i.to_bytes(32), "codes": make_codes(i)}
-    return NewImage(**(fields | kwargs))  # type: ignore[arg-type]
+from testing.stores import LAYOUT, make_codes, new_image, open_store
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "places.db"
-
-
-def open_rw(path: Path) -> Store:
-    return Store.open(path, bundle_id="3f2a", layout=LAYOUT)
 
 
 def same_codes(a: Codes, b: Codes) -> bool:
@@ -56,7 +35,7 @@ def same_codes(a: Codes, b: Codes) -> bool:
 
 
 def test_what_is_added_is_there_after_reopening(path: Path) -> None:
-    with open_rw(path) as store:
+    with open_store(path) as store:
         added = store.add(new_image(1, metadata={"by": "Ännchen", "n": [1, 2.5, None]}))
         assert added.status == "added"
         store.add(new_image(2, codes=make_codes(n=0)))  # a black frame
@@ -78,7 +57,7 @@ def test_what_is_added_is_there_after_reopening(path: Path) -> None:
 
 
 def test_the_same_photo_twice_is_one_image(path: Path) -> None:
-    with open_rw(path) as store:
+    with open_store(path) as store:
         first = store.add(new_image(1))
         again = store.add(
             new_image(1, name="renamed.jpg", landmark="elsewhere", codes=make_codes(9), metadata={"a": 1})
@@ -93,7 +72,7 @@ def test_the_same_photo_twice_is_one_image(path: Path) -> None:
 
 
 def test_a_thumbnail_lives_and_goes_with_its_image(path: Path) -> None:
-    with open_rw(path) as store:
+    with open_store(path) as store:
         one = store.add(new_image(1, thumbnail=b"\xff\xd8 small")).image_id
         two = store.add(new_image(2)).image_id
         assert store.thumbnail(one) == b"\xff\xd8 small"
@@ -108,12 +87,12 @@ def test_a_thumbnail_lives_and_goes_with_its_image(path: Path) -> None:
 
 
 def test_a_damaged_thumbnail_costs_only_itself(path: Path) -> None:
-    with open_rw(path) as store:
+    with open_store(path) as store:
         one = store.add(new_image(1, thumbnail=b"small")).image_id
     with sqlite3.connect(path) as db:
         db.execute("UPDATE thumbnails SET jpeg = x'00'")
     db.close()
-    with open_rw(path) as store:
+    with open_store(path) as store:
         assert store.thumbnail(one) is None
         assert [(p.table, p.name) for p in store.verify()] == [("thumbnails", "1.jpg")]
         assert store.remove_damaged() == []
@@ -123,7 +102,7 @@ def test_a_damaged_thumbnail_costs_only_itself(path: Path) -> None:
 
 
 def test_a_name_is_taken_over_by_another_photo_unless_forbidden(path: Path) -> None:
-    with open_rw(path) as store:
+    with open_store(path) as store:
         old = store.add(new_image(1))
         with pytest.raises(OptionError, match=r"1\.jpg.*replace"):
             store.add(new_image(2, name="1.jpg"), replace=False)
@@ -140,7 +119,7 @@ def test_a_name_is_taken_over_by_another_photo_unless_forbidden(path: Path) -> N
 
 
 def test_remove_and_relabel(path: Path) -> None:
-    with open_rw(path) as store:
+    with open_store(path) as store:
         store.add_many(new_image(i) for i in range(8))
         store.set_landmark("place 0", metadata={"wiki": "x"}, latitude=48.8584, longitude=2.2945)
         removed = store.remove("4.jpg", "5.jpg", "6.jpg", "7.jpg")
@@ -161,15 +140,15 @@ def test_remove_and_relabel(path: Path) -> None:
 
 
 def test_ids_are_never_used_again(path: Path) -> None:
-    with open_rw(path) as store:
+    with open_store(path) as store:
         first = store.add(new_image(1)).image_id
         store.remove("1.jpg")
-    with open_rw(path) as store:
+    with open_store(path) as store:
         assert store.add(new_image(1)).image_id > first
 
 
 def test_many_in_one_transaction_is_all_or_nothing(path: Path) -> None:
-    with open_rw(path) as store:
+    with open_store(path) as store:
         store.add(new_image(0))
         taken = [new_image(5), new_image(6), new_image(7, name="0.jpg")]
         with pytest.raises(OptionError):
@@ -192,7 +171,7 @@ def test_many_in_one_transaction_is_all_or_nothing(path: Path) -> None:
     ],
 )
 def test_what_cannot_be_stored_is_refused(path: Path, kwargs: dict[str, object], what: str) -> None:
-    with open_rw(path) as store:
+    with open_store(path) as store:
         with pytest.raises(OptionError, match=what):
             store.add(new_image(1, **kwargs))
         assert len(store) == 0
@@ -202,7 +181,7 @@ def test_codes_of_another_layout_are_refused(path: Path) -> None:
     codes = make_codes()
     wide = Codes(codes.keypoints, codes.words, np.zeros((30, 5), np.uint8), codes.global_code, codes.image_size)
     far = Codes(codes.keypoints, codes.words + np.uint16(1000), codes.codes, codes.global_code, codes.image_size)
-    with open_rw(path) as store:
+    with open_store(path) as store:
         for bad, what in ((wide, "do not fit"), (far, "word")):
             with pytest.raises(OptionError, match=what):
                 store.add(new_image(1, codes=bad))
@@ -211,7 +190,7 @@ def test_codes_of_another_layout_are_refused(path: Path) -> None:
 
 
 def test_an_open_reader_sees_changes_at_once(path: Path) -> None:
-    with open_rw(path) as writer, Store.open(path, mode="ro") as reader:
+    with open_store(path) as writer, Store.open(path, mode="ro") as reader:
         a, b = (writer.add(new_image(i)).image_id for i in (1, 2))
         start = reader.revision()
         assert reader.changes(start).updated == ()
@@ -227,7 +206,7 @@ def test_an_open_reader_sees_changes_at_once(path: Path) -> None:
 
 def test_old_tombstones_are_forgotten_and_said_to_be(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_transaction, "MAX_TOMBSTONES", 10)
-    with open_rw(path) as store:
+    with open_store(path) as store:
         start = store.revision()
         for i in range(40):
             store.add(new_image(i))
@@ -241,7 +220,7 @@ def test_old_tombstones_are_forgotten_and_said_to_be(path: Path, monkeypatch: py
 
 
 def test_iteration_is_complete_and_by_id(path: Path) -> None:
-    with open_rw(path) as store:
+    with open_store(path) as store:
         store.add_many(new_image(i) for i in range(1200))  # more than two chunks
         assert [image.name for image in store.images()] == [f"{i}.jpg" for i in range(1200)]
         assert sorted(image.name for image in store.images_by_id([3, 99_999, 1])) == ["0.jpg", "2.jpg"]
@@ -253,7 +232,7 @@ def test_iteration_is_complete_and_by_id(path: Path) -> None:
 
 
 def test_info(path: Path) -> None:
-    with open_rw(path) as store:
+    with open_store(path) as store:
         store.add_many(new_image(i) for i in range(10))
         info = store.info()
     assert (info.n_images, info.n_landmarks, info.n_features) == (10, 3, 300)
@@ -287,7 +266,7 @@ def test_disk_size_of_a_realistic_database(path: Path) -> None:
 
 
 def test_seal_makes_one_file_for_read_only_media(path: Path) -> None:
-    with open_rw(path) as store:
+    with open_store(path) as store:
         store.add_many(new_image(i) for i in range(50))
         store.remove(*(f"{i}.jpg" for i in range(40)))
         store.seal()
@@ -305,14 +284,14 @@ def test_seal_makes_one_file_for_read_only_media(path: Path) -> None:
     assert sorted(p.name for p in path.parent.iterdir()) == ["copy.db", path.name]
     path.chmod(0o644)
     with pytest.raises(ReadOnlyError, match=r"sealed.*snapshot"):
-        open_rw(path)
-    with open_rw(copy) as store:  # the copy can be written again
+        open_store(path)
+    with open_store(copy) as store:  # the copy can be written again
         store.add(new_image(99))
         assert len(store) == 11
 
 
 def test_seal_is_refused_while_others_read(path: Path) -> None:
-    with open_rw(path) as store, Store.open(path, mode="ro") as reader:
+    with open_store(path) as store, Store.open(path, mode="ro") as reader:
         store.add(new_image(1))
         assert len(reader) == 1
         with pytest.raises(StoreError, match="using the database"):
@@ -324,7 +303,7 @@ def test_seal_is_refused_while_others_read(path: Path) -> None:
 
 def test_snapshot_of_a_database_in_use(path: Path) -> None:
     target = path.with_name("copy.db")
-    with open_rw(path) as store, Store.open(path, mode="ro") as reader:
+    with open_store(path) as store, Store.open(path, mode="ro") as reader:
         store.add_many(new_image(i) for i in range(100))
         reader.snapshot(target)
         store.add(new_image(100))
@@ -342,7 +321,7 @@ def test_snapshot_of_a_database_in_use(path: Path) -> None:
 
 
 def test_compact_gives_space_back(path: Path) -> None:
-    with open_rw(path) as store:
+    with open_store(path) as store:
         store.add_many(new_image(i, codes=make_codes(i, n=300)) for i in range(200))
         store.remove(*(f"{i}.jpg" for i in range(190)))
         store.compact()
@@ -364,7 +343,7 @@ def test_threads_share_a_store(path: Path) -> None:
         except BaseException as e:
             errors.append(e)
 
-    with open_rw(path) as store:
+    with open_store(path) as store:
         threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
         for thread in threads:
             thread.start()
@@ -376,14 +355,14 @@ def test_threads_share_a_store(path: Path) -> None:
 
 
 def _add_from_process(path: Path, start: int) -> None:
-    with open_rw(path) as store:
+    with open_store(path) as store:
         for i in range(start, start + 20):
             store.add(new_image(i))
 
 
 def test_processes_share_a_file(path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    with open_rw(path) as store:
+    with open_store(path) as store:
         workers = [context.Process(target=_add_from_process, args=(path, k * 100)) for k in range(2)]
         for worker in workers:
             worker.start()
@@ -395,14 +374,14 @@ def test_processes_share_a_file(path: Path) -> None:
 
 
 def test_a_store_opened_before_fork_works_in_both(path: Path) -> None:
-    with open_rw(path) as store:
+    with open_store(path) as store:
         store.add(new_image(1))
         pid = os.fork()
         if pid == 0:
             try:
                 store.add(new_image(2))
                 store.close()
-                os._exit(0 if len(open_rw(path)) == 2 else 1)
+                os._exit(0 if len(open_store(path)) == 2 else 1)
             except BaseException:
                 os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -413,7 +392,7 @@ def test_a_store_opened_before_fork_works_in_both(path: Path) -> None:
 
 def test_the_log_stays_small(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "WAL_HIGH", 200_000)
-    with open_rw(path) as store:
+    with open_store(path) as store:
         largest = 0
         for i in range(100):
             store.add(new_image(i, codes=make_codes(i, n=300)))
@@ -422,7 +401,7 @@ def test_the_log_stays_small(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_durability_settings(path: Path, connections: list[sqlite3.Connection]) -> None:
-    with open_rw(path):
+    with open_store(path):
         db = connections[-1]
         values = {p: db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "synchronous", "trusted_schema")}
         assert values == {"journal_mode": "wal", "synchronous": 2, "trusted_schema": 0}
@@ -431,7 +410,7 @@ def test_durability_settings(path: Path, connections: list[sqlite3.Connection]) 
 
 
 def test_closing_twice_and_using_after_closing(path: Path) -> None:
-    store = open_rw(path)
+    store = open_store(path)
     store.close()
     store.close()
     with pytest.raises(StoreError, match="closed"):
@@ -441,7 +420,7 @@ def test_closing_twice_and_using_after_closing(path: Path) -> None:
 
 def test_changes_are_looked_up_not_searched_for(path: Path, connections: list[sqlite3.Connection]) -> None:
     """What an open reader asks before every query must not read a row for each image."""
-    with open_rw(path) as store:
+    with open_store(path) as store:
         db = connections[-1]
         asked: list[str] = []
         db.set_trace_callback(asked.append)

@@ -1,0 +1,30 @@
+// Builds dist/ (and with --tests build/tests/): modules by esbuild, types by tsc, WebAssembly copied from the packages.
+import {execFileSync} from 'node:child_process';
+import {cpSync, mkdirSync, readdirSync, rmSync} from 'node:fs';
+import {dirname, join} from 'node:path';
+import {fileURLToPath} from 'node:url';
+
+import {build} from 'esbuild';
+
+const here = dirname(fileURLToPath(import.meta.url));
+process.chdir(here);
+const common = {bundle: true, target: 'es2022', logLevel: 'warning', legalComments: 'none'};
+
+if (process.argv.includes('--tests')) {
+  rmSync('build/tests', {recursive: true, force: true});
+  const entryPoints = readdirSync('tests').filter(name => name.endsWith('.test.ts')).map(name => join('tests', name));
+  await build({...common, entryPoints, outdir: 'build/tests', platform: 'node', format: 'esm', packages: 'external',
+               outExtension: {'.js': '.mjs'}});
+} else {
+  rmSync('dist', {recursive: true, force: true});
+  await build({...common, entryPoints: ['src/index.ts'], outfile: 'dist/index.js', format: 'esm', minify: true});
+  // A classic worker, because LiteRT.js loads its WebAssembly with importScripts.
+  await build({...common, entryPoints: ['src/worker.ts'], outfile: 'dist/worker.js', format: 'iife', minify: true,
+               define: {'import.meta.url': 'self.location.href'}});
+  execFileSync('node_modules/.bin/tsc', ['--noEmit', 'false', '--emitDeclarationOnly', '--declaration', '--rootDir', 'src',
+                                         '--outDir', 'dist/types'], {stdio: 'inherit'});
+  mkdirSync('dist/wasm', {recursive: true});
+  const litert = 'node_modules/@litertjs/core/wasm';
+  for (const name of readdirSync(litert)) cpSync(join(litert, name), join('dist/wasm', name));
+  cpSync('node_modules/@sqlite.org/sqlite-wasm/dist/sqlite3.wasm', 'dist/wasm/sqlite3.wasm');
+}

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 
-from delf_edge import CameraError
-from delf_edge.camera.sources import open_source
+from delf_edge import DelfEdgeError, IdentifyOptions, Recognizer
+from delf_edge.camera.sources import PicameraSource, VideoSource, open_source
 from delf_edge.camera.temporal_voting import VoteOptions
 from delf_edge.camera.watcher import CameraOptions, watch
 from delf_edge.geo import Near
-from delf_edge.query.options import IdentifyOptions
-from delf_edge.recognizer import Recognizer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print events until the source ends; returns 0."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("database")
     parser.add_argument("source", help='0, "picamera", rtsp://..., a video file or a folder')
-    parser.add_argument("--bundle", default=None)
+    parser.add_argument("--bundle")
     parser.add_argument("--near", nargs=3, type=float, metavar=("LAT", "LON", "METRES"), help="where the camera is")
     parser.add_argument("--several", action="store_true", help="look for several landmarks in a frame")
     parser.add_argument("--turn", type=int, default=0, help="degrees clockwise that bring frames upright")
@@ -42,10 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             closing(open_source(given.source)) as source,
             Recognizer.open(given.database, bundle=given.bundle, read_only=True) as recognizer,
         ):
+            live = isinstance(source, VideoSource | PicameraSource)  # its times are those of time.monotonic()
+            clock, zero = (time.localtime, time.time() - time.monotonic()) if live else (time.gmtime, 0.0)
             for event in watch(recognizer, source, options):
                 proof = f", {event.proof.answer.n_inliers} matched points" if event.proof else ""
-                print(f"{event.time:8.1f} s  {event.kind:11}  {event.landmark or 'camera'}{proof}", flush=True)
-    except CameraError as e:
+                when = time.strftime("%H:%M:%S", clock(zero + event.time))
+                print(f"{when}  {event.kind:11}  {event.landmark or 'camera'}{proof}", flush=True)
+    except DelfEdgeError as e:
         print(e, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from delf_edge import DelfEdgeError
 from delf_edge.camera.temporal_voting import VoteOptions
 from delf_edge.camera.watcher import CameraOptions
 from delf_edge.recognizer import Recognizer
@@ -31,15 +33,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", default=None)
     parser.add_argument("--port", type=int, default=8000)
     given = parser.parse_args(arguments)
-    token, is_new = read_token(None)
     patient = CameraOptions(vote=VoteOptions(frames=3, hold=5.0))  # visitors stand still and look away
-    with (
-        listen("127.0.0.1", given.port) as sockets,
-        Recognizer.open(given.database, bundle=given.bundle) as recognizer,
-    ):
-        app = create_app(recognizer, ServiceOptions(Policy(token), camera=patient), beside=lamp)
-        print(address_of("127.0.0.1", given.port, token if is_new else None), flush=True)
-        run_server(app, "127.0.0.1", given.port, sockets)
+    if not Path(given.database).is_file():
+        print(f"{given.database}: no such database; make one with `delf-edge index`", file=sys.stderr)
+        return 2
+    try:
+        token, is_new = read_token(None)
+        with (
+            listen("127.0.0.1", given.port) as sockets,
+            Recognizer.open(given.database, bundle=given.bundle) as recognizer,
+        ):
+            app = create_app(recognizer, ServiceOptions(Policy(token), camera=patient), beside=lamp)
+            print(address_of("127.0.0.1", given.port, token if is_new else None), flush=True)
+            run_server(app, "127.0.0.1", given.port, sockets)
+    except DelfEdgeError as e:
+        print(e, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

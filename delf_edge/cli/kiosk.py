@@ -35,6 +35,15 @@ def serve_command(
         list[str] | None,
         typer.Option("--allow-host", metavar="NAME", help="Name that browsers call it by.", show_default=False),
     ] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            "--public-url",
+            metavar="URL",
+            help="Address by which browsers reach it through a proxy, with its path; nothing is then local.",
+            show_default=False,
+        ),
+    ] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(
@@ -60,21 +69,22 @@ def serve_command(
     """
     with needs("web"):
         from delf_edge.web.app import ServiceOptions, create_app
-        from delf_edge.web.security import Policy, is_loopback
+        from delf_edge.web.security import Policy, is_loopback, public_address
         from delf_edge.web.server import address_of, listen, read_token
         from delf_edge.web.server import run_server as run
     if not (new or database.exists()):
         raise OptionError(f"{database}: no such database; check the path, or let --new make it")
     token, is_new = read_token(token_file)
     names = frozenset(name.lower() for name in [host, *(allow_host or [])])
-    policy = Policy(token, names, loopback_only=is_loopback(host))
+    public = public_address(public_url) if public_url is not None else None
+    policy = Policy(token, names, loopback_only=is_loopback(host), public_url=public)
     with (
         listen(host, port) as sockets,
         open_database(
             database, bundle, preset, threads, read_only=read_only, packs=packs, max_megapixels=max_megapixels
         ) as recognizer,
     ):
-        url = address_of(host, port, token if is_new and not read_only else None)
+        url = address_of(host, port, token if is_new and not read_only else None, public)
         if as_json:
             print_json({"database": str(database), "url": url, "read_only": read_only})
         else:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -92,11 +93,13 @@ class _Outermost:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
+        self._prefix = urlsplit(service.policy.public_url or "").path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = self._below_prefix(scope)
         status = 500
         started = False
 
@@ -124,6 +127,13 @@ class _Outermost:
             route = next((r.path for r in ROUTES if r.matches(scope)[0] != Match.NONE), "other")
             method = scope["method"] if scope["method"] in ("GET", "POST", "DELETE", "HEAD") else "other"
             self._service.metrics.requests.labels(route, method, status).inc()
+
+    def _below_prefix(self, scope: Scope) -> Scope:
+        """The scope with a path of this service, whether or not the proxy has taken the public path away."""
+        path: str = scope["path"]
+        if not self._prefix or not (path == self._prefix or path.startswith(self._prefix + "/")):
+            return scope
+        return {**scope, "path": path.removeprefix(self._prefix) or "/"}
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -6,7 +6,7 @@ from typing import Any
 
 import delf_edge
 
-JPEG_BODY = {"required": True, "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
+_BYTES = {"type": "string", "format": "binary"}
 NUMBER, TEXT, WHOLE, YES_NO = {"type": "number"}, {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
 
 
@@ -22,18 +22,32 @@ def _or_null(kind: str) -> dict[str, Any]:
     return {"type": [kind, "null"]}
 
 
+def _photo(**fields: Any) -> dict[str, Any]:
+    """A photo as the body, or in a form with the text fields that the query has too."""
+    form = {**_object(photo=_BYTES, **fields), "required": ["photo"]}
+    kinds = ("image/jpeg", "application/octet-stream", "image/*")
+    content = {**{kind: {"schema": _BYTES} for kind in kinds}, "multipart/form-data": {"schema": form}}
+    return {"required": True, "content": content}
+
+
 def _query(name: str, text: str, kind: str = "string", required: bool = False) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": required, "description": text, "schema": {"type": kind}}
 
 
 def _operation(
-    summary: str, schema: dict[str, Any] | None, *, errors: str = "", kind: str = "application/json", **more: Any
+    name: str,
+    summary: str,
+    schema: dict[str, Any] | None,
+    *,
+    errors: str = "",
+    kind: str = "application/json",
+    **more: Any,
 ) -> dict[str, Any]:
     content = {kind: {"schema": schema or {"type": "string"}}}
     responses: dict[str, Any] = {"200": {"description": "done", "content": content}}
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     responses |= {code: {"description": _MEANING[code], "content": error} for code in errors.split()}
-    return {"summary": summary, "responses": responses, **more}
+    return {"operationId": name, "summary": summary, "responses": responses, **more}
 
 
 _MEANING = {
@@ -152,13 +166,14 @@ _TOKEN: list[dict[str, list[str]]] = [{"token": []}]
 def document() -> dict[str, Any]:
     """The whole document, OpenAPI 3.1."""
     add = _operation(
+        "add",
         "Add a photo of a landmark (the same photo again only updates it); 201 where it is new.",
         _ADDED,
         errors=f"{_PHOTO_ERRORS} 403 507",
-        requestBody=JPEG_BODY,
+        requestBody=_photo(landmark=TEXT, name=TEXT, latitude=NUMBER, longitude=NUMBER),
         security=_TOKEN,
         parameters=[
-            _query("landmark", "the place it shows", required=True),
+            _query("landmark", "the place it shows; here or in the form"),
             _query("name", "unique name of the image; default: the landmark and the photo's hash"),
             _query("latitude", "degrees, of the landmark; with longitude", "number"),
             _query("longitude", "degrees", "number"),
@@ -168,25 +183,28 @@ def document() -> dict[str, Any]:
     paths = {
         "/v1/identify": {
             "post": _operation(
+                "identify",
                 "Name the place that a photo shows; with a session, what the frames of a camera amount to.",
                 _ANSWER,
                 errors=_PHOTO_ERRORS,
-                requestBody=JPEG_BODY,
+                requestBody=_photo(session=TEXT),
                 parameters=[_query("session", "8 to 64 letters, digits, - or _: one camera")],
             )
         },
         "/v1/quality": {
             "post": _operation(
+                "quality",
                 "How good a reference a photo would be, 0 to 100, and why.",
                 _QUALITY,
                 errors=_PHOTO_ERRORS,
-                requestBody=JPEG_BODY,
+                requestBody=_photo(landmark=TEXT),
                 parameters=[_query("landmark", "the place it shows, if that is in the database already")],
             )
         },
         "/v1/images": {
             "post": add,
             "delete": _operation(
+                "removeLandmark",
                 "Remove all images of a landmark.",
                 _REMOVED,
                 errors="400 401 403 404 503 507",
@@ -196,17 +214,25 @@ def document() -> dict[str, Any]:
         },
         "/v1/images/{id}": {
             "delete": _operation(
-                "Remove an image.", _REMOVED, errors="401 403 404 503 507", security=_TOKEN, parameters=_ID
+                "removeImage",
+                "Remove an image.",
+                _REMOVED,
+                errors="401 403 404 503 507",
+                security=_TOKEN,
+                parameters=_ID,
             )
         },
         "/v1/images/{id}/thumbnail": {
             "get": _operation(
-                "A small JPEG of an image.", None, errors="401 404 503", kind="image/jpeg", parameters=_ID
+                "thumbnail", "A small JPEG of an image.", None, errors="401 404 503", kind="image/jpeg", parameters=_ID
             )
         },
-        "/v1/landmarks": {"get": _operation("All landmarks and their images.", _LANDMARKS, errors="401 503")},
+        "/v1/landmarks": {
+            "get": _operation("landmarks", "All landmarks and their images.", _LANDMARKS, errors="401 503")
+        },
         "/v1/landmarks/{slug}": {
             "get": _operation(
+                "landmark",
                 "What is known of a landmark; title and summary in the best language of Accept-Language.",
                 _RECORD,
                 errors="401 404 503",
@@ -215,6 +241,7 @@ def document() -> dict[str, Any]:
         },
         "/v1/landmarks/{slug}/media/{name}": {
             "get": _operation(
+                "medium",
                 "A picture or sound of a landmark, with its type and an ETag.",
                 None,
                 errors="401 404 503",
@@ -224,15 +251,16 @@ def document() -> dict[str, Any]:
         },
         "/v1/events": {
             "get": _operation(
+                "events",
                 "Server-sent events: appeared, changed, left, enrolled, removed.",
                 None,
                 errors="401 503",
                 kind="text/event-stream",
             )
         },
-        "/healthz": {"get": _operation("Whether the service works.", _HEALTH, errors="503")},
-        "/metrics": {"get": _operation("Metrics for Prometheus.", None, errors="401", kind="text/plain")},
-        "/openapi.json": {"get": _operation("This document.", {"type": "object"})},
+        "/healthz": {"get": _operation("health", "Whether the service works.", _HEALTH, errors="503")},
+        "/metrics": {"get": _operation("metrics", "Metrics for Prometheus.", None, errors="401", kind="text/plain")},
+        "/openapi.json": {"get": _operation("openapi", "This document.", {"type": "object"})},
     }
     return {
         "openapi": "3.1.0",

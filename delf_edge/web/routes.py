@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 import delf_edge
@@ -31,8 +32,10 @@ from delf_edge.images.photo_source import read_photo
 from delf_edge.query.options import IdentifyOptions
 from delf_edge.recognizer import Recognizer
 from delf_edge.web.answers import answer_json, event_json
+from delf_edge.web.event_stream import EventStreamResponse
 from delf_edge.web.openapi import document
 from delf_edge.web.service import Service
+from delf_edge.web.uploads import Upload
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _STATIC = Path(__file__).resolve().parent / "static"
@@ -55,10 +58,11 @@ def _service(request: Request) -> Service:
 
 async def post_identify(request: Request) -> Response:
     """POST /v1/identify."""
-    service, session = _service(request), request.query_params.get("session")
+    service = _service(request)
+    upload = await service.read_photo(request, ("session",))
+    data, session = upload.data, _values(request, upload).get("session")
     if session is not None and not _SESSION.fullmatch(session):
         raise HTTPException(400, "session is 8 to 64 letters, digits, - or _")
-    data = await service.read_photo(request)
     began = time.perf_counter()
     if session is None:
         options = IdentifyOptions(languages=_languages(request))
@@ -93,9 +97,9 @@ def _watch(service: Service, session: str, data: bytes) -> dict[str, Any]:
 async def quality(request: Request) -> Response:
     """POST /v1/quality."""
     service = _service(request)
-    data = await service.read_photo(request)
-    landmark = _name(request, "landmark", required=False)
-    report = await service.jobs.run(lambda: assess(service.recognizer, data, landmark=landmark or None))
+    upload = await service.read_photo(request, ("landmark",))
+    landmark = _name(_values(request, upload), "landmark", required=False)
+    report = await service.jobs.run(lambda: assess(service.recognizer, upload.data, landmark=landmark or None))
     return JSONResponse(report.as_json())
 
 
@@ -196,9 +200,10 @@ def _thumbnail(recognizer: Recognizer, image_id: int) -> bytes:
 async def add(request: Request) -> Response:
     """POST /v1/images."""
     service = _service(request)
-    landmark, name = _name(request, "landmark"), _name(request, "name", required=False)
-    position = _position(request)
-    data = await service.read_photo(request)
+    upload = await service.read_photo(request, ("landmark", "name", "latitude", "longitude"))
+    data, values = upload.data, _values(request, upload)
+    landmark, name = _name(values, "landmark"), _name(values, "name", required=False)
+    position = _position(values)
     name = name or f"{landmark}/{content_hash(data).hex()[:12]}"
     result = await service.jobs.run(lambda: _add(service.recognizer, data, landmark, name, position))
     service.hub.publish("enrolled", {"landmark": landmark, "image": name})
@@ -226,7 +231,7 @@ async def delete_image(request: Request) -> Response:
 
 async def remove_landmark(request: Request) -> Response:
     """DELETE /v1/images?landmark=NAME."""
-    service, landmark = _service(request), _name(request, "landmark")
+    service, landmark = _service(request), _name(request.query_params, "landmark")
     removed = await service.jobs.run(partial(service.recognizer.remove_landmark, landmark))
     service.hub.publish("removed", {"landmark": landmark, "ids": removed})
     return JSONResponse({"removed": removed})
@@ -237,10 +242,11 @@ async def remove_landmark(request: Request) -> Response:
 
 async def events(request: Request) -> Response:
     """GET /v1/events."""
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     if request.method == "HEAD":
-        return Response(media_type="text/event-stream", headers=headers)
-    return StreamingResponse(_service(request).hub.subscribe(), media_type="text/event-stream", headers=headers)
+        return Response(media_type="text/event-stream", headers={"cache-control": "no-store"})
+    given = request.headers.get("last-event-id", "")
+    last = int(given) if re.fullmatch(r"[0-9]{1,18}", given) else None
+    return EventStreamResponse(_service(request).hub, last)
 
 
 async def health(request: Request) -> Response:
@@ -294,9 +300,14 @@ ROUTES = [
 ]
 
 
-def _name(request: Request, parameter: str, *, required: bool = True) -> str:
-    """A name from the query: printable, at most 200 characters. It names a row, never a file."""
-    value = request.query_params.get(parameter, "").strip()
+def _values(request: Request, upload: Upload) -> Mapping[str, str]:
+    """What the query and the form say; no name is in both."""
+    return {**request.query_params, **upload.fields}
+
+
+def _name(values: Mapping[str, str], parameter: str, *, required: bool = True) -> str:
+    """A name: printable, at most 200 characters. It names a row, never a file."""
+    value = values.get(parameter, "").strip()
     if not value and required:
         raise HTTPException(400, f"the query parameter {parameter} is missing")
     if len(value) > 200 or not value.isprintable():
@@ -304,9 +315,9 @@ def _name(request: Request, parameter: str, *, required: bool = True) -> str:
     return value
 
 
-def _position(request: Request) -> tuple[float, float] | None:
-    """(latitude, longitude) from the query, or None; checked before anything is stored."""
+def _position(values: Mapping[str, str]) -> tuple[float, float] | None:
+    """(latitude, longitude), or None; checked before anything is stored."""
     try:
-        return parse_position(*(request.query_params.get(parameter) for parameter in ("latitude", "longitude")))
+        return parse_position(*(values.get(parameter) for parameter in ("latitude", "longitude")))
     except OptionError as e:
         raise HTTPException(400, str(e)) from None

@@ -53,10 +53,12 @@ def listen(host: str, port: int) -> Iterator[list[socket.socket]]:
     with contextlib.ExitStack() as opened:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            both = host == "::" and socket.has_dualstack_ipv6()  # all addresses, those of IPv4 too
             sockets, refused = [], []
             for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
                 try:
-                    sockets.append(opened.enter_context(socket.create_server(address[:2], family=family)))
+                    server = socket.create_server(address, family=family, dualstack_ipv6=both)
+                    sockets.append(opened.enter_context(server))
                 except OSError as e:
                     if e.errno == errno.EADDRINUSE:
                         raise
@@ -153,7 +155,8 @@ async def tell_systemd(service: Service) -> None:
         await asyncio.sleep(seconds)
 
 
-def address_of(host: str, port: int, token: str | None) -> str:
+def address_of(host: str, port: int, token: str | None, public_url: str | None = None) -> str:
     """What to type into a browser."""
-    shown = f"[{host}]" if ":" in host else "localhost" if host in ("0.0.0.0", "::") or is_loopback(host) else host
-    return f"http://{shown}:{port}/" + (f"#token={token}" if token else "")
+    here = host in ("0.0.0.0", "::") or (is_loopback(host) and ":" not in host)
+    shown = "localhost" if here else f"[{host}]" if ":" in host else host
+    return (public_url or f"http://{shown}:{port}") + "/" + (f"#token={token}" if token else "")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
+from collections.abc import Collection
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from delf_edge.camera.watcher import CameraOptions
@@ -15,6 +18,7 @@ from delf_edge.web.event_stream import Hub
 from delf_edge.web.metrics import Metrics
 from delf_edge.web.security import Policy
 from delf_edge.web.sessions import Sessions
+from delf_edge.web.uploads import Upload, read_upload
 from delf_edge.web.work_queue import BusyError, Jobs
 
 
@@ -61,7 +65,7 @@ class Service:
         most = options.max_pixels
         self.limits = recognizer.limits if most is None else dataclasses.replace(recognizer.limits, max_pixels=most)
         self.jobs = Jobs(options.workers, options.queue, options.timeout)
-        self.hub = Hub()
+        self.hub = Hub(first=int(time.time()) << 12)  # numbers go on after a restart
         self.sessions = Sessions(recognizer, options.camera)
         self.metrics = Metrics()
         self._uploads = 0
@@ -72,17 +76,26 @@ class Service:
         """Whether jobs come to an end: a job of three times the timeout is stuck."""
         return self.jobs.oldest < 3 * self.options.timeout
 
-    async def read_photo(self, request: Request) -> bytes:
-        """The body, if it can be a photo: what is too large is refused before anything waits for it."""
+    async def read_photo(self, request: Request, known: Collection[str] = ()) -> Upload:
+        """The photo of a request, if it can be one: what is too large is refused before anything waits for it.
+
+        Args:
+            request: its body is the photo, or a form with the photo and text fields in it.
+            known: the names that a text field may have.
+        """
         if self._uploads >= self.options.uploads:
             raise BusyError("too many uploads at once; try again in a moment")
         self._uploads += 1
         try:
-            data = await self.policy.body(request)
+            upload = await read_upload(request.headers, await self.policy.body(request))
         finally:
             self._uploads -= 1
-        check_header(data, "the photo", self.limits)
-        return data
+        if unknown := sorted(set(upload.fields) - set(known)):
+            raise HTTPException(400, f"the form has the field {unknown[0][:40]!r}; {_fields(known)}")
+        if twice := sorted(set(upload.fields) & set(request.query_params)):
+            raise HTTPException(400, f"{twice[0]} is in the address and in the form; once is enough")
+        check_header(upload.data, "the photo", self.limits)
+        return upload
 
     async def watch_idle(self) -> None:
         """What a browser's camera saw last leaves, although the browser is gone or its camera is unplugged."""
@@ -112,3 +125,7 @@ class Service:
             ("damaged_rows", "Damaged rows met since the start.", lambda: len(recognizer.store.damaged)),
         ):
             metrics.add_gauge(f"delf_edge_{name}", text, value)
+
+
+def _fields(known: Collection[str]) -> str:
+    return f"beside the photo it may have {', '.join(known)}" if known else "nothing goes here beside the photo"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -153,9 +154,22 @@ def test_the_camera_app_prints_events(database: Path, tmp_path: Path, capsys: py
     app = example("camera_app")
     arguments = [str(database), str(frames), "--bundle", str(TINY_BUNDLE), "--near", "48", "11", "500", "--several"]
     assert app.main(arguments) == 0
-    assert "appeared     Town hall, " in capsys.readouterr().out
+    assert re.search(r"(?m)^00:00:0\d  appeared     Town hall, ", capsys.readouterr().out)
     (tmp_path / "empty").mkdir()
     assert app.main([str(database), str(tmp_path / "empty")]) == 2
+
+
+@pytest.mark.parametrize("name", ["camera_app", "kiosk"])
+def test_examples_say_in_a_line_that_there_is_no_database(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "frames").mkdir()
+    for database in (tmp_path / "typo.db", tmp_path):
+        arguments = [str(database)] + ([str(tmp_path / "frames")] if name == "camera_app" else [])
+        assert example(name).main(arguments) == 2
+        err = capsys.readouterr().err
+        assert len(err.splitlines()) == 1
+    assert not (tmp_path / "typo.db").exists()
 
 
 def test_examples_are_short() -> None:

@@ -175,7 +175,8 @@ def fit_probability(
     model = logistic.fit(x, y, ("slope", "margin_slope"))
     if model.weights[1] < 0:
         model = logistic.fit(x[:, :1], y, ("slope",))
-    weights = {"slope": 0.0, "margin_slope": 0.0} | model.to_json()["weights"]
+    none = {"cohort_slope": 0.0, "size_slope": 0.0, "photos_slope": 0.0}  # not part of this fit
+    weights = {"slope": 0.0, "margin_slope": 0.0} | none | model.to_json()["weights"]
     fitted = replace(ranking, bias=model.bias, **weights)
     p = np.array([fitted.probability(s, m) for s, m in x])
     proven = np.where(np.concatenate([n_known, n_stranger]) >= min_inliers, p, 0.0)

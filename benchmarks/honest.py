@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -54,20 +55,25 @@ def columns(found: Sequence[Found]) -> dict[Column, list[Found]]:
 def fit(found: Sequence[Found], start: Calibration) -> Calibration:
     """Probability and threshold for answers, in which every column weighs the same, and that of all places twice.
 
-    The score enters less what strangers reach (`cohort_slope` is `slope`). The threshold is the lowest at which a new
-    stranger is named with a probability of at most 1 %, whatever the number of places in the database, moved half the
-    way to the next stranger: photos of one place are strangers together, so a few hundred say less than they count.
+    The score enters less what strangers reach (`cohort_slope` is `slope`), and the logarithms of the photos that are
+    stored and of those of the landmark enter, or a threshold for many photos would be too high for few. The threshold
+    is the lowest at which a new stranger is named with a probability of at most 1 %, whatever the number of places in
+    the database, moved half the way to the next stranger: photos of one place are strangers together, so a few hundred
+    say less than they count.
     """
     x, y, weight = [], [], []
     for (size, _), answers in columns(found).items():
         for f in answers:
-            x.append([f.score - f.strangers, start.margin(f.score, f.rival, f.strangers)])
+            margin = start.margin(f.score, f.rival, f.strangers)
+            x.append([f.score - f.strangers, margin, -math.log(max(1, f.searched)), -math.log(max(1, f.of_landmark))])
             y.append(f.known and f.right)
             weight.append((2.0 if size is None else 1.0) / len(answers))
-    model = logistic.fit(np.array(x), np.array(y), ("slope", "margin_slope"), weight=np.array(weight))
-    slope, margin = (max(0.0, float(w)) for w in model.weights)
+    names = ("slope", "margin_slope", "size_slope", "photos_slope")
+    model = logistic.fit(np.array(x), np.array(y), names, weight=np.array(weight))
+    slope, margin, by_size, by_photos = (max(0.0, float(w)) for w in model.weights)
     sizes = {f.size for f in found}
     fitted = replace(start, bias=model.bias, slope=slope, margin_slope=margin, cohort_slope=slope)
+    fitted = replace(fitted, size_slope=by_size, photos_slope=by_photos)
     strangers = {size: np.array([f.logit(fitted) for f in found if f.size == size and not f.known]) for size in sizes}
     least = max(stats.conformal_threshold(logits, STRANGERS) for logits in strangers.values())
     above = np.concatenate([logits[logits >= least] for logits in strangers.values()])

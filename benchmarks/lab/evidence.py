@@ -46,6 +46,7 @@ class Found:
         place: what is asked for; `known`: whether it is stored.
         right: whether the best photo shows it.
         score, rival, strangers, inliers: of the best photo, see `Calibration`.
+        searched, of_landmark: photos that were searched, and those of them that show the best photo's landmark.
         ap, ap_alone: average precision of the ranking with the names of landmarks, and without; NaN where it was not
             ranked.
         first: whether the ranking begins with the place.
@@ -60,6 +61,8 @@ class Found:
     rival: float
     strangers: float
     inliers: int
+    searched: int
+    of_landmark: int
     ap: float = float("nan")
     ap_alone: float = float("nan")
     first: bool = False
@@ -67,7 +70,7 @@ class Found:
     def logit(self, c: Calibration) -> float:
         """Log odds that the best photo shows what is asked for, -inf where it proves too little to be named."""
         margin = c.margin(self.score, self.rival, self.strangers)
-        x = c.bias + c.slope * self.score + c.margin_slope * margin - c.cohort_slope * self.strangers
+        x = c.logit(self.score, margin, self.strangers, searched=self.searched, of_landmark=self.of_landmark)
         return x if self.inliers >= RANKING.min_inliers else float("-inf")
 
 
@@ -143,7 +146,7 @@ class Lab:
         """A ranking whose best `options.verify` candidates are verified, and its candidates."""
         features = self.features(name)
         candidates, strangers = places.pipeline.candidates_and_strangers(features, options, top)
-        ranking = CandidateRanking(places.pipeline.calibration, places.combined, features, candidates, strangers)
+        ranking = places.pipeline.ranking(features, options, candidates, strangers)
         asked = candidates[: options.verify]
         rows = {r.image_id: r.name for r in places.combined.images_by_id([c.image_id for c in asked])}
         missing = [c for c in asked if (name, rows[c.image_id]) not in self._pairs]
@@ -181,9 +184,7 @@ class Lab:
         without = frozenset[str]() if known else frozenset([place])
         ranking, _ = self.ask(places, name, IdentifyOptions(without=without), 50)
         best = ranking.first()
-        return Found(
-            size, photos, place, known, best.landmark == place, best.score, best.rival, best.strangers, best.n_inliers
-        )
+        return Found(size, photos, place, known, best.landmark == place, *best[1:])
 
     def whole(self, world: Places, cohort: Cohort | None, calibration: Calibration) -> list[Found]:
         """Every question to the database of all places, ranked, and once more with its place ruled out."""
@@ -207,8 +208,7 @@ class Lab:
         (with_names, first), (alone, _) = ap(None), ap(0.0)
         best = ranking.first()
         right = best.landmark == place
-        scores = best.score, best.rival, best.strangers, best.n_inliers
-        return Found(None, None, place, True, right, *scores, ap=with_names, ap_alone=alone, first=first)
+        return Found(None, None, place, True, right, *best[1:], ap=with_names, ap_alone=alone, first=first)
 
 
 def choose_cohort(lab: Lab, photos: dict[str, list[str]], n: int = 80, seed: int = 0) -> list[str]:

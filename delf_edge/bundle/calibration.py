@@ -5,7 +5,8 @@
     score       = votes * sqrt(votes per query feature) + similarity * cosine
                   + inliers * max(0, log((1 + n) / (1 + floor)))
     margin      = score - max(the best score of another landmark, strangers)
-    probability = sigmoid(bias + slope * score + margin_slope * margin - cohort_slope * strangers)
+    probability = sigmoid(bias + slope * score + margin_slope * margin - cohort_slope * strangers
+                          - size_slope * log(photos stored) - photos_slope * log(photos of the landmark))
 
 `floor` is the number of inliers that RANSAC finds between strangers, so that a verified stranger gains nothing over
 an image that was not verified. `strangers` is what the query reaches among the coded photos of nobody's places that the
@@ -13,7 +14,9 @@ bundle has with it (`cohort`): where one or two landmarks are stored, a lead ove
 looks like everything must lead by more. It is the second best score there, for the best photo of the cohort may by
 chance show the very place that was asked for. A bundle without a cohort has the score of one vote in a hundred and a
 cosine of 0.25 in its place, which is what the best of another landmark reaches for half of all strangers in a database
-of 30 places. The weights are fitted on training photos of places that the network never saw
+of 30 places. The more photos are stored, and the more of them show one landmark, the higher the best of many chances
+scores for a stranger; the two logarithms take that away again, so that one threshold holds for a database of one photo
+and for one of many thousands. The weights are fitted on training photos of places that the network never saw
 (`python -m benchmarks.calibrate`), the threshold is set there for at most 1 % of strangers named.
 """
 
@@ -42,6 +45,8 @@ class Calibration:
         support: images most like an image that stand up for it when a database is ranked; 0 switches it off. Neither
             of the two changes a probability, which speaks of the evidence for the image itself (see `expansion`).
         cohort_slope: what the score of strangers takes from the logit of the probability.
+        size_slope, photos_slope: what the logarithms of the number of photos that were searched, and of those that show
+            the landmark, take from it.
         landmark: weight of the best score of an image's landmark, when a database is ranked: what is known of one photo
             of a place speaks for its others. It changes no probability either; 0 ranks every image by itself.
     """
@@ -59,6 +64,8 @@ class Calibration:
     support: int = 0
     cohort_slope: float = 0.0
     landmark: float = 0.0
+    size_slope: float = 0.0
+    photos_slope: float = 0.0
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, object]) -> Calibration:
@@ -98,8 +105,25 @@ class Calibration:
         """
         return score - max(rival, self.strangers(()) if strangers is None else strangers)
 
-    def probability(self, score: float, margin: float, strangers: float | None = None) -> float:
-        """Probability that an image with this score shows the query's place, 0..1; the arguments as for `margin`."""
+    def logit(
+        self, score: float, margin: float, strangers: float | None = None, *, searched: int = 1, of_landmark: int = 1
+    ) -> float:
+        """Log odds that an image with this score shows the query's place.
+
+        Args:
+            score: of the image.
+            margin: see `margin`.
+            strangers: as for `margin`.
+            searched: photos that were searched.
+            of_landmark: those of them that show the image's landmark.
+        """
         x = self.bias + self.slope * score + self.margin_slope * margin
         x -= self.cohort_slope * (self.strangers(()) if strangers is None else strangers)
+        return x - self.size_slope * math.log(max(1, searched)) - self.photos_slope * math.log(max(1, of_landmark))
+
+    def probability(
+        self, score: float, margin: float, strangers: float | None = None, *, searched: int = 1, of_landmark: int = 1
+    ) -> float:
+        """Probability that an image with this score shows the query's place, 0..1; the arguments as for `logit`."""
+        x = self.logit(score, margin, strangers, searched=searched, of_landmark=of_landmark)
         return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

@@ -106,7 +106,7 @@ class QueryPipeline:
             self.index.refresh(self._shelf)
         with clock(timings, "candidates"):
             candidates, strangers = self.candidates_and_strangers(features, options, options.search.top)
-        ranking = CandidateRanking(self.calibration, self._shelf, features, candidates, strangers)
+        ranking = self.ranking(features, options, candidates, strangers)
         cut = False
         with clock(timings, "verify"):
             shortlist = candidates[: options.verify]
@@ -172,7 +172,7 @@ class QueryPipeline:
         options = options or RANKING
         self.index.refresh(self._shelf)
         candidates, strangers = self.candidates_and_strangers(features, options, top_k)
-        ranking = CandidateRanking(self.calibration, self._shelf, features, candidates, strangers)
+        ranking = self.ranking(features, options, candidates, strangers)
         for candidate, verification in self.verified(features, candidates[: options.verify], options):
             ranking.add(candidate, verification)
         known = self.index.global_descriptors([c.image_id for c in candidates])
@@ -204,6 +204,17 @@ class QueryPipeline:
         search = replace(options.search, top=max(top, options.verify, 1), global_weight=balance)
         snapshot, without = self.index.snapshot, self._excluded(options)
         return search_beside(snapshot, self._cohort, features, self._codebook, self._coarse, search, without=without)
+
+    def ranking(
+        self,
+        features: Features,
+        options: IdentifyOptions,
+        candidates: Sequence[Candidate],
+        strangers: Sequence[Candidate],
+    ) -> CandidateRanking:
+        """What is known of candidates before any of them is verified."""
+        searched = self.index.n_images - len(self._excluded(options))
+        return CandidateRanking(self.calibration, self._shelf, features, candidates, strangers, searched)
 
     def _excluded(self, options: IdentifyOptions) -> list[int]:
         """Ids of the images that `near` and `without` rule out."""

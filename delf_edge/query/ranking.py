@@ -29,6 +29,7 @@ class FirstPlace(NamedTuple):
         rival: the best score of another landmark, 0 where there is none.
         strangers: see `Calibration.strangers`.
         n_inliers: its own.
+        searched, of_landmark: photos that were searched, and those of its landmark.
     """
 
     landmark: str
@@ -36,6 +37,8 @@ class FirstPlace(NamedTuple):
     rival: float
     strangers: float
     n_inliers: int
+    searched: int
+    of_landmark: int
 
 
 class CandidateRanking:
@@ -47,6 +50,7 @@ class CandidateRanking:
         features: the query.
         candidates: the best first, none of them verified.
         strangers: images of the bundle's cohort, found with them.
+        searched: photos that were searched, see `Calibration`.
 
     Attributes:
         checked: verifications by image id; a candidate that is not in it counts as not verified.
@@ -59,11 +63,13 @@ class CandidateRanking:
         features: Features,
         candidates: Sequence[Candidate],
         strangers: Sequence[Candidate] = (),
+        searched: int = 1,
     ) -> None:
         self.checked: dict[int, Verification] = {}
         self._calibration, self._shelf, self._features, self._candidates = calibration, shelf, features, candidates
         self._scores = {c.image_id: self._score(c, 0) for c in candidates}
         self._strangers = calibration.strangers([self._score(c, 0) for c in strangers])
+        self._searched, self._of_landmark = searched, dict[str, int]()
         self._rows: dict[int, StoredImage | None] = {}  # as far as they were read; None: the image is gone or damaged
 
     def add(self, candidate: Candidate, verification: Verification) -> None:
@@ -75,9 +81,16 @@ class CandidateRanking:
         votes = candidate.votes / max(len(self._features), 1)
         return self._calibration.score(votes, candidate.similarity, n_inliers)
 
-    def _probability(self, score: float, rival: float) -> float:
-        margin = self._calibration.margin(score, rival, self._strangers)
-        return self._calibration.probability(score, margin, self._strangers)
+    def _probability(self, score: float, rival: float, landmark: str) -> float:
+        weights, strangers = self._calibration, self._strangers
+        margin, photos = weights.margin(score, rival, strangers), self._photos(landmark)
+        return weights.probability(score, margin, strangers, searched=self._searched, of_landmark=photos)
+
+    def _photos(self, landmark: str) -> int:
+        """How many photos show a landmark."""
+        if landmark not in self._of_landmark:
+            self._of_landmark[landmark] = self._shelf.n_images(landmark)
+        return self._of_landmark[landmark]
 
     def _n_inliers(self, candidate: Candidate) -> int:
         found = self.checked.get(candidate.image_id)
@@ -98,13 +111,13 @@ class CandidateRanking:
         score, best = scored[0]
         if best not in self.checked or self.checked[best].n_inliers < 3 * min_inliers:
             return False  # an image that is not verified yet scores higher, or the best one proves too little
-        if self._probability(score, 0.0) < certain:
-            return False  # even without a rival
         rows = zip(scored, self._read([image_id for _, image_id in scored]), strict=True)
         _, own = next(rows)
-        landmark = None if own is None else own.landmark
+        landmark = "" if own is None else own.landmark
+        if self._probability(score, 0.0, landmark) < certain:
+            return False  # even without a rival
         rival = next((s for (s, _), row in rows if row is not None and row.landmark != landmark), 0.0)
-        return self._probability(score, rival) >= certain
+        return self._probability(score, rival, landmark) >= certain
 
     def expansion_gain(self, known: Float32Array) -> dict[int, float]:
         """What query expansion and support add to the score of each candidate, by image id.
@@ -125,9 +138,17 @@ class CandidateRanking:
         read = ((c, row) for c, row in zip(scored, rows, strict=True) if row is not None)
         best, own = next(read, (None, None))
         if best is None or own is None:
-            return FirstPlace("", 0.0, 0.0, self._strangers, 0)
+            return FirstPlace("", 0.0, 0.0, self._strangers, 0, self._searched, 1)
         rival = next((self._scores[c.image_id] for c, row in read if row.landmark != own.landmark), 0.0)
-        return FirstPlace(own.landmark, self._scores[best.image_id], rival, self._strangers, self._n_inliers(best))
+        return FirstPlace(
+            own.landmark,
+            self._scores[best.image_id],
+            rival,
+            self._strangers,
+            self._n_inliers(best),
+            self._searched,
+            self._photos(own.landmark),
+        )
 
     def results(
         self, n_landmarks: int | None = None, gain: Mapping[int, float] | None = None, landmark: float | None = None
@@ -157,7 +178,7 @@ class CandidateRanking:
         results = []
         for c, row in found:
             own = self._scores[c.image_id]
-            probability = self._probability(own, second if row.landmark == leader else first)
+            probability = self._probability(own, second if row.landmark == leader else first, row.landmark)
             score = own if gain is None else own + gain.get(c.image_id, 0.0) + weight * best[row.landmark]
             n_inliers = self._n_inliers(c)
             results.append(Match(c.image_id, row.name, row.landmark, score, probability, n_inliers, c.similarity))

@@ -162,6 +162,10 @@ class CombinedStore:
         """Ids of the images that show a landmark, ascending."""
         return [join_image_id(number, i) for number, s in self._stores.items() for i in s.image_ids(landmark)]
 
+    def n_images(self, landmark: str) -> int:
+        """How many images show a landmark, 0 where there is no such; a photo of several stores counts in each."""
+        return sum(store.n_images(landmark) for store in self._stores.values())
+
     def thumbnail(self, image_id: int) -> bytes | None:
         """As `Store.thumbnail`."""
         found = self.find(image_id)

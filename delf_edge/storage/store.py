@@ -422,6 +422,13 @@ class Store:
             rows = db.execute("SELECT id FROM images WHERE landmark_id = ? ORDER BY id", (landmark_id,))
             return [image_id for (image_id,) in rows]
 
+    def n_images(self, landmark: str) -> int:
+        """How many images show a landmark; 0 where there is no such landmark."""
+        with self._file.read() as db, transaction(db, "BEGIN"):
+            landmark_id = find_name(db, "landmarks", landmark)
+            (count,) = db.execute("SELECT count(*) FROM images WHERE landmark_id = ?", (landmark_id,)).fetchone()
+            return int(count)
+
     def landmark(self, name: str) -> Landmark:
         """One landmark by its name.
 

@@ -57,13 +57,13 @@ def test_no_photo_is_asked_and_stored_and_every_place_is_in_one_fold() -> None:
     assert {len(part) for part in parts} == {2, 3}
 
 
-def answers(seed: int, size: int | None, n: int = 400) -> list[Found]:
+def answers(seed: int, size: int | None, n: int = 400, lift: float = 0.0, n_photos: int = 1) -> list[Found]:
     rng = np.random.default_rng(seed)
     out = []
     for i in range(n):
         known, strangers = bool(i % 2), float(rng.uniform(0.5, 0.9))
-        score = float(rng.normal(2.0 if known else 0.8, 0.2)) + strangers
-        out.append(Found(size, None, f"place {i % 20}", known, known, score, 0.7, strangers, 20))
+        score = float(rng.normal(2.0 if known else 0.8, 0.2)) + strangers + lift
+        out.append(Found(size, None, f"place {i % 20}", known, known, score, 0.7, strangers, 20, n_photos, 1))
     return out
 
 
@@ -81,6 +81,20 @@ def test_the_fit_separates_and_names_no_more_strangers_than_asked_for() -> None:
     assert figures["strangers named"][0] < 0.03
     low, high = figures["named at the threshold"][1:]
     assert low <= figures["named at the threshold"][0] <= high
+
+
+def test_where_many_photos_lift_every_score_their_number_is_held_against_them() -> None:
+    few, many = answers(1, 1), answers(2, None, lift=0.5, n_photos=1000)
+    fitted = honest.fit(few + many, Calibration())
+    assert fitted.size_slope > 0
+    blind = replace(fitted, size_slope=0.0)
+    least = np.log(fitted.threshold / (1 - fitted.threshold))
+    known = [f for f in few if f.known]
+    assert np.mean([f.logit(fitted) >= least for f in known]) > 0.9
+    loss = {
+        c: np.mean([np.logaddexp(0, f.logit(c) * (-1 if f.known else 1)) for f in few + many]) for c in (fitted, blind)
+    }
+    assert loss[fitted] < loss[blind]
 
 
 def test_an_answer_without_proof_is_never_named() -> None:

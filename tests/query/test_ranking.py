@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from delf_edge import Bundle, Recognizer
+from delf_edge import Bundle, IdentifyOptions, Recognizer
 from delf_edge.bundle.calibration import Calibration
 from delf_edge.query.ranking import CandidateRanking
 from delf_edge.types import Candidate, Features
@@ -49,6 +49,35 @@ def test_the_second_best_stranger_is_a_rival(places: Recognizer) -> None:
     assert probability([9.0, 1.0]) < probability([9.0, 0.4])  # above it
     assert probability([0.6]) < probability([0.4])  # of one, that one
     assert probability([9.0, 0.4], slope=2.0) < probability([9.0, 0.1], slope=2.0)  # what looks like everything
+
+
+def test_the_same_score_proves_less_among_many_photos(places: Recognizer) -> None:
+    def probability(weights: Calibration, searched: int) -> float:
+        found = [Candidate(1, 1.0, 0.0, 1.0)]
+        made = CandidateRanking(weights, places.combined, Features.empty(8), found, searched=searched)
+        return made.results()[0].probability
+
+    plain = probability(WEIGHTS, 1)
+    assert probability(WEIGHTS, 1000) == plain
+    sized = replace(WEIGHTS, size_slope=0.5)
+    assert plain == probability(sized, 1) > probability(sized, 4) > probability(sized, 1000)
+    by_landmark = replace(WEIGHTS, photos_slope=1.0)  # two photos show landmark a
+    odds = probability(by_landmark, 4) / (1 - probability(by_landmark, 4))
+    assert odds == pytest.approx(plain / (1 - plain) / 2)
+
+
+def test_an_answer_counts_the_photos_that_may_be_found(places: Recognizer) -> None:
+    features = places.extract(photo(0))
+    places.pipeline.index.refresh(places.combined)
+    for options, expected in ((IdentifyOptions(), 4), (IdentifyOptions(without=frozenset("b")), 2)):
+        found, strangers = places.pipeline.candidates_and_strangers(features, options, 5)
+        first = places.pipeline.ranking(features, options, found, strangers).first()
+        assert (first.searched, first.of_landmark) == (expected, 2)
+    places.remove("2.png")
+    places.pipeline.index.refresh(places.combined)
+    found, strangers = places.pipeline.candidates_and_strangers(features, IdentifyOptions(), 5)
+    first = places.pipeline.ranking(features, IdentifyOptions(), found, strangers).first()
+    assert (first.searched, first.landmark, first.of_landmark) == (3, "a", 1)
 
 
 def test_a_landmark_raises_its_photos_in_a_ranking_alone(places: Recognizer) -> None:

@@ -46,6 +46,9 @@ from .errors import (
     ImageTooLargeError as ImageTooLargeError,
 )
 from .errors import (
+    NameTakenError as NameTakenError,
+)
+from .errors import (
     NotADatabaseError as NotADatabaseError,
 )
 from .errors import (

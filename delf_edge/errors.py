@@ -26,6 +26,7 @@
     ├── BuildError                   a distributed build cannot go on
     ├── NotFoundError                no such image or landmark (also KeyError)
     └── OptionError                  an option has a value outside its range (also ValueError)
+        └── NameTakenError           another photo has this name
 
 A message names both sides (what was found, what was expected) and the remedy.
 """
@@ -130,3 +131,7 @@ class NotFoundError(DelfEdgeError, KeyError):
 
 class OptionError(DelfEdgeError, ValueError):
     """An option has a value outside its range."""
+
+
+class NameTakenError(OptionError):
+    """Another photo has this name; nothing was stored."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from delf_edge.images.photo_source import read_photo
 from delf_edge.interchange.photo_entry import PhotoEntry
 from delf_edge.interchange.photo_lists import same_elsewhere
 from delf_edge.recognizer import AddError, AddResult, Recognizer
-from delf_edge.storage.names import INDEXED_AS, PATH, clean_name, numbered
+from delf_edge.storage.names import INDEXED_AS, PATH, clean_name, now_called, numbered
 from delf_edge.storage.records import StoredImage
 from delf_edge.storage.store import Store
 
@@ -37,11 +37,20 @@ class Indexed:
         added: as `Recognizer.add` says it.
         warning: what a person should know although nothing failed.
         kept: whether a correction by hand was kept against what the list says.
+        again: whether a person had removed it from the database.
     """
 
     added: AddResult
     warning: str | None = None
     kept: bool = False
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A photo that stays out of the database, because a person has removed it."""
+
+    name: str
 
 
 class Indexer:
@@ -50,20 +59,20 @@ class Indexer:
     Args:
         recognizer: the open database.
         thumbnails: keep a small JPEG of each photo.
-        stated: the landmarks are those of a table or were given as such, not the names of folders.
+        stated: a table says the landmark of each photo. What it says anew counts more than a correction that was made
+            before; what folders say, or one name for all of them, does not.
+        skip_removed: leave out photos that a person has removed from the database.
     """
 
-    def __init__(self, recognizer: Recognizer, *, thumbnails: bool = False, stated: bool = False) -> None:
+    def __init__(
+        self, recognizer: Recognizer, *, thumbnails: bool = False, stated: bool = False, skip_removed: bool = False
+    ) -> None:
         self._recognizer, self._store = recognizer, recognizer.store
-        self._thumbnails, self._stated = thumbnails, stated
+        self._thumbnails, self._stated, self._skip_removed = thumbnails, stated, skip_removed
+        self._removed = self._store.removed_by_hand()
         landmarks = self._store.landmarks()
         self._before = {landmark.name for landmark in landmarks}
-        self._now_called = {
-            clean_name(old, "landmark"): landmark.name
-            for landmark in landmarks
-            for old in landmark.metadata.get(INDEXED_AS, ())
-            if isinstance(old, str) and old.strip()
-        }
+        self._now_called = now_called((landmark.name, landmark.metadata) for landmark in landmarks)
         self._seen: set[int] = set()  # images of this run
         self._moved: dict[str, set[str]] = {}  # landmark -> those that its images went to
 
@@ -72,7 +81,7 @@ class Indexer:
         name = clean_name(name, "landmark")
         return self._now_called.get(name, name)
 
-    def add(self, entries: Iterable[PhotoEntry]) -> Iterator[Indexed | AddError]:
+    def add(self, entries: Iterable[PhotoEntry]) -> Iterator[Indexed | AddError | LeftOut]:
         """Index photos, each durably when it is told of.
 
         Raises:
@@ -136,7 +145,7 @@ class Indexer:
                 self._store.rename_landmark(old, follower, merge=True, remember=False)
         return empty
 
-    def _checked(self, entry: PhotoEntry, *, may_replace: bool) -> Indexed | AddError | None:
+    def _checked(self, entry: PhotoEntry, *, may_replace: bool) -> Indexed | AddError | LeftOut | None:
         """What became of a photo; None where it would replace another one and may not yet."""
         try:
             return self._one(entry, may_replace=may_replace)
@@ -144,13 +153,16 @@ class Indexer:
             error = e if isinstance(e, DelfEdgeError) else ImageError(f"{entry.url}: cannot be read ({e.strerror})")
             return AddError(entry.name, error)
 
-    def _one(self, entry: PhotoEntry, *, may_replace: bool) -> Indexed | None:
+    def _one(self, entry: PhotoEntry, *, may_replace: bool) -> Indexed | LeftOut | None:
         path = os.path.realpath(entry.url)
         data = read_photo(entry.url, limits=self._recognizer.limits)
         digest = content_hash(data)
         known = self._store.find_content(digest)
         if known is None:
-            return self._new(entry, data, path, may_replace=may_replace)
+            if self._skip_removed and digest in self._removed:
+                return LeftOut(entry.name)
+            result = self._new(entry, data, path, may_replace=may_replace)
+            return None if result is None else replace(result, again=digest in self._removed)
         return self._known(entry, data, path, self._store.image(known))
 
     # ------------------------------------------------------------------ a photo that is stored already
@@ -184,9 +196,12 @@ class Indexer:
             if pictured and codes is not None:
                 return Indexed(AddResult(stored.image_id, name, shown, "unchanged", len(codes)), kept=kept)
         result = self._recognizer.add(data, landmark=shown, name=name, metadata=metadata, thumbnail=self._thumbnails)
+        warning = None
         if shown != stored.landmark:
             self._moved.setdefault(stored.landmark, set()).add(shown)
-        return Indexed(result, kept=kept)
+            if corrected is not None:
+                warning = f"{name}: the table says {shown} now, which replaces the {stored.landmark} of `relabel`"
+        return Indexed(result, warning, kept=kept)
 
     def _stays(self, stored: StoredImage, origin: str | None, landmark: str) -> bool:
         """Whether a stored photo belongs to another file than this one."""
@@ -234,7 +249,12 @@ class Indexer:
                 landmark = landmark if corrected is None else holder.landmark
                 metadata = {**holder.metadata, **metadata}
             result = self._recognizer.add(
-                data, landmark=landmark, name=name, metadata=metadata, thumbnail=self._thumbnails
+                data,
+                landmark=landmark,
+                name=name,
+                metadata=metadata,
+                thumbnail=self._thumbnails,
+                replace=holder is not None,
             )
             self._seen.add(result.image_id)
             return Indexed(result, kept=landmark != self.landmark(entry.landmark))

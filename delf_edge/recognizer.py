@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.catalogue.catalogue import Catalogue
-from delf_edge.errors import DelfEdgeError, ImageError, OptionError
+from delf_edge.errors import DelfEdgeError, ImageError, NameTakenError, OptionError
 from delf_edge.features.extractor import Extractor, extract_options
 from delf_edge.images.decode import content_hash, load_image, make_thumbnail
 from delf_edge.images.limits import DEFAULT_LIMITS, ImageLimits
@@ -37,7 +37,7 @@ from delf_edge.query.options import IdentifyOptions
 from delf_edge.query.photo import PhotoQuery
 from delf_edge.query.pipeline import Explanation, QueryPipeline
 from delf_edge.storage.combined import CombinedStore
-from delf_edge.storage.names import clean_name
+from delf_edge.storage.names import PATH, clean_name, corrected_metadata
 from delf_edge.storage.records import NewImage, Problem, StoreInfo
 from delf_edge.storage.store import Store
 from delf_edge.storage.write_transaction import stored_metadata
@@ -56,6 +56,7 @@ class AddItem:
     channel_order: ChannelOrder | None = None
     thumbnail: bool = False
     tiny: bool = False
+    replace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class AddResult:
         image_id: its id in the store.
         name, landmark: as stored.
         status: "added"; "unchanged", the same photo was there with the same landmark; "updated", the same photo got a
-            new name or landmark; "replaced", another photo had this name.
+            new name or landmark; "replaced", another photo had this name, of the same file or with `replace`.
         n_features: features stored.
     """
 
@@ -244,10 +245,13 @@ class Recognizer:
         channel_order: ChannelOrder | None = None,
         thumbnail: bool = False,
         tiny: bool = False,
+        replace: bool = False,
     ) -> AddResult:
         """Store a photo of a landmark, durably when this returns.
 
-        The same photo twice is one image: it keeps its id and takes the new landmark, name and metadata.
+        The same photo twice is one image: it keeps its id and takes the new landmark, name and metadata. Another photo
+        never loses its name to this one, unless `replace` says so, or no name is given and the file is the same: its
+        new content replaces the old.
 
         Args:
             photo: path, bytes of an image file, open file, Pillow image, or uint8 array (H, W, 3) with `channel_order`.
@@ -258,13 +262,15 @@ class Recognizer:
             channel_order: "RGB" or "BGR", for arrays.
             thumbnail: keep a small JPEG of the photo in the database, for showing it later.
             tiny: keep only the best features, as many as 1 KB holds. A photo that is stored already keeps its features.
+            replace: if another photo has this name, remove that.
 
         Raises:
             ImageError: the photo cannot be used; nothing was stored.
+            NameTakenError: another photo has this name; nothing was stored.
             OptionError: a name is no text or blank, or JSON cannot hold the metadata; nothing was stored.
             StoreError: the database cannot be written; nothing was stored.
         """
-        return self._add(AddItem(photo, landmark, name, metadata, channel_order, thumbnail, tiny))
+        return self._add(AddItem(photo, landmark, name, metadata, channel_order, thumbnail, tiny, replace))
 
     def add_many(
         self, items: Iterable[AddItem], *, on_error: Literal["raise", "collect"] = "raise"
@@ -304,13 +310,16 @@ class Recognizer:
         if known is not None:
             stored = self.store.image(known)
             codes = self.store.codes([known]).get(known)
-            metadata = stored.metadata if given_metadata is None else given_metadata
+            metadata = dict(stored.metadata) if given_metadata is None else given_metadata
+            if given_metadata is None and PATH in metadata:  # a person says it otherwise than the folder
+                metadata = corrected_metadata(metadata, stored.landmark, landmark)
             same = (stored.name, stored.landmark, stored.metadata) == (name, landmark, metadata)
             pictured = not item.thumbnail or self.store.thumbnail(known) is not None
             if codes is not None and same and pictured:
                 return AddResult(known, name, landmark, "unchanged", len(codes))
         else:
             metadata = given_metadata or {}
+        replace = item.replace or self._may_replace(item, name, digest)
         small: bytes | None = None
         if codes is None or item.thumbnail:
             image = load_image(photo, channel_order=order, limits=self.limits, name=name_of(item.photo))
@@ -318,8 +327,24 @@ class Recognizer:
             if codes is None:
                 codes = self.encode(self._extractor.extract(image, self._extract_options))
                 codes = shortened(codes) if item.tiny else codes
-        added = self.store.add(NewImage(name, landmark, digest, codes, metadata, small))
+        added = self.store.add(NewImage(name, landmark, digest, codes, metadata, small), replace=replace)
         return AddResult(added.image_id, name, landmark, added.status, len(codes))
+
+    def _may_replace(self, item: AddItem, name: str, digest: bytes) -> bool:
+        """Whether a name may go to this photo; `NameTakenError` where another photo has it, before any work."""
+        if not self.store.has_name(name):
+            return False
+        holder = self.store.image(name)
+        if holder.content_hash == digest:
+            return False
+        if item.name is None and isinstance(item.photo, str | os.PathLike):
+            origin = holder.metadata.get(PATH)
+            if not isinstance(origin, str) or os.path.realpath(origin) == os.path.realpath(item.photo):
+                return True
+        raise NameTakenError(
+            f"{name}: another photo has this name, of {holder.landmark}; give this one another, or replace that with "
+            "replace=True"
+        )
 
     def encode(self, features: Features) -> Codes:
         """The stored form of features."""

@@ -1,5 +1,6 @@
 """The whole path on the tiny bundle: random weights, so it knows a photo again but not a place."""
 
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from delf_edge import (
     Recognizer,
 )
 from delf_edge.bundle.calibration import Calibration
-from delf_edge.errors import BundleError, ImageError
+from delf_edge.errors import BundleError, ImageError, NameTakenError
 from delf_edge.geo import Near
 from delf_edge.images.decode import load_image
 from delf_edge.query.ranking import CandidateRanking
@@ -128,10 +129,33 @@ def test_the_same_photo_twice_is_one_image(recognizer: Recognizer) -> None:
     first = recognizer.add(encoded(0), landmark="here", name="a.png")
     again = recognizer.add(encoded(0), landmark="here", name="a.png")
     moved = recognizer.add(encoded(0), landmark="there", name="b.png")
-    other = recognizer.add(encoded(1), landmark="there", name="b.png")
+    with pytest.raises(NameTakenError, match="another photo has this name, of there"):
+        recognizer.add(encoded(1), landmark="there", name="b.png")
+    other = recognizer.add(encoded(1), landmark="there", name="b.png", replace=True)
     assert [r.status for r in (first, again, moved, other)] == ["added", "unchanged", "updated", "replaced"]
     assert first.image_id == again.image_id == moved.image_id != other.image_id
     assert recognizer.info().n_images == 1
+
+
+def test_a_name_of_another_photo_is_refused(recognizer: Recognizer, tmp_path: Path) -> None:
+    """Only the same file may take its own name with new content."""
+    photo = tmp_path / "a.png"
+    photo.write_bytes(encoded(0))
+    recognizer.add(photo, landmark="here")
+    photo.write_bytes(encoded(1))
+    assert recognizer.add(photo, landmark="here").status == "replaced"
+    with pytest.raises(NameTakenError):
+        recognizer.add(encoded(2), landmark="here", name=str(photo))
+    recognizer.add(encoded(3), landmark="here", name="b.png", metadata={"path": "/elsewhere/b.png"})
+    (tmp_path / "b.png").write_bytes(encoded(2))
+    with contextlib.chdir(tmp_path), pytest.raises(NameTakenError, match="another photo has this name, of here"):
+        recognizer.add("b.png", landmark="there")
+    items = [AddItem(encoded(4), "there", "b.png"), AddItem(encoded(4), "there", "b.png", replace=True)]
+    refused, replaced = recognizer.add_many(items, on_error="collect")
+    assert isinstance(refused, AddError)
+    assert isinstance(replaced, AddResult)
+    assert replaced.status == "replaced"
+    assert recognizer.info().n_images == 2
 
 
 def test_changes_take_effect_at_once_for_a_reader_with_the_file_open(tmp_path: Path, bundle: Bundle) -> None:

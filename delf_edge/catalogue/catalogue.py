@@ -41,7 +41,7 @@ class Catalogue(CatalogueReader):
         kind: str | None = None,
         language: str | None = None,
         dry_run: bool = False,
-        keep_located: bool = False,
+        from_export: bool = False,
     ) -> ImportReport:
         """Take in a table of landmarks: new ones are made, others are brought to what it says (`columns`).
 
@@ -50,7 +50,7 @@ class Catalogue(CatalogueReader):
             kind: its format, if the suffix does not say it.
             language: of columns such as `title` that do not name one.
             dry_run: report what would happen, and keep nothing.
-            keep_located: leave coordinates alone that a person has set or taken away in this database.
+            from_export: the file is part of an export: coordinates by hand, names and slugs of this database stay.
 
         Raises:
             OptionError: a value cannot be stored; the message names row and column, and nothing is stored.
@@ -69,7 +69,7 @@ class Catalogue(CatalogueReader):
             patch, more = understand(row, files=path.resolve().parent, database=database, language=language)
             patches.append(patch)
             unknown += more
-        return apply_patches(self._own, patches, not_understood=unknown, dry_run=dry_run, keep_located=keep_located)
+        return apply_patches(self._own, patches, not_understood=unknown, dry_run=dry_run, from_export=from_export)
 
     def set(self, landmark: str, values: Mapping[str, Any], *, dry_run: bool = False) -> ImportReport:
         """Change one landmark of the database; columns as in a table, such as `title.en`, None clears.

@@ -12,6 +12,7 @@ from delf_edge.catalogue.records import TEXT_FIELDS, ImportReport, LandmarkPatch
 from delf_edge.errors import OptionError
 from delf_edge.files import dump_metadata
 from delf_edge.storage.full_text import words_follow
+from delf_edge.storage.names import merged_metadata, now_called
 from delf_edge.storage.rows import TABLES, Row, delete_rows, next_id, with_checksum
 from delf_edge.storage.store import Store
 from delf_edge.storage.write_transaction import WriteTransaction, put_details
@@ -29,7 +30,7 @@ def apply_patches(
     *,
     not_understood: Iterable[str] = (),
     dry_run: bool = False,
-    keep_located: bool = False,
+    from_export: bool = False,
 ) -> ImportReport:
     """Write what rows say of landmarks: all of it, or after an error nothing.
 
@@ -38,8 +39,9 @@ def apply_patches(
         patches: one for each row.
         not_understood: columns, for the report.
         dry_run: find out what would happen, and keep nothing.
-        keep_located: leave coordinates alone that a person has set or taken away. Otherwise the rows are a person's
-            word: what they say of coordinates stays until a person says otherwise.
+        from_export: the rows are those of an export: coordinates that a person has set or taken away stay, and so do
+            other names and slugs that landmarks have been given. Otherwise the rows are a person's word: what they say
+            of coordinates stays until a person says otherwise.
 
     Raises:
         OptionError: two rows speak of one landmark in one language, or a row contradicts what is stored.
@@ -50,7 +52,7 @@ def apply_patches(
     try:
         with store.edit() as edit:
             edit.db.execute("PRAGMA defer_foreign_keys=1")
-            editor = _Editor(store, edit, keep_located)
+            editor = _Editor(store, edit, from_export)
             for patch in patches:
                 editor.apply(patch)
             editor.flush()
@@ -83,11 +85,12 @@ def check_twice(patches: Sequence[LandmarkPatch]) -> None:
 class _Editor:
     """Applies patches one after the other; rows are written when it is flushed."""
 
-    def __init__(self, store: Store, edit: WriteTransaction, keep_located: bool) -> None:
+    def __init__(self, store: Store, edit: WriteTransaction, from_export: bool) -> None:
         import sqlite_utils
 
         self._store, self._edit, self._db = store, edit, edit.db
-        self._located = store.located_by_hand() if keep_located else None
+        self._located = store.located_by_hand() if from_export else None
+        self._now_called = now_called((x.name, x.metadata) for x in store.landmarks()) if from_export else None
         self._tables = sqlite_utils.Database(edit.db, recursive_triggers=False, execute_plugins=False)
         self._put: dict[str, dict[Any, Row]] = defaultdict(dict)
         self._gone: dict[str, list[Any]] = defaultdict(list)
@@ -111,6 +114,8 @@ class _Editor:
 
     def _landmark(self, patch: LandmarkPatch) -> tuple[int, bool]:
         """The landmark of a row, which is made where there is none, and whether it was."""
+        if self._now_called is not None and patch.name is not None:
+            return self._exported_landmark(self._now_called.get(patch.name, patch.name), patch.slug)
         by_slug = None if patch.slug is None else self._find("landmark_details", "landmark_id", "slug", patch.slug)
         by_name = None if patch.name is None else self._edit.find_landmark(patch.name)
         if patch.slug is None:
@@ -141,6 +146,16 @@ class _Editor:
                 f"{patch.where}, column slug: no landmark has the slug {patch.slug!r}, and no name makes a new one"
             )
         return self._edit.landmark_id(patch.name, patch.slug), True
+
+    def _exported_landmark(self, name: str, slug: str | None) -> tuple[int, bool]:
+        """As `_landmark`, of a row of an export: only a new landmark takes its slug, if that is free."""
+        known = self._edit.find_landmark(name)
+        if known is None:
+            taken = slug is None or self._find("landmark_details", "landmark_id", "slug", slug) is not None
+            return self._edit.landmark_id(name, None if taken else slug), True
+        if self._slug(known) is None:
+            put_details(self._db, known, name, self._edit.revision)
+        return known, False
 
     def _find(self, table: str, wanted: str, column: str, value: Any) -> int | None:
         row = self._db.execute(f"SELECT {wanted} FROM {table} WHERE {column} = ?", (value,)).fetchone()
@@ -174,7 +189,10 @@ class _Editor:
                 self._edit.note_located(landmark_id)
             latitude, longitude = said
         if "metadata" in facts:
-            known = check_metadata(_changed(json.loads(text), facts["metadata"]))
+            stored, given = json.loads(text), facts["metadata"]
+            if self._now_called is not None and given is not None:
+                given = merged_metadata(stored, given)
+            known = check_metadata(_changed(stored, given))
             text = dump_metadata(known)
         changed = self._write("landmarks", (key, name, text, latitude, longitude, revision))
         if facts.keys() & {"kind", "collection", "external_ids"}:

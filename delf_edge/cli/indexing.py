@@ -94,6 +94,9 @@ def index(
     prune: Annotated[
         bool, typer.Option("--prune", help="Then remove images whose file below FOLDER is gone from the database.")
     ] = False,
+    skip_removed: Annotated[
+        bool, typer.Option("--skip-removed", help="Leave out photos that were removed from the database before.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would become what, and change nothing.")
     ] = False,
@@ -110,7 +113,7 @@ def index(
     stopped. What `relabel`, `rename` and `locate` have corrected stays. A photo that cannot be indexed is one line on
     stderr; the exit code is then 1.
     """
-    from delf_edge.indexing import Indexer, gone_photos
+    from delf_edge.indexing import Indexer, LeftOut, gone_photos
     from delf_edge.interchange.photo_lists import FolderListing, read_manifest, walk_folder
     from delf_edge.recognizer import AddError
     from delf_edge.storage.names import clean_name
@@ -139,18 +142,23 @@ def index(
     if dry_run:
         return _dry_run(database, folder, listing, failed, warnings, prune=prune, as_json=as_json or as_lines)
     counts = {"added": 0, "unchanged": 0, "updated": 0, "replaced": 0}
-    kept, removed = 0, []
+    kept, removed, skipped, again = 0, [], [], []
     with open_database(database, bundle, preset, threads, read_only=False, max_megapixels=max_megapixels) as recognizer:
-        indexer = Indexer(recognizer, thumbnails=thumbnails, stated=manifest is not None or landmark is not None)
+        indexer = Indexer(recognizer, thumbnails=thumbnails, stated=manifest is not None, skip_removed=skip_removed)
         with progress("indexing", len(listing.photos)) as step:
             for result in indexer.add(listing.photos):
                 if isinstance(result, AddError):
                     failed.append({"name": result.name, "error": str(result.error)})
                     step(complaint(result.name, result.error))
                     line: dict[str, Any] = failed[-1]
+                elif isinstance(result, LeftOut):
+                    skipped.append(result.name)
+                    step(None)
+                    line = {"name": result.name, "status": "skipped"}
                 else:
                     counts[result.added.status] += 1
                     kept += result.kept
+                    again += [result.added.name] if result.again else []
                     warnings += [] if result.warning is None else [result.warning]
                     step(result.warning)
                     line = dataclasses.asdict(result.added) | {"warning": result.warning}
@@ -160,25 +168,37 @@ def index(
         told += [f"{name}: has no photo now, `remove --landmark` removes it" for name in indexer.finish()]
         if kept:
             told.append(f"{counted(kept, 'image')}: the landmark that `relabel` gave stays")
+        if again:
+            told.append(f"removed before, and added again: {_some(again)}; --skip-removed leaves out what was removed")
+        if skipped:
+            told.append(f"left out, since removed before: {_some(skipped)}")
         for warning in told:
             say(warning)
         if prune:
             removed = [image.name for image in gone_photos(recognizer.store, folder)]
-            recognizer.store.remove(*removed)
+            recognizer.store.remove(*removed, remember=False)
         info = recognizer.info()
     if as_json or as_lines:
         facts: dict[str, Any] = {"database": str(database), **counts, "failed": failed}
         facts |= {"images": info.n_images, "landmarks": info.n_landmarks, "bytes": info.bytes}
         facts |= {"warnings": warnings + told, "kept": kept, "pruned": removed}
+        facts |= {"added_again": again, "skipped_removed": skipped}
         facts |= {"passed_over": listing.passed_over, "excluded": listing.excluded}
         (print_json if as_json else print_json_line)(facts)
     else:
         all_counts = {**counts, "failed": len(failed)} | ({"pruned": len(removed)} if prune else {})
+        all_counts |= {"left out": len(skipped)} if skip_removed else {}
         done = ", ".join(f"{n} {what}" for what, n in all_counts.items())
         show(f"{done}; {database} holds {counted(info.n_images, 'image')} of {counted(info.n_landmarks, 'landmark')}")
         if listing.passed_over:
             show(f"passed over: {', '.join(_by_suffix(listing.passed_over))}")
     return UNKNOWN if failed else FOUND
+
+
+def _some(names: list[str]) -> str:
+    """Names for a message, a few of them by name."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _passed_over(listing: FolderListing) -> list[str]:

@@ -40,7 +40,15 @@ from delf_edge.errors import BundleMismatchError, OptionError
 from delf_edge.files import dump_metadata, parse_json, replacing, write_atomically
 from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.quantization.product_quantizer import decode
-from delf_edge.storage.names import numbered, without_path
+from delf_edge.storage.names import (
+    INDEXED_AS,
+    PATH,
+    corrected_metadata,
+    merged_metadata,
+    now_called,
+    numbered,
+    without_path,
+)
 from delf_edge.storage.records import Landmark, NewImage, StoredImage
 from delf_edge.storage.store import Store
 from delf_edge.types import Codes
@@ -189,7 +197,7 @@ def import_database(store: Store, folder: Path) -> dict[str, Any]:
 
     Returns:
         How many images were added or updated; the landmarks that were placed. No image takes over the name of another
-        photo: it gets a number ("a (2).jpg").
+        photo: it gets a number ("a (2).jpg"). Landmarks that were renamed here since keep their new names.
 
     Raises:
         OptionError: the files are not an export, or hold what cannot be stored; images of earlier batches stay.
@@ -198,16 +206,17 @@ def import_database(store: Store, folder: Path) -> dict[str, Any]:
     path = folder / IMAGES
     counts = {"added": 0, "updated": 0, "replaced": 0}
     places: dict[str, tuple[float | None, float | None]] = {}
+    now = now_called((landmark.name, landmark.metadata) for landmark in store.landmarks())
     try:
         with path.open("rb") as file, pq.ParquetFile(file) as table:
             _check(path, table.schema_arrow, store)
             for batch in table.iter_batches(_BATCH, columns=[name for name, _ in _FIELDS]):
-                rows = batch.to_pylist()
+                rows = [row | {"landmark": now.get(row["landmark"], row["landmark"])} for row in batch.to_pylist()]
                 images = [_new_image(row, store.layout, path) for row in rows]
                 for added in store.add_many(_with_free_names(store, images)):
                     counts[added.status] += 1
                 places |= {row["landmark"]: (row["latitude"], row["longitude"]) for row in rows}
-        known = _properties(folder / LANDMARKS)
+        known = {now.get(name, name): said for name, said in _properties(folder / LANDMARKS).items()}
     except (OSError, pa.ArrowException) as e:
         raise OptionError(f"{path}: cannot be read as an export of delf-edge ({e})") from e
     located = {name: at for name, at in places.items() if None not in at}
@@ -216,10 +225,10 @@ def import_database(store: Store, folder: Path) -> dict[str, Any]:
         landmark = store.landmark(name)
         if landmark.landmark_id in by_hand:
             latitude, longitude = landmark.latitude, landmark.longitude
-        metadata = {**landmark.metadata, **known.get(name, {})}
+        metadata = merged_metadata(landmark.metadata, known.get(name, {}))
         store.set_landmark(name, metadata=metadata, latitude=latitude, longitude=longitude)
     if (folder / CATALOGUE_LINES).exists():
-        Catalogue([store]).import_file(folder / CATALOGUE_LINES, keep_located=True)
+        Catalogue([store]).import_file(folder / CATALOGUE_LINES, from_export=True)
     return {**counts, "located": len(located)}
 
 
@@ -229,7 +238,11 @@ def _with_free_names(store: Store, images: Sequence[NewImage]) -> list[NewImage]
     taken: set[str] = set()
     for image in images:
         known = store.find_content(image.content_hash)
-        own = [] if known is None else [store.image(known).name]
+        own = []
+        if known is not None:
+            stored = store.image(known)
+            own = [stored.name]
+            image = dataclasses.replace(image, metadata=_with_origin(image, stored))
         for name in chain([image.name], own, numbered(image.name)):
             holder = store.image(name).content_hash if store.has_name(name) else None
             if holder == image.content_hash or (holder is None and name not in taken):
@@ -237,6 +250,14 @@ def _with_free_names(store: Store, images: Sequence[NewImage]) -> list[NewImage]
                 named.append(dataclasses.replace(image, name=name))
                 break
     return named
+
+
+def _with_origin(image: NewImage, stored: StoredImage) -> dict[str, Any]:
+    """Metadata of an image that is stored already: its file here stays known, and `index` leaves the new landmark."""
+    if PATH not in stored.metadata:
+        return dict(image.metadata)
+    known = {key: stored.metadata[key] for key in (PATH, INDEXED_AS) if key in stored.metadata} | dict(image.metadata)
+    return corrected_metadata(known, stored.landmark, image.landmark)
 
 
 def _check(path: Path, schema: pa.Schema, store: Store) -> None:

@@ -7,7 +7,7 @@ name to every reader. Inside it is NFC; a name of an older database in the other
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any
 
@@ -19,11 +19,44 @@ LOCATED = "located:"  # meta, with the landmark's id: a person said where it is,
 
 
 PATH = "path"  # metadata of an image: where its file lies
+REMOVED = "removed:"  # meta, with a photo's SHA-256: a person removed it although its file may still be there
 
 
 def without_path(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata of an image for other machines: without the path of its file, which names folders and people."""
     return {key: value for key, value in metadata.items() if key != PATH}
+
+
+def corrected_metadata(metadata: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:
+    """Metadata of an image whose landmark a person changes: `index` is told to leave the new one.
+
+    Args:
+        metadata: those that it has.
+        old: its landmark until now.
+        new: its landmark from now on.
+    """
+    return dict(metadata) if new == old else {INDEXED_AS: old, **metadata}
+
+
+def merged_metadata(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of a landmark with those of another database: the latter count, and no earlier name is forgotten."""
+    names = {name for known in (stored, given) for name in _texts(known.get(INDEXED_AS))}
+    return {**stored, **given} | ({INDEXED_AS: sorted(names)} if names else {})
+
+
+def _texts(value: object) -> list[str]:
+    return [text for text in value if isinstance(text, str) and text.strip()] if isinstance(value, list) else []
+
+
+def now_called(landmarks: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """What landmarks are called now, by the names that they had before.
+
+    Args:
+        landmarks: name and metadata of each.
+    """
+    return {
+        clean_name(old, "landmark"): name for name, metadata in landmarks for old in _texts(metadata.get(INDEXED_AS))
+    }
 
 
 def clean_name(name: object, what: str) -> str:

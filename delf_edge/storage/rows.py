@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from delf_edge.errors import CorruptRowError, NotADatabaseError, NotFoundError
 from delf_edge.quantization.packed_codes import CodeLayout, packed_size, unpack_codes
 from delf_edge.storage.full_text import forget_words, words_follow
-from delf_edge.storage.names import same_names
+from delf_edge.storage.names import REMOVED, same_names
 from delf_edge.storage.schema import Value, pragma_value, row_crc32
 from delf_edge.storage.sqlite import SharedConnection, is_corruption
 from delf_edge.types import Codes
@@ -101,8 +101,8 @@ def _upsert(db: sqlite3.Connection, table: str, values: Sequence[Value]) -> None
 
 
 def read_meta(db: sqlite3.Connection, path: Path) -> dict[str, str]:
-    """The table meta; `CorruptRowError` where a row of it is damaged."""
-    rows = db.execute("SELECT key, value, crc32 FROM meta").fetchall()
+    """The table meta without the photos that were removed; `CorruptRowError` where a row of it is damaged."""
+    rows = db.execute(f"SELECT key, value, crc32 FROM meta WHERE key < '{REMOVED}' OR key >= '{REMOVED}~'").fetchall()
     for row in rows:
         if row_crc32("meta", row[:-1]) != row[-1]:
             raise CorruptRowError(f"{path}: meta {row[0]!r} is damaged; restore the file from a copy")

@@ -34,7 +34,7 @@ from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
 from delf_edge.storage import maintenance
 from delf_edge.storage.catalogue_moves import Prefer
 from delf_edge.storage.catalogue_rows import CatalogueRows, remove_damaged_rows
-from delf_edge.storage.names import LOCATED, clean_name, same_names
+from delf_edge.storage.names import LOCATED, REMOVED, clean_name, same_names
 from delf_edge.storage.records import Added, Landmark, NewImage, Problem, StoredImage, StoreInfo
 from delf_edge.storage.rows import (
     CATALOGUE_TABLES,
@@ -210,8 +210,8 @@ class Store:
             replace: False refuses to take over a name.
 
         Raises:
-            OptionError: codes of another layout, an empty name or one that is no text, metadata that is not JSON, or a
-                taken name.
+            OptionError: codes of another layout, an empty name or one that is no text, or metadata that is not JSON.
+            NameTakenError: another photo has the name, and `replace` is False.
             StoreBusyError, StoreFullError, ReadOnlyError: nothing was stored.
         """
         named = (
@@ -224,8 +224,13 @@ class Store:
         with self.edit() as edit:
             return [edit.add(*one, replace=replace) for one in prepared]
 
-    def remove(self, *names: str) -> list[int]:
+    def remove(self, *names: str, remember: bool = True) -> list[int]:
         """Remove images by name, in one transaction.
+
+        Args:
+            names: which ones.
+            remember: note of those that were indexed from a file that a person has removed them: `index` tells, or
+                leaves them out, when it finds the file again.
 
         Returns:
             Their ids.
@@ -236,6 +241,8 @@ class Store:
         with self.edit() as edit:
             ids = [self._rows.image_id(edit.db, name) for name in names]
             for image_id in dict.fromkeys(ids):
+                if remember:
+                    edit.remember_removed(image_id)
                 edit.delete(image_id)
             return ids
 
@@ -450,6 +457,12 @@ class Store:
             for row in self.rows("landmarks")
         ]
         return sorted(found, key=lambda landmark: landmark.name)
+
+    def removed_by_hand(self) -> set[bytes]:
+        """Content hashes of indexed photos that a person has removed, and that were not added again."""
+        sql = f"SELECT key FROM meta WHERE key >= '{REMOVED}' AND key < '{REMOVED}~'"
+        with self._file.read() as db:
+            return {bytes.fromhex(key.removeprefix(REMOVED)) for (key,) in db.execute(sql)}
 
     def located_by_hand(self) -> set[int]:
         """Ids of the landmarks whose coordinates `locate` has set or taken away."""

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
-from delf_edge.errors import CorruptRowError, NotFoundError, OptionError
+from delf_edge.errors import CorruptRowError, NameTakenError, NotFoundError, OptionError
 from delf_edge.files import dump_metadata
 from delf_edge.quantization.packed_codes import CodeLayout, pack_codes
 from delf_edge.storage.catalogue_moves import Prefer, move_catalogue
-from delf_edge.storage.names import INDEXED_AS, LOCATED
+from delf_edge.storage.names import INDEXED_AS, LOCATED, PATH, REMOVED, corrected_metadata
 from delf_edge.storage.records import Added, NewImage
 from delf_edge.storage.rows import CheckedRows, delete_rows, find_name, next_id, put_row
 from delf_edge.storage.schema import Value
@@ -103,7 +103,10 @@ class WriteTransaction:
         holder = find_name(self.db, "images", image.name)
         if holder is not None and (not known or holder != known[0]):
             if not replace:
-                raise OptionError(f"{image.name}: another photo has this name; remove it, or add with replace=True")
+                raise NameTakenError(
+                    f"{image.name}: another photo has this name; give this one another, or replace that with "
+                    "replace=True"
+                )
             self.delete(holder)
             status = "replaced"
         landmark_id = self.landmark_id(image.landmark)
@@ -116,6 +119,7 @@ class WriteTransaction:
         else:
             image_id = next_id(self.db, "images")
             put_row(self.db, "images", (image_id, *facts, time.time(), self.revision))
+            delete_rows(self.db, "meta", [REMOVED + image.content_hash.hex()])
         put_row(self.db, "codes", (image_id, len(image.codes), blob))
         if image.thumbnail is not None:
             put_row(self.db, "thumbnails", (image_id, image.thumbnail))
@@ -131,15 +135,21 @@ class WriteTransaction:
         put_row(self.db, "tombstones", (image_id, content_hash, self.revision))
         self._drop_if_bare(landmark_id)
 
+    def remember_removed(self, image_id: int) -> None:
+        """Note that a person removes an image that was indexed from a file: `index` will find that file again."""
+        with suppress(CorruptRowError, NotFoundError):
+            row = self.rows.one(self.db, "images", image_id)
+            if PATH in json.loads(row[3]):
+                put_row(self.db, "meta", (REMOVED + row[6].hex(), "by hand"))
+
     def relabel(self, name: str, landmark: str) -> int:
         """Let an image show another landmark; returns the image's id. `index` is told to leave it so."""
         image_id, own_name, old, text, *facts, _ = self.rows.one(self.db, "images", self.rows.image_id(self.db, name))
         landmark_id = self.landmark_id(landmark)
         if landmark_id != old:
-            metadata = json.loads(text)
             with suppress(CorruptRowError, NotFoundError):  # nothing to be told from a damaged row
-                metadata.setdefault(INDEXED_AS, self.rows.one(self.db, "landmarks", old)[1])
-            text = dump_metadata(metadata)
+                old_name = self.rows.one(self.db, "landmarks", old)[1]
+                text = dump_metadata(corrected_metadata(json.loads(text), old_name, landmark))
         put_row(self.db, "images", (image_id, own_name, landmark_id, text, *facts, self.revision))
         self._drop_if_bare(old)
         return int(image_id)
@@ -150,6 +160,7 @@ class WriteTransaction:
         sql = "SELECT id FROM images WHERE landmark_id = ? ORDER BY id"
         ids = [int(image_id) for (image_id,) in self.db.execute(sql, (landmark_id,)).fetchall()]
         for image_id in ids:
+            self.remember_removed(image_id)
             self.delete(image_id)
         self.drop_landmark(landmark_id)
         return ids

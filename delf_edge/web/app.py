@@ -21,6 +21,7 @@ from delf_edge.errors import (
     DelfEdgeError,
     ImageError,
     ImageTooLargeError,
+    NameTakenError,
     NotFoundError,
     OptionError,
     ReadOnlyError,
@@ -43,6 +44,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (  # the first that fits
     (ImageTooLargeError, 413),
     (ImageError, 415),
     (NotFoundError, 404),
+    (NameTakenError, 409),
     (OptionError, 400),
     (DelfEdgeError, 500),
 )

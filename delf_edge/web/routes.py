@@ -200,20 +200,20 @@ def _thumbnail(recognizer: Recognizer, image_id: int) -> bytes:
 async def add(request: Request) -> Response:
     """POST /v1/images."""
     service = _service(request)
-    upload = await service.read_photo(request, ("landmark", "name", "latitude", "longitude"))
+    upload = await service.read_photo(request, ("landmark", "name", "latitude", "longitude", "replace"))
     data, values = upload.data, _values(request, upload)
     landmark, name = _name(values, "landmark"), _name(values, "name", required=False)
-    position = _position(values)
+    position, replace = _position(values), _yes(values, "replace")
     name = name or f"{landmark}/{content_hash(data).hex()[:12]}"
-    result = await service.jobs.run(lambda: _add(service.recognizer, data, landmark, name, position))
+    result = await service.jobs.run(lambda: _add(service.recognizer, data, landmark, name, position, replace))
     service.hub.publish("enrolled", {"landmark": landmark, "image": name})
     return JSONResponse(result, 201 if result["status"] == "added" else 200)
 
 
 def _add(
-    recognizer: Recognizer, data: bytes, landmark: str, name: str, position: tuple[float, float] | None
+    recognizer: Recognizer, data: bytes, landmark: str, name: str, position: tuple[float, float] | None, replace: bool
 ) -> dict[str, Any]:
-    added = recognizer.add(data, landmark=landmark, name=name, thumbnail=True)
+    added = recognizer.add(data, landmark=landmark, name=name, thumbnail=True, replace=replace)
     if position is not None:
         known = next((x for x in recognizer.store.landmarks() if x.name == landmark), None)
         metadata = known.metadata if known is not None else None
@@ -313,6 +313,14 @@ def _name(values: Mapping[str, str], parameter: str, *, required: bool = True) -
     if len(value) > 200 or not value.isprintable():
         raise HTTPException(400, f"{parameter} has at most 200 printable characters")
     return value
+
+
+def _yes(values: Mapping[str, str], parameter: str) -> bool:
+    """A parameter that is true or false; false where it is missing."""
+    value = values.get(parameter, "false").lower()
+    if value not in ("true", "false", "1", "0"):
+        raise HTTPException(400, f"{parameter} is true or false")
+    return value in ("true", "1")
 
 
 def _position(values: Mapping[str, str]) -> tuple[float, float] | None:

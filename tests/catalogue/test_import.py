@@ -174,6 +174,6 @@ def test_a_position_of_the_catalogue_is_a_person_s_word(catalogue: Catalogue, st
     catalogue.import_file(write(tmp_path, "a.csv", "name,lat,lon\nplace 0,50.1,19.9\n"))
     assert store.located_by_hand() == {store.landmark("place 0").landmark_id}
     other = write(tmp_path, "export.csv", "name,lat,lon\nplace 0,1,2\nplace 1,3,4\n")
-    catalogue.import_file(other, keep_located=True)
+    catalogue.import_file(other, from_export=True)
     assert (catalogue.get("place-0").latitude, catalogue.get("place-1").latitude) == (50.1, 3.0)
     assert store.located_by_hand() == {store.landmark("place 0").landmark_id}

@@ -223,8 +223,61 @@ def test_a_table_that_says_something_new_is_heard(desk: Desk) -> None:
     desk.run("relabel", desk.database, "a.bmp", "B")
     desk.index("photos", "--manifest", table)
     assert desk.stored == {"a.bmp": "B"}
-    desk.index("photos", "--manifest", desk.manifest("path,landmark\na.bmp,C\n"))
+    report = desk.index("photos", "--manifest", desk.manifest("path,landmark\na.bmp,C\n"))
     assert desk.stored == {"a.bmp": "C"}
+    assert "a.bmp: the table says C now, which replaces the B of `relabel`" in report["err"]
+
+
+def test_one_name_for_a_folder_leaves_corrections(desk: Desk) -> None:
+    desk.put("photos/A/a.bmp", 1)
+    desk.put("photos/A/b.bmp", 2)
+    desk.index("photos")
+    desk.run("relabel", desk.database, "A/a.bmp", "B")
+    report = desk.index("photos", "--landmark", "C")
+    assert desk.stored == {"A/a.bmp": "B", "A/b.bmp": "C"}
+    assert report["kept"] == 1
+
+
+def test_what_a_program_says_of_a_photo_of_the_folder_stays(desk: Desk) -> None:
+    from delf_edge import Recognizer
+
+    file = desk.put("photos/A/a.bmp", 1)
+    desk.index("photos")
+    with Recognizer.open(desk.database, bundle=TINY_BUNDLE) as recognizer:
+        recognizer.add(file, landmark="B", name="A/a.bmp")
+    for name in ("A/a.bmp", "C/a.bmp"):
+        (desk.folder / "photos/C").mkdir(exist_ok=True)
+        file = file.rename(desk.folder / "photos" / name)
+        assert desk.index("photos")["kept"] == 1
+        assert desk.stored == {name: "B"}
+
+
+def test_photos_that_were_removed_are_added_again_or_left_out(desk: Desk) -> None:
+    for number in range(3):
+        desk.put(f"photos/A/{number}.bmp", number)
+    desk.index("photos")
+    assert desk.run("remove", desk.database, "A/1.bmp").code == 0
+    for _ in range(2):
+        report = desk.index("photos", "--skip-removed")
+        assert counts(report) == {"unchanged": 2}
+        assert report["skipped_removed"] == ["A/1.bmp"]
+        assert "left out, since removed before: A/1.bmp" in report["err"]
+    report = desk.index("photos")
+    assert counts(report) == {"added": 1, "unchanged": 2}
+    assert report["added_again"] == ["A/1.bmp"]
+    assert "--skip-removed" in report["err"]
+    assert (
+        desk.index("photos", "--skip-removed")["skipped_removed"] == []
+    )  # it is in again, and nobody removed it since
+    (desk.folder / "photos/A/2.bmp").unlink()
+    assert desk.index("photos", "--prune")["pruned"] == ["A/2.bmp"]
+    desk.put("photos/A/2.bmp", 2)  # it is back: nobody had removed it
+    assert desk.index("photos", "--skip-removed")["added"] == 1
+    assert desk.run("remove", desk.database, "--landmark", "A").code == 0
+    lines = desk.run(
+        "index", desk.database, desk.folder / "photos", "--bundle", TINY_BUNDLE, "--skip-removed", "--jsonl"
+    )
+    assert [json.loads(line).get("status") for line in lines.out.splitlines()] == ["skipped"] * 3 + [None]
 
 
 def test_a_renamed_landmark_stays_and_gets_what_is_new(desk: Desk) -> None:

@@ -12,8 +12,10 @@ import pytest
 
 from delf_edge import Bundle, BundleMismatchError, OptionError
 from delf_edge.catalogue.catalogue import Catalogue
+from delf_edge.files import dump_metadata
 from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.quantization.product_quantizer import decode
+from delf_edge.storage.rows import put_row
 from delf_edge.storage.store import Store
 from testing.paths import TINY_BUNDLE
 from testing.stores import new_image as catalogued_image
@@ -70,6 +72,39 @@ def test_what_comes_in_again_is_what_went_out(exported: tuple[Path, Path], bundl
             np.testing.assert_array_equal(one.words, other.words)
             np.testing.assert_array_equal(one.keypoints, other.keypoints)
             np.testing.assert_array_equal(one.global_code, other.global_code)
+
+
+def test_an_export_of_before_undoes_nothing(bundle: Bundle, tmp_path: Path) -> None:
+    """Renamed landmarks, other slugs and the paths of photos stay; what the export says of labels is a correction."""
+    database = make_database(tmp_path / "a.db", bundle, n_images=4)
+    with Store.open(database) as store:
+        first, second = [landmark.name for landmark in store.landmarks()][:2]
+        Catalogue([store]).set(first, {"title.en": "First"})
+        export_database(store, tmp_path / "out")
+        image = next(image for image in store.images() if image.landmark == first)
+        with store.edit() as edit:
+            _, *facts, _ = edit.rows.one(edit.db, "images", image.image_id)
+            facts[2] = dump_metadata({**image.metadata, "path": "/photos/1.jpg"})
+            put_row(edit.db, "images", (image.image_id, *facts, edit.revision))
+        store.rename_landmark(first, "new name")
+        store.relabel(image.name, second)
+        for _ in range(2):
+            import_database(store, tmp_path / "out")
+            names = [landmark.name for landmark in store.landmarks()]
+            assert first not in names
+            assert "new name" in names
+            again = store.image(image.name)
+            assert again.landmark == "new name"
+            assert again.metadata["path"] == "/photos/1.jpg"
+            assert again.metadata["indexed_as"]
+        record = Catalogue([store]).find("new name")
+        assert record.texts["en"].title == "First"
+        assert store.verify() == []
+    with Store.open(tmp_path / "b.db", bundle_id=bundle.id, layout=CodeLayout.of(bundle.codebook)) as new:
+        new.set_landmark("other", latitude=1.0, longitude=2.0)
+        Catalogue([new]).rename("other", slug=record.slug)
+        import_database(new, tmp_path / "out")
+        assert len(set(Catalogue([new]).slugs().values())) == len(new.landmarks())
 
 
 def test_other_programs_can_read_it(exported: tuple[Path, Path], bundle: Bundle) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +16,15 @@ from reliability.habits import Person
 
 
 @pytest.fixture
-def person(tmp_path: Path) -> Person:
-    someone = Person(tmp_path)
+def person() -> Iterator[Person]:
+    folder = Path(tempfile.mkdtemp())  # nobody else may look into pytest's own
+    someone = Person(folder)
     for number, path in enumerate(("cardA/Petra/1.png", "cardA/Petra/2.png", "cardA/Colosseum/1.png")):
         someone.put(path, number)
     someone.index("cardA", None)
-    return someone
+    yield someone
+    someone.end()
+    shutil.rmtree(folder)
 
 
 def test_what_people_do_loses_nothing() -> None:
@@ -42,6 +49,35 @@ def test_a_day_of_a_person(person: Person) -> None:
     person.remove_landmark("Petra")
 
 
+def test_a_day_with_others(person: Person) -> None:
+    """Texts, names and copies; another user, the service, and kills in between."""
+    person.describe("Petra", "en", "The rose city")
+    person.locate("Petra", (30.3, 35.4))
+    person.rename("Petra", "Colosseum")
+    person.export()
+    person.rename("Petra", "Eiffel Tower")
+    person.import_()
+    person.rename("Eiffel Tower", "Colosseum", "--merge")
+    person.index("cardA", None)
+    person.finish("seal", "sealed.db")
+    for name in ("places.db", "sealed.db"):
+        for words in (("info",), ("verify",), ("relabel", "x", "y")):
+            person.stranger(name, words, 0o755)
+    person.delete("cardA/Petra/1.png")
+    person.index("cardA", None, "--prune")
+    person.remove("Petra/2.png")
+    person.index("cardA", None, "--skip-removed")
+    person.index("cardA", None)
+    person.killed("index", "cardA", milliseconds=5)
+    person.killed("relabel", "Petra/2.png", "Petra", milliseconds=3)
+    person.serve()
+    person.ask_service("cardA/Petra/2.png", "Petra", "Colosseum/1.png")
+    person.relabel("Petra/2.png", "Colosseum")
+    person.ask_service("cardA/Petra/2.png", "Petra", "new.png")
+    person.stop(signal.SIGKILL)
+    person.ask("verify")
+
+
 def test_a_changed_photo_a_lost_image_and_a_changed_sealed_file_are_noticed(person: Person) -> None:
     person.finish("seal", "sealed.db")
     with (person.folder / "sealed.db").open("ab") as file:
@@ -56,6 +92,7 @@ def test_a_changed_photo_a_lost_image_and_a_changed_sealed_file_are_noticed(pers
     before = habits.content(person.database)
     with Store.open(person.database) as store:
         store.remove("Petra/1.png")
-    ran = habits.Ran(("index",), 0, '{"failed": [], "unchanged": 3, "images": 2}', "")
+    told = '{"failed": [], "unchanged": 3, "images": 2, "pruned": [], "skipped_removed": []}'
+    ran = habits.Ran(("index",), 0, told, "")
     with pytest.raises(AssertionError, match="a photo is not in"):
         person.check_index(ran, person.below("cardA"), None, before, habits.content(person.database))

@@ -276,6 +276,7 @@ def test_wrong_requests_get_4xx_and_a_reason(client: TestClient, places: Recogni
         (400, "POST", "/v1/images", photo(0)),
         (400, "POST", "/v1/images?landmark=" + "x" * 201, photo(0)),
         (400, "POST", "/v1/images?landmark=a%00b", photo(0)),
+        (400, "POST", "/v1/images?landmark=a&replace=perhaps", photo(0)),
         (400, "POST", "/v1/images?landmark=x&latitude=north&longitude=1", photo(0)),
         (400, "POST", "/v1/images?landmark=x&latitude=91&longitude=1", photo(0)),
         (400, "POST", "/v1/images?landmark=x&latitude=48", photo(0)),
@@ -405,6 +406,18 @@ def test_a_read_only_database_can_be_asked_but_not_changed(tmp_path: Path, bundl
 
 
 # ---------------------------------------------------------------- operation
+
+
+def test_a_photo_takes_no_other_ones_name(client: TestClient) -> None:
+    target = "/v1/images?landmark=Hall&name=front"
+    first = client.post(target, content=photo(11), headers=AUTH)
+    assert first.status_code == 201
+    assert client.post(target, content=photo(11), headers=AUTH).json() == first.json() | {"status": "unchanged"}
+    refused = client.post(target, content=photo(12), headers=AUTH)
+    assert refused.status_code == 409
+    assert "front: another photo has this name, of Hall" in refused.json()["error"]
+    other = client.post(f"{target}&replace=true", content=photo(12), headers=AUTH)
+    assert (other.status_code, other.json()["status"]) == (200, "replaced")
 
 
 def test_openapi_lists_every_route_and_what_it_answers(client: TestClient) -> None:

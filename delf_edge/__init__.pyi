@@ -87,20 +87,18 @@ from .errors import (
 from .geo import Near as Near
 from .images.limits import ImageLimits as ImageLimits
 from .index.search import SearchOptions as SearchOptions
-from .query.options import IdentifyOptions as IdentifyOptions
-from .query.pipeline import Explanation as Explanation
-from .recognizer import (
+from .ingestion import (
     AddError as AddError,
 )
-from .recognizer import (
+from .ingestion import (
     AddItem as AddItem,
 )
-from .recognizer import (
+from .ingestion import (
     AddResult as AddResult,
 )
-from .recognizer import (
-    Recognizer as Recognizer,
-)
+from .query.options import IdentifyOptions as IdentifyOptions
+from .query.pipeline import Explanation as Explanation
+from .recognizer import Recognizer as Recognizer
 from .types import (
     Answer as Answer,
 )

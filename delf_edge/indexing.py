@@ -19,9 +19,10 @@ from typing import Any
 from delf_edge.errors import CorruptRowError, DelfEdgeError, ImageError, NotFoundError, OptionError
 from delf_edge.images.decode import content_hash
 from delf_edge.images.photo_source import read_photo
+from delf_edge.ingestion import AddError, AddResult
 from delf_edge.interchange.photo_entry import PhotoEntry
 from delf_edge.interchange.photo_lists import same_elsewhere
-from delf_edge.recognizer import AddError, AddResult, Recognizer
+from delf_edge.recognizer import Recognizer
 from delf_edge.storage.names import INDEXED_AS, PATH, clean_name, now_called, numbered
 from delf_edge.storage.records import StoredImage
 from delf_edge.storage.store import Store

@@ -14,76 +14,32 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.catalogue.catalogue import Catalogue
-from delf_edge.errors import DelfEdgeError, ImageError, NameTakenError, OptionError
+from delf_edge.errors import OptionError
 from delf_edge.features.extractor import Extractor, extract_options
-from delf_edge.images.decode import content_hash, load_image, make_thumbnail
+from delf_edge.images.decode import load_image
 from delf_edge.images.limits import DEFAULT_LIMITS, ImageLimits
-from delf_edge.images.photo_source import ChannelOrder, PhotoSource, name_of, read_source
+from delf_edge.images.photo_source import ChannelOrder, PhotoSource
 from delf_edge.index.inverted_index import InvertedIndex
+from delf_edge.ingestion import AddError, AddItem, AddResult, Ingestion
 from delf_edge.packs.installed import open_packs
 from delf_edge.packs.live import LivePacks, PointerStates, pointer_states
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.packed_codes import CodeLayout
-from delf_edge.quantization.packed_codes import tiny as shortened
 from delf_edge.quantization.product_quantizer import encode
 from delf_edge.query.options import IdentifyOptions
 from delf_edge.query.photo import PhotoQuery
 from delf_edge.query.pipeline import Explanation, QueryPipeline
 from delf_edge.storage.combined import CombinedStore
-from delf_edge.storage.names import PATH, clean_name, corrected_metadata
-from delf_edge.storage.records import NewImage, Problem, StoreInfo
+from delf_edge.storage.records import Problem, StoreInfo
 from delf_edge.storage.store import Store
-from delf_edge.storage.write_transaction import stored_metadata
 from delf_edge.timing import clock
 from delf_edge.types import Answer, Codes, Features, Image, Match
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AddItem:
-    """A photo to add with `Recognizer.add_many`."""
-
-    photo: PhotoSource
-    landmark: str
-    name: str | None = None
-    metadata: Mapping[str, Any] | None = None
-    channel_order: ChannelOrder | None = None
-    thumbnail: bool = False
-    tiny: bool = False
-    replace: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AddResult:
-    """What became of an added photo.
-
-    Attributes:
-        image_id: its id in the store.
-        name, landmark: as stored.
-        status: "added"; "unchanged", the same photo was there with the same landmark; "updated", the same photo got a
-            new name or landmark; "replaced", another photo had this name, of the same file or with `replace`.
-        n_features: features stored.
-    """
-
-    image_id: int
-    name: str
-    landmark: str
-    status: Literal["added", "unchanged", "updated", "replaced"]
-    n_features: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AddError:
-    """A photo that could not be added: its name and why."""
-
-    name: str
-    error: DelfEdgeError
 
 
 class Recognizer:
@@ -113,6 +69,7 @@ class Recognizer:
         self._extractor = Extractor(bundle, num_threads=num_threads)
         self._extract_options = extract_options(bundle, preset)
         self._coarse = CoarseIndex(bundle.codebook.centroids)
+        self._ingestion = Ingestion(store, lambda image: self.encode(self._features_of(image, {})), limits)
         combined = CombinedStore(store, packs)
         index = InvertedIndex.from_store(combined, database=store.path, uuid=store.uuid)
         self._packs = LivePacks(combined, index, pack_folders, seen)
@@ -172,7 +129,7 @@ class Recognizer:
         """
         loaded = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle or default_bundle_path())
         layout = CodeLayout.of(loaded.codebook)
-        folders = [Path(place) for place in packs if Path(place).is_dir()]
+        folders = [Path(given) for given in packs if Path(given).is_dir()]
         seen = pointer_states(folders)  # from before the packs are opened: a later switch is seen at a query
         with ExitStack() as opened:  # closed again where something fails
             store = opened.enter_context(
@@ -180,8 +137,8 @@ class Recognizer:
             )
             beside = [
                 opened.enter_context(pack)
-                for place in packs
-                for pack in open_packs(place, bundle_id=loaded.id, layout=layout)
+                for given in packs
+                for pack in open_packs(given, bundle_id=loaded.id, layout=layout)
             ]
             recognizer = cls(
                 store,
@@ -270,7 +227,7 @@ class Recognizer:
             OptionError: a name is no text or blank, or JSON cannot hold the metadata; nothing was stored.
             StoreError: the database cannot be written; nothing was stored.
         """
-        return self._add(AddItem(photo, landmark, name, metadata, channel_order, thumbnail, tiny, replace))
+        return self._ingestion.add(AddItem(photo, landmark, name, metadata, channel_order, thumbnail, tiny, replace))
 
     def add_many(
         self, items: Iterable[AddItem], *, on_error: Literal["raise", "collect"] = "raise"
@@ -286,65 +243,7 @@ class Recognizer:
             OptionError: with "raise", the first name or metadata that cannot be stored.
             StoreError: the database cannot be written, in either mode.
         """
-        if on_error not in ("raise", "collect"):
-            raise OptionError(f"on_error={on_error!r}: must be 'raise' or 'collect'")
-        for item in items:
-            try:
-                result: AddResult | AddError = self._add(item)
-            except (ImageError, OptionError) as e:
-                if on_error == "raise":
-                    raise
-                result = AddError(str(item.name or _name_of(item.photo, b"")), e)
-            yield result
-
-    def _add(self, item: AddItem) -> AddResult:
-        landmark = clean_name(item.landmark, "landmark")
-        given = None if item.name is None else clean_name(item.name, "name")
-        given_metadata = None if item.metadata is None else stored_metadata(item.metadata, given or landmark)
-        # Read once, so that what is hashed is what is stored.
-        photo, order = read_source(item.photo, channel_order=item.channel_order, limits=self.limits)
-        digest = content_hash(photo, channel_order=order, limits=self.limits)
-        name = given or clean_name(_name_of(item.photo, digest), "name")
-        known = self.store.find_content(digest)
-        codes: Codes | None = None
-        if known is not None:
-            stored = self.store.image(known)
-            codes = self.store.codes([known]).get(known)
-            metadata = dict(stored.metadata) if given_metadata is None else given_metadata
-            if given_metadata is None and PATH in metadata:  # a person says it otherwise than the folder
-                metadata = corrected_metadata(metadata, stored.landmark, landmark)
-            same = (stored.name, stored.landmark, stored.metadata) == (name, landmark, metadata)
-            pictured = not item.thumbnail or self.store.thumbnail(known) is not None
-            if codes is not None and same and pictured:
-                return AddResult(known, name, landmark, "unchanged", len(codes))
-        else:
-            metadata = given_metadata or {}
-        replace = item.replace or self._may_replace(item, name, digest)
-        small: bytes | None = None
-        if codes is None or item.thumbnail:
-            image = load_image(photo, channel_order=order, limits=self.limits, name=name_of(item.photo))
-            small = make_thumbnail(image) if item.thumbnail else None
-            if codes is None:
-                codes = self.encode(self._extractor.extract(image, self._extract_options))
-                codes = shortened(codes) if item.tiny else codes
-        added = self.store.add(NewImage(name, landmark, digest, codes, metadata, small), replace=replace)
-        return AddResult(added.image_id, name, landmark, added.status, len(codes))
-
-    def _may_replace(self, item: AddItem, name: str, digest: bytes) -> bool:
-        """Whether a name may go to this photo; `NameTakenError` where another photo has it, before any work."""
-        if not self.store.has_name(name):
-            return False
-        holder = self.store.image(name)
-        if holder.content_hash == digest:
-            return False
-        if item.name is None and isinstance(item.photo, str | os.PathLike):
-            origin = holder.metadata.get(PATH)
-            if not isinstance(origin, str) or os.path.realpath(origin) == os.path.realpath(item.photo):
-                return True
-        raise NameTakenError(
-            f"{name}: another photo has this name, of {holder.landmark}; give this one another, or replace that with "
-            "replace=True"
-        )
+        return self._ingestion.add_many(items, on_error)
 
     def encode(self, features: Features) -> Codes:
         """The stored form of features."""
@@ -549,7 +448,3 @@ class Recognizer:
     def snapshot(self, target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Copy the database while it is in use."""
         return self.store.snapshot(target, overwrite=overwrite)
-
-
-def _name_of(photo: PhotoSource, digest: bytes) -> str:
-    return name_of(photo) if isinstance(photo, str | os.PathLike) else f"photo-{digest.hex()[:12]}"

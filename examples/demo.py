@@ -18,10 +18,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from delf_edge import AddItem, Answer, Recognizer
 from delf_edge.diagnostics.match_drawing import CAPTION_HEIGHT, draw, save_picture, write_caption
 from delf_edge.interchange.photo_lists import list_folder
-from delf_edge.recognizer import AddItem, Recognizer
-from delf_edge.types import Answer, UInt8Array
+from delf_edge.types import UInt8Array
 
 PHOTOS = Path(__file__).resolve().parent.parent / "assets" / "demo"
 CELL = (640, 240)  # pixels (width, height) of a picture on the contact sheet, with its caption

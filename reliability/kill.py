@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from delf_edge.recognizer import AddItem, AddResult, Recognizer
+from delf_edge.ingestion import AddItem, AddResult
+from delf_edge.recognizer import Recognizer
 from delf_edge.storage.store import Store
 from reliability import world
 

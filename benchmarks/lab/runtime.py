@@ -30,8 +30,9 @@ from benchmarks.lab.runner import (
 from benchmarks.systems.base import Result
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.bundle.calibration import Calibration
+from delf_edge.ingestion import AddItem
 from delf_edge.query.options import RANKING
-from delf_edge.recognizer import AddItem, Recognizer
+from delf_edge.recognizer import Recognizer
 from delf_edge.types import Features, Match
 
 UNPROVEN = 1e-3  # an answer that the SDK would not give for want of inliers ranks below every proven one

@@ -124,7 +124,8 @@ class Here:
 def _score(
     bundle: Bundle, questions: Sequence[Question], database: Sequence[str], benchmark: Benchmark, file: Path
 ) -> Score:
-    from delf_edge.recognizer import AddItem, Recognizer
+    from delf_edge.ingestion import AddItem
+    from delf_edge.recognizer import Recognizer
 
     root, index = benchmark.file.parent, {name: i for i, name in enumerate(database)}
     precision, first = [], []

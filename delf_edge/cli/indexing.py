@@ -114,8 +114,8 @@ def index(
     stderr; the exit code is then 1.
     """
     from delf_edge.indexing import Indexer, LeftOut, gone_photos
+    from delf_edge.ingestion import AddError
     from delf_edge.interchange.photo_lists import FolderListing, read_manifest, walk_folder
-    from delf_edge.recognizer import AddError
     from delf_edge.storage.names import clean_name
 
     if manifest is not None and landmark is not None:

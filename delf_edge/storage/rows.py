@@ -139,7 +139,7 @@ def next_id(db: sqlite3.Connection, table: str) -> int:
 
 
 class CheckedRows:
-    """CheckedRows of an open file, without their checksums.
+    """Rows of an open file, without their checksums.
 
     Attributes:
         file: the file.
@@ -168,7 +168,7 @@ class CheckedRows:
         return row[:-1]
 
     def many(self, table: str, keys: Sequence[Value]) -> Iterator[Row]:
-        """CheckedRows, ascending by key within a chunk; damaged ones are skipped and noted."""
+        """Rows, ascending by key within a chunk; damaged ones are skipped and noted."""
         columns = (*TABLES[table], "crc32")
         for chunk in chunks(keys):
             with self.file.read() as db:
@@ -242,7 +242,7 @@ class CheckedRows:
         return landmark_id
 
     def codes(self, image_ids: Sequence[Value], layout: CodeLayout) -> Iterator[Row]:
-        """CheckedRows of `codes` whose blobs have the size that their counts of features say."""
+        """Rows of `codes` whose blobs have the size that their counts of features say."""
         for row in self.many("codes", image_ids):
             try:
                 if not isinstance(row[2], bytes) or packed_size(row[2], layout) != row[1]:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from delf_edge import Recognizer
+from delf_edge.ingestion import AddItem
 from delf_edge.interchange.photo_lists import list_folder
 from delf_edge.packs.create import cut_pack
-from delf_edge.recognizer import AddItem
 from testing.paths import ROOT
 
 pytestmark = pytest.mark.browser

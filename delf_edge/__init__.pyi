@@ -2,13 +2,25 @@
 
 from .bundle.bundle import Bundle as Bundle
 from .bundle.bundle import default_bundle_path as default_bundle_path
+from .camera.frame_gate import GateOptions as GateOptions
+from .camera.frames import Frame as Frame
+from .camera.frames import FrameSource as FrameSource
 from .camera.sources import VideoSource as VideoSource
+from .camera.sources import open_source as open_source
+from .camera.temporal_voting import VoteOptions as VoteOptions
 from .camera.watcher import (
     CameraOptions as CameraOptions,
 )
+from .camera.watcher import Event as Event
 from .camera.watcher import (
     watch as watch,
 )
+from .catalogue.catalogue import Catalogue as Catalogue
+from .catalogue.reader import MediaBytes as MediaBytes
+from .catalogue.records import ImportReport as ImportReport
+from .catalogue.records import LandmarkRecord as LandmarkRecord
+from .catalogue.records import LandmarkText as LandmarkText
+from .catalogue.records import MediaItem as MediaItem
 from .errors import (
     BuildError as BuildError,
 )
@@ -99,15 +111,20 @@ from .ingestion import (
 from .query.options import IdentifyOptions as IdentifyOptions
 from .query.pipeline import Explanation as Explanation
 from .recognizer import Recognizer as Recognizer
+from .storage.records import Problem as Problem
+from .storage.records import StoredImage as StoredImage
+from .storage.records import StoreInfo as StoreInfo
 from .types import (
     Answer as Answer,
 )
+from .types import Codes as Codes
 from .types import (
     Features as Features,
 )
 from .types import (
     Image as Image,
 )
+from .types import LandmarkInfo as LandmarkInfo
 from .types import (
     Match as Match,
 )

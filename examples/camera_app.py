@@ -11,11 +11,18 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 
-from delf_edge import DelfEdgeError, IdentifyOptions, Recognizer
-from delf_edge.camera.sources import PicameraSource, VideoSource, open_source
-from delf_edge.camera.temporal_voting import VoteOptions
-from delf_edge.camera.watcher import CameraOptions, watch
-from delf_edge.geo import Near
+from delf_edge import (
+    CameraOptions,
+    DelfEdgeError,
+    IdentifyOptions,
+    Near,
+    Recognizer,
+    VideoSource,
+    VoteOptions,
+    open_source,
+    watch,
+)
+from delf_edge.camera.sources import PicameraSource
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,10 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from delf_edge import DelfEdgeError
-from delf_edge.camera.temporal_voting import VoteOptions
-from delf_edge.camera.watcher import CameraOptions
-from delf_edge.recognizer import Recognizer
+from delf_edge import CameraOptions, DelfEdgeError, Recognizer, VoteOptions
 from delf_edge.web.app import Service, ServiceOptions, create_app
 from delf_edge.web.security import Policy
 from delf_edge.web.server import address_of, listen, read_token, run_server

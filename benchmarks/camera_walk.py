@@ -136,9 +136,9 @@ class Score:
         }
 
 
-def walk(places: Recognizer, shots: Iterator[Shot], fps: float) -> dict[str, Any]:
+def walk(recognizer: Recognizer, shots: Iterator[Shot], fps: float) -> dict[str, Any]:
     """Play the film to the loop, and beside it to the rule "what the last frame says", of every frame."""
-    watcher = Watcher(places, CameraOptions())
+    watcher = Watcher(recognizer, CameraOptions())
     voted, single = Score(), Score()
     last: str | None = None
     asked_ms: list[tuple[float, float]] = []  # by the wall clock, of the processor
@@ -161,7 +161,7 @@ def walk(places: Recognizer, shots: Iterator[Shot], fps: float) -> dict[str, Any
         if looked and watcher.latest is not None:
             name = watcher.latest.answer.landmark
         else:
-            name = places.identify(shot.pixels, channel_order="RGB").landmark
+            name = recognizer.identify(shot.pixels, channel_order="RGB").landmark
         if name != last:
             single.hear(now, "left" if name is None else "appeared", last if name is None else name)
             last = name
@@ -186,7 +186,7 @@ def percentiles(values: list[float]) -> dict[str, float]:
     return {"p50": float(np.percentile(values, 50)), "p99": float(np.percentile(values, 99))}
 
 
-def several(places: Recognizer, pairs: int, seed: int) -> dict[str, Any]:
+def several(recognizer: Recognizer, pairs: int, seed: int) -> dict[str, Any]:
     """Two places side by side in one frame: are both named; and in photos of one place, is a second one made up?"""
     rng = np.random.default_rng(seed)
     stored, _ = list_folder(DEMO / "references")
@@ -194,11 +194,11 @@ def several(places: Recognizer, pairs: int, seed: int) -> dict[str, Any]:
     for _ in range(pairs):
         two = [stored[int(i)] for i in rng.choice(len(stored), 2, replace=False)]
         frame = np.hstack([view_of(load_image(photo.path).pixels, 4, 1.0, 0.0) for photo in two])
-        named = {e.answer.landmark for e in places.explain_all(frame, channel_order="RGB")} - {None}
+        named = {e.answer.landmark for e in recognizer.explain_all(frame, channel_order="RGB")} - {None}
         both += named == {photo.landmark for photo in two}
         extra += bool(named - {photo.landmark for photo in two})
     singles = sorted((DEMO / "queries").iterdir())
-    made_up = sum(len(places.explain_all(path)) > 1 for path in singles)
+    made_up = sum(len(recognizer.explain_all(path)) > 1 for path in singles)
     return {"pairs": pairs, "both_named": both, "wrong_named": extra, "photos": len(singles), "second_made_up": made_up}
 
 
@@ -214,13 +214,13 @@ def main() -> None:
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
-        Recognizer.open(Path(folder) / "walk.db", preset=options.preset, bundle=options.bundle) as places,
+        Recognizer.open(Path(folder) / "walk.db", preset=options.preset, bundle=options.bundle) as recognizer,
     ):
         for photo in list_folder(DEMO / "references")[0]:
-            places.add(photo.path, landmark=photo.landmark, name=photo.name)
-        result = walk(places, film(options.stops, options.fps, options.seed), options.fps)
-        result["several"] = several(places, 10, options.seed)
-        result["images"], result["bundle"] = places.info().n_images, places.bundle.id
+            recognizer.add(photo.path, landmark=photo.landmark, name=photo.name)
+        result = walk(recognizer, film(options.stops, options.fps, options.seed), options.fps)
+        result["several"] = several(recognizer, 10, options.seed)
+        result["images"], result["bundle"] = recognizer.info().n_images, recognizer.bundle.id
     command = f"python -m benchmarks.camera_walk --stops {options.stops} --fps {options.fps:g} --seed {options.seed}"
     command += f" --preset {options.preset}" if options.preset else ""
     options.out.parent.mkdir(parents=True, exist_ok=True)

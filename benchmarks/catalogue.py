@@ -180,11 +180,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/catalogue.json"))
     options = parser.parse_args()
     result: dict[str, Any] = {"command": "python -m benchmarks.catalogue", "environment": environment()}
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         if options.landmarks:
-            result["size"] = measure_size(Path(place), options.landmarks)
+            result["size"] = measure_size(Path(folder), options.landmarks)
         if options.kills:
-            result["kill -9"] = kill(Path(place), options.kills)
+            result["kill -9"] = kill(Path(folder), options.kills)
     print(json.dumps(result, indent=1, ensure_ascii=False))
     write_atomically(options.out, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
 

@@ -70,19 +70,19 @@ def one_database(
     known = [q.name for q in dataset.queries if q.place == own]
     unknown = [q.name for q in dataset.queries if q.place not in chosen]
     counts = dict.fromkeys(("known", "first right", "named right", "named wrong", "strangers", "strangers named"), 0)
-    with Recognizer.open(path) as places:
+    with Recognizer.open(path) as recognizer:
         for place in chosen:
             names = rng.permutation(by_place[place])[:n_photos].tolist()
-            places.store.add_many(views.image(name, place) for name in names)
+            recognizer.store.add_many(views.image(name, place) for name in names)
         for name in rng.permutation(known)[:KNOWN].tolist():
-            answer = places.pipeline.answer(views[name])
+            answer = recognizer.pipeline.answer(views[name])
             counts["known"] += 1
             counts["first right"] += bool(answer.results) and answer.results[0].landmark == own
             counts["named right"] += answer.landmark == own
             counts["named wrong"] += answer.landmark not in (None, own)
         for name in rng.permutation(unknown)[:UNKNOWN].tolist():
             counts["strangers"] += 1
-            counts["strangers named"] += places.pipeline.answer(views[name]).found
+            counts["strangers named"] += recognizer.pipeline.answer(views[name]).found
     return counts
 
 

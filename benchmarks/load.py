@@ -240,10 +240,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "load.db"
-        with Recognizer.open(database, bundle=options.bundle) as places:
+        with Recognizer.open(database, bundle=options.bundle) as recognizer:
             for photo in list_folder(DEMO / "references")[0]:
-                places.add(photo.path, landmark=photo.landmark, name=photo.name, thumbnail=True)
-            bundle = places.bundle.id
+                recognizer.add(photo.path, landmark=photo.landmark, name=photo.name, thumbnail=True)
+            bundle = recognizer.bundle.id
         service = Service(database, options.bundle)
         load = Load(service)
         for query in QUERIES[:8]:
@@ -256,9 +256,9 @@ def main() -> None:
             time.sleep(1)
         serving = status == 200
         acknowledged = kill_while_enrolling(service, load)
-        with Recognizer.open(database, bundle=options.bundle) as places:
-            names = {image.name for image in places.store.images()}
-            problems = places.verify()
+        with Recognizer.open(database, bundle=options.bundle) as recognizer:
+            names = {image.name for image in recognizer.store.images()}
+            problems = recognizer.verify()
         result: dict[str, Any] = {
             "bundle": bundle,
             "clients": options.clients,

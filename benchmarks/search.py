@@ -127,14 +127,14 @@ class Lab:
             return path, {}
         partial, spent = path.with_suffix(".partial"), 0.0
         partial.unlink(missing_ok=True)
-        with Recognizer.open(partial, bundle=self.bundle) as places:
+        with Recognizer.open(partial, bundle=self.bundle) as recognizer:
             for start in range(0, n, 500):
                 images = [self.image(i) for i in range(start, min(start + 500, n))]
                 began = time.perf_counter()
-                places.store.add_many(images)
+                recognizer.store.add_many(images)
                 spent += time.perf_counter() - began
                 self.progress(f"store {n}", start + len(images), n)
-            places.store.snapshot(path)  # one file without a log
+            recognizer.store.snapshot(path)  # one file without a log
         partial.unlink()
         return path, {"images_per_second_bulk_first": n / spent}
 
@@ -206,7 +206,7 @@ def recall(lab: Lab, snapshot: IndexSnapshot, peer: Peer, queries: Sequence[Feat
     }
 
 
-def whole_path(lab: Lab, places: Recognizer, rounds: int) -> dict[str, Any]:
+def whole_path(lab: Lab, recognizer: Recognizer, rounds: int) -> dict[str, Any]:
     """`identify` after extraction, and mAP on DEV among everything that is stored.
 
     `identify_ms` is wall time, every query `rounds` times. On a shared machine that also measures what else runs, so
@@ -217,7 +217,7 @@ def whole_path(lab: Lab, places: Recognizer, rounds: int) -> dict[str, Any]:
         for q in lab.queries:
             spent: dict[str, float] = {}
             began = time.thread_time()
-            places.pipeline.answer(q, timings=spent)
+            recognizer.pipeline.answer(q, timings=spent)
             cpu.append(1e3 * (time.thread_time() - began))
             wall.append(spent["total"])
             stages.append(spent)
@@ -230,17 +230,17 @@ def whole_path(lab: Lab, places: Recognizer, rounds: int) -> dict[str, Any]:
             figures[f"{name}{kind}_p99_ms"] = float(np.quantile(values, 0.99))
     figures["stages_ms"] = {s: float(np.median([t[s] for t in stages[n:]])) for s in stages[-1]}
     figures["load_average"] = os.getloadavg()[0]
-    return figures | ranked(lab.dev, places, lab.queries)
+    return figures | ranked(lab.dev, recognizer, lab.queries)
 
 
-def ranked(dataset: Dataset, places: Recognizer, queries: Sequence[Features]) -> dict[str, Any]:
+def ranked(dataset: Dataset, recognizer: Recognizer, queries: Sequence[Features]) -> dict[str, Any]:
     """mAP of the first `DEPTH` images of `Recognizer.rank`; stored images that are not DEV's are wrong ones."""
     index = {name: i for i, name in enumerate(dataset.database)}
     n = len(index)
     scores = []
     for q in queries:
         row, others = np.full(n, -np.inf), []
-        for m in places.rank(q, DEPTH):
+        for m in recognizer.rank(q, DEPTH):
             if m.name in index:
                 row[index[m.name]] = m.score
             else:
@@ -272,8 +272,8 @@ def measure(lab: Lab, n: int, a: argparse.Namespace) -> dict[str, Any]:
     path, made = lab.database(n)
     info: dict[str, Any] = {"images": n, "disk_bytes": path.stat().st_size} | made
     figures = info | {"start": search_life.starts(path, lab.query_photo, a.starts)}
-    with Recognizer.open(path, bundle=lab.bundle) as places:
-        snapshot = places.pipeline.index.snapshot
+    with Recognizer.open(path, bundle=lab.bundle) as recognizer:
+        snapshot = recognizer.pipeline.index.snapshot
         figures |= {
             "features": snapshot.n_features,
             "disk_bytes_per_feature": path.stat().st_size / snapshot.n_features,
@@ -283,7 +283,7 @@ def measure(lab: Lab, n: int, a: argparse.Namespace) -> dict[str, Any]:
             "index_bytes_per_feature": snapshot.nbytes / snapshot.n_features,
         }
         figures["candidates"] = candidate_stage(lab, snapshot, a.rounds, a.queries)
-        figures |= whole_path(lab, places, a.rounds)
+        figures |= whole_path(lab, recognizer, a.rounds)
     scratch = path.with_name("growing.db")
     shutil.copy(path, scratch)
     if index_path(path).exists():

@@ -79,7 +79,7 @@ def fitted(size: Size, bundle: Bundle, rows: Sequence[Features]) -> Codebook:
     return replace(book, global_mean=own.global_mean, global_basis=own.global_basis)
 
 
-def asked(places: Recognizer, dataset: Dataset, queries: Sequence[Features]) -> dict[str, Any]:
+def asked(recognizer: Recognizer, dataset: Dataset, queries: Sequence[Features]) -> dict[str, Any]:
     """mAP of `Recognizer.rank`, whole and before RANSAC."""
     from delf_edge.query.options import RANKING, IdentifyOptions
 
@@ -89,7 +89,7 @@ def asked(places: Recognizer, dataset: Dataset, queries: Sequence[Features]) -> 
         scores = []
         for features in queries:
             row = np.full(n, -np.inf)
-            for match in places.rank(features, n, options=options):
+            for match in recognizer.rank(features, n, options=options):
                 row[index[match.name]] = match.score
             scores.append(row)
         scored = protocols.score_rankings(dataset, rankings(dataset, scores))[dataset.settings[0].name]
@@ -98,12 +98,12 @@ def asked(places: Recognizer, dataset: Dataset, queries: Sequence[Features]) -> 
     return figures
 
 
-def local_alone(places: Recognizer, dataset: Dataset, queries: Sequence[Features]) -> dict[str, float]:
+def local_alone(recognizer: Recognizer, dataset: Dataset, queries: Sequence[Features]) -> dict[str, float]:
     """mAP of the candidates by local features alone, of each scoring."""
     index, n = {name: i for i, name in enumerate(dataset.database)}, len(dataset.database)
-    rows = {image.image_id: index[image.name] for image in places.store.images()}
-    coarse = CoarseIndex(places.bundle.codebook.centroids)
-    places.pipeline.index.refresh(places.store)
+    rows = {image.image_id: index[image.name] for image in recognizer.store.images()}
+    coarse = CoarseIndex(recognizer.bundle.codebook.centroids)
+    recognizer.pipeline.index.refresh(recognizer.store)
     found = {}
     choices = {"votes": SearchOptions(global_weight=0, top=n)}
     choices |= {
@@ -116,7 +116,7 @@ def local_alone(places: Recognizer, dataset: Dataset, queries: Sequence[Features
         scores = []
         for features in queries:
             row = np.full(n, -np.inf)
-            for c in places.pipeline.index.search(features, places.bundle.codebook, coarse, options):
+            for c in recognizer.pipeline.index.search(features, recognizer.bundle.codebook, coarse, options):
                 row[rows[c.image_id]] = c.votes
             scores.append(row)
         scored = protocols.score_rankings(dataset, rankings(dataset, scores))[dataset.settings[0].name]
@@ -136,21 +136,21 @@ def measure(
     """Figures of one codebook on one dataset, with `short` of the tiny form, with `scorings` of each scoring."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "codes.db"
-        with Recognizer.open(file, bundle=bundle) as places:
+        with Recognizer.open(file, bundle=bundle) as recognizer:
             images = []
             for i, features in enumerate(database):
                 name = dataset.database[i]
                 digest = hashlib.sha256(name.encode()).digest()
-                codes = places.encode(projected(features, bundle.codebook))
+                codes = recognizer.encode(projected(features, bundle.codebook))
                 images.append(NewImage(name, label(dataset, i), digest, tiny(codes) if short else codes))
-            places.store.add_many(images)
+            recognizer.store.add_many(images)
             asking = [projected(f, bundle.codebook) for f in queries]
-            figures = asked(places, dataset, asking)
+            figures = asked(recognizer, dataset, asking)
             if scorings:
-                figures["local_alone"] = local_alone(places, dataset, asking)
-            index = places.pipeline.index
+                figures["local_alone"] = local_alone(recognizer, dataset, asking)
+            index = recognizer.pipeline.index
             figures["ram_bytes_per_feature"] = index.nbytes / max(1, index.n_features)
-            places.store.compact()
+            recognizer.store.compact()
             stored = index.n_features
         size = file.stat().st_size
         sizes = {"disk_bytes_per_feature": size / stored, "disk_bytes_per_image": size / len(database)}

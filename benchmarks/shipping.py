@@ -67,14 +67,14 @@ def dev_features(dev: Path, bundle: Bundle, cache: Path) -> tuple[list[tuple[str
     return list(zip(names[:n], ready[:n], strict=True)), ready[n:]
 
 
-def fill(places: Recognizer, images: Sequence[tuple[str, Features]]) -> None:
+def fill(recognizer: Recognizer, images: Sequence[tuple[str, Features]]) -> None:
     """Store features; ten made-up landmarks a hundred images each, as packs are cut by landmark."""
     batch = [
-        NewImage(name, f"part {i % N_PACKS}/{i}", hashlib.sha256(name.encode()).digest(), places.encode(features))
+        NewImage(name, f"part {i % N_PACKS}/{i}", hashlib.sha256(name.encode()).digest(), recognizer.encode(features))
         for i, (name, features) in enumerate(images)
     ]
     for i in range(0, len(batch), 256):
-        places.store.add_many(batch[i : i + 256])
+        recognizer.store.add_many(batch[i : i + 256])
 
 
 def ten_packs(folder: Path, bundle: Bundle, images: Sequence[tuple[str, Features]], asked: Sequence[Features]) -> Any:
@@ -96,9 +96,9 @@ def ten_packs(folder: Path, bundle: Bundle, images: Sequence[tuple[str, Features
             top = whole = 0
             for features in asked:
                 answers = {}
-                for name, places in (("merged", merged), ("ten packs", split)):
+                for name, recognizer in (("merged", merged), ("ten packs", split)):
                     began = time.perf_counter()
-                    matches = places.rank(features, 10)
+                    matches = recognizer.rank(features, 10)
                     spent[name].append(1e3 * (time.perf_counter() - began))
                     answers[name] = [(m.name, m.score, m.probability, m.n_inliers) for m in matches]
                 top += answers["merged"][:1] == answers["ten packs"][:1]
@@ -116,15 +116,15 @@ def ten_packs(folder: Path, bundle: Bundle, images: Sequence[tuple[str, Features
 def one_percent(folder: Path, bundle: Bundle, images: Sequence[tuple[str, Features]]) -> Any:
     """Change 1 % of the images of a pack and count what a device fetches."""
     n = max(3, len(images) // 100)
-    with Recognizer.open(folder / "one.db", bundle=bundle) as places:
-        fill(places, images[n:])
-        cut_pack(places.store, folder / "1.pack", name="dev", version=1)
+    with Recognizer.open(folder / "one.db", bundle=bundle) as recognizer:
+        fill(recognizer, images[n:])
+        cut_pack(recognizer.store, folder / "1.pack", name="dev", version=1)
         third = n // 3
-        places.store.remove(*(name for name, _ in images[n : n + third]))
+        recognizer.store.remove(*(name for name, _ in images[n : n + third]))
         for i in range(third):
-            places.store.relabel(images[2 * n + i][0], "another place")
-        fill(places, images[: n - 2 * third])
-        cut_pack(places.store, folder / "2.pack", name="dev", version=2)
+            recognizer.store.relabel(images[2 * n + i][0], "another place")
+        fill(recognizer, images[: n - 2 * third])
+        cut_pack(recognizer.store, folder / "2.pack", name="dev", version=2)
     channel = Channel.create(folder / "channel", folder / "keys")
     channel.publish([folder / "1.pack"])
     root, device = channel.metadata / "1.root.json", folder / "device"
@@ -167,10 +167,10 @@ def answered_from(device: Path, own: Path, bundle: Bundle, packs: Sequence[Path]
     """The version a device answers from; 0 where it gives no answer, or a wrong one."""
     contents = [check_pack(path).content_sha256 for path in packs]
     try:
-        with Recognizer.open(own, bundle=bundle, packs=[device]) as places:
-            if places.rank(made_up(bundle, 11), 1)[0].name != "11.jpg":
+        with Recognizer.open(own, bundle=bundle, packs=[device]) as recognizer:
+            if recognizer.rank(made_up(bundle, 11), 1)[0].name != "11.jpg":
                 return 0
-            return 1 + contents.index(check_pack(places.combined.packs[0].path).content_sha256)
+            return 1 + contents.index(check_pack(recognizer.combined.packs[0].path).content_sha256)
     except (DelfEdgeError, IndexError, ValueError):
         return 0
 

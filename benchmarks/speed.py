@@ -110,10 +110,10 @@ def stages(bundle: Bundle, images: list[NDArray[np.uint8]]) -> dict[str, float]:
     """Median milliseconds of each stage of `identify`, over the demo's database."""
     from delf_edge import Recognizer
 
-    with tempfile.TemporaryDirectory() as folder, Recognizer.open(Path(folder) / "s.db", bundle=bundle) as places:
+    with tempfile.TemporaryDirectory() as folder, Recognizer.open(Path(folder) / "s.db", bundle=bundle) as recognizer:
         for i, image in enumerate(images):
-            places.add(image, landmark=str(i), channel_order="BGR")
-        answers = [places.identify(image, channel_order="BGR").milliseconds for image in images]
+            recognizer.add(image, landmark=str(i), channel_order="BGR")
+        answers = [recognizer.identify(image, channel_order="BGR").milliseconds for image in images]
     return {stage: float(np.median([a[stage] for a in answers])) for stage in answers[0]}
 
 
@@ -133,9 +133,9 @@ def from_start(runs: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "demo.db"
-        with Recognizer.open(database) as places:
+        with Recognizer.open(database) as recognizer:
             for path in sorted((DEMO / "references").rglob("*.webp")):
-                places.add(path, landmark=path.parent.name)
+                recognizer.add(path, landmark=path.parent.name)
         found = first_answer(database, default_bundle_path(), DEMO / "queries" / "colosseum.webp", runs)
     return {name: row["median"] for name, row in found.items()}
 

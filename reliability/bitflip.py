@@ -89,8 +89,8 @@ def batch(seed: int, n: int) -> dict[str, Any]:
     """n flips in a file of each kind."""
     rng = np.random.default_rng(seed)
     outcomes: dict[str, collections.Counter[str]] = {}
-    with tempfile.TemporaryDirectory() as place:
-        for kind, path, judge in files(Path(place)):
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, path, judge in files(Path(folder)):
             counts = outcomes[kind] = collections.Counter()
             whole = path.read_bytes()
             for at in rng.integers(0, len(whole) * 8, n):
@@ -103,9 +103,9 @@ def batch(seed: int, n: int) -> dict[str, Any]:
     return {"n": n, "lost or wrong": wrong, "by kind of file": {k: dict(c) for k, c in outcomes.items()}, "found": []}
 
 
-def files(place: Path) -> list[tuple[str, Path, Callable[[], str]]]:
+def files(scratch: Path) -> list[tuple[str, Path, Callable[[], str]]]:
     """A file of each kind, and what judges it once it is damaged."""
-    path, sealed, logged = place / "places.db", place / "sealed.db", place / "logged.db"
+    path, sealed, logged = scratch / "places.db", scratch / "sealed.db", scratch / "logged.db"
     with Store.open(path, bundle_id=world.bundle().id, layout=world.layout()) as store:
         for i in range(IMAGES):
             store.add(world.new_image(i, f"p{i}", f"l{i % 5}"))
@@ -130,7 +130,7 @@ def files(place: Path) -> list[tuple[str, Path, Callable[[], str]]]:
         ("database", path, lambda: database_outcome(path, true)),
         ("log", Path(f"{logged}-wal"), log_outcome),
     ]
-    folder = place / "bundle"
+    folder = scratch / "bundle"
     shutil.copytree(TINY_BUNDLE, folder)
     manifest = json.loads((folder / "manifest.json").read_bytes())
     manifest["id"] = bundle_id(manifest)
@@ -147,7 +147,7 @@ def files(place: Path) -> list[tuple[str, Path, Callable[[], str]]]:
     for kind, name in names.items():
         found.append((kind, folder / name, lambda: bundle_outcome(folder, manifest)))
     centroids = world.bundle().codebook.centroids
-    cache = place / "graph"
+    cache = scratch / "graph"
     CoarseIndex(centroids, method="graph", cache_path=cache)
     queries = np.random.default_rng(0).normal(size=(5, centroids.shape[1])).astype(np.float32)
     expected = CoarseIndex(centroids, method="graph").assign(queries, 4)[0]
@@ -157,15 +157,15 @@ def files(place: Path) -> list[tuple[str, Path, Callable[[], str]]]:
         return "refused" if (words == expected).all() else "WRONG"
 
     found.append(("graph cache", cache, graph_outcome))
-    return found + shipped(place)
+    return found + shipped(scratch)
 
 
-def shipped(place: Path) -> list[tuple[str, Path, Callable[[], str]]]:
+def shipped(folder: Path) -> list[tuple[str, Path, Callable[[], str]]]:
     """What goes out to devices: a pack, its manifest, and a delta to the next version."""
-    (place / "shipped").mkdir()
-    source = Source(place / "shipped")
+    (folder / "shipped").mkdir()
+    source = Source(folder / "shipped")
     old, wanted = source.packs[0], source.manifests[1]
-    limit, made = len(zlib.decompress(source.delta.read_bytes())), place / "made.pack"
+    limit, made = len(zlib.decompress(source.delta.read_bytes())), folder / "made.pack"
 
     def pack_outcome() -> str:
         try:

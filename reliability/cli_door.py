@@ -132,9 +132,9 @@ def changed(line: list[str], pool: list[str], rng: np.random.Generator) -> list[
     return line
 
 
-def cli_door(place: Path) -> Attempt:
+def cli_door(folder: Path) -> Attempt:
     """Arguments of the command: an exit code of the documented ones, never a traceback."""
-    whole, here = place / "whole", place / "a" / "b" / "c"  # ".." in an argument stays inside of `place`
+    whole, here = folder / "whole", folder / "a" / "b" / "c"  # ".." in an argument stays inside of `folder`
     (whole / "photos" / "x").mkdir(parents=True)
     places_file(whole / "places.db")
     shutil.copytree(TINY_BUNDLE, whole / "bundle")

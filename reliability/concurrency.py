@@ -43,8 +43,8 @@ def image(pair: int, half: int, version: int) -> NewImage:
 def batch(seed: int, n: int) -> dict[str, Any]:
     """n reads, shared by all readers."""
     shared = mmap.mmap(-1, _TALLY + 16 * READERS)
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "places.db"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "places.db"
         with Store.open(path, bundle_id=world.bundle().id, layout=world.layout()) as store:
             for pair in range(PAIRS):
                 store.add_many([image(pair, half, 1) for half in (0, 1)])
@@ -52,7 +52,7 @@ def batch(seed: int, n: int) -> dict[str, Any]:
         inherited = Store.open(path, mode="ro")
         readers = [_fork(lambda i=i: _read(path, inherited, shared, i, n // READERS, seed)) for i in range(READERS)]  # type: ignore[misc]
         others = [_fork(lambda i=i: _write(path, shared, i, seed)) for i in range(WRITERS)]  # type: ignore[misc]
-        others.append(_fork(lambda: _compact(path, Path(place) / "copy.db")))
+        others.append(_fork(lambda: _compact(path, Path(folder) / "copy.db")))
         most_log, failed = _watch(Path(f"{path}-wal"), readers)
         for pid in others:
             done, _ = os.waitpid(pid, os.WNOHANG)

@@ -67,11 +67,11 @@ def encoded(number: int) -> list[bytes]:
     return [bytes(cv2.imencode(suffix, pixels, options)[1].tobytes()) for suffix, pixels, options in forms]
 
 
-def image_door(place: Path) -> Attempt:
+def image_door(folder: Path) -> Attempt:
     """Photos: any bytes become an image or an `ImageError`."""
-    path = place / "places.db"
+    path = folder / "places.db"
     places_file(path)
-    places = Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET, read_only=True)
+    recognizer = Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET, read_only=True)
     seeds = [encoded(number) for number in range(PLACES)]
     cmyk = (FIXTURES / "cmyk.jpg").read_bytes()
     everything = [*(data for forms in seeds for data in forms), cmyk]
@@ -90,7 +90,7 @@ def image_door(place: Path) -> Attempt:
             return f"wrong answers: pixels {image.pixels.dtype} {image.pixels.shape} of {image.size}"
         if rng.random() >= ASKED or H * W > 10**6:
             return "accepted"
-        answer = places.identify(data, options=QUICK)
+        answer = recognizer.identify(data, options=QUICK)
         right = answer.landmark in (None, f"l{number}")
         return "answered" if right else f"wrong answers: {answer.landmark} instead of l{number}"
 
@@ -106,13 +106,13 @@ def _rehash(folder: Path, name: str, data: bytes) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def bundle_door(place: Path) -> Attempt:
+def bundle_door(scratch: Path) -> Attempt:
     """Bundles: a changed file is refused by its hash; a manifest or codebook with right hashes, by its content.
 
     A network with the right hash is machine code in all but name and runs as such: only bundles that one trusts may be
     loaded (SECURITY.md), so mutants of networks keep their old hash here; `network_door` changes it.
     """
-    folder = place / "bundle"
+    folder = scratch / "bundle"
     shutil.copytree(TINY_BUNDLE, folder)
     names = sorted(p.name for p in folder.iterdir() if p.suffix in (".tflite", ".npz", ".json"))
     whole = {name: (folder / name).read_bytes() for name in names}
@@ -152,9 +152,9 @@ def _piecewise(data: bytes, rng: np.random.Generator) -> bytes:
     return data[: int(rng.integers(500, 2000))] + data[-int(rng.integers(200, 1000)) :]
 
 
-def network_door(place: Path) -> Attempt:
+def network_door(scratch: Path) -> Attempt:
     """Networks with the right hash: what LiteRT makes of damaged models. Reported, not promised."""
-    folder = place / "bundle"
+    folder = scratch / "bundle"
     shutil.copytree(TINY_BUNDLE, folder)
     name = json.loads((folder / "manifest.json").read_bytes())["network"]["variants"]["float16"]
     whole, manifest = (folder / name).read_bytes(), (folder / "manifest.json").read_bytes()
@@ -249,11 +249,11 @@ def damaged_page(data: bytes, rng: np.random.Generator) -> bytes:
     return data[:at] + mutate(data[at : at + page], [data], rng) + data[at + page :]
 
 
-def database_door(place: Path) -> Attempt:
+def database_door(folder: Path) -> Attempt:
     """Databases: damaged bytes, and content that was made hostile with right checksums."""
-    whole = place / "whole.db"
+    whole = folder / "whole.db"
     places_file(whole)
-    data, path = whole.read_bytes(), place / "mutant.db"
+    data, path = whole.read_bytes(), folder / "mutant.db"
 
     def attempt(rng: np.random.Generator) -> str:
         hostile = rng.random() < 0.3
@@ -286,15 +286,15 @@ def asked(store: Store, rng: np.random.Generator, *, hostile: bool) -> str:
     return "answered"
 
 
-def service_door(place: Path) -> Attempt:
+def service_door(folder: Path) -> Attempt:
     """Requests, given to the ASGI application itself: never a 500, whatever they are."""
     from delf_edge.web.app import ServiceOptions, create_app
     from delf_edge.web.security import Policy
 
-    path = place / "places.db"
+    path = folder / "places.db"
     places_file(path)
-    places = Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET)
-    app = create_app(places, ServiceOptions(Policy("secret-0123456789")))
+    recognizer = Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET)
+    app = create_app(recognizer, ServiceOptions(Policy("secret-0123456789")))
     photos = [world.photo(i) for i in range(PLACES)]
     loop = asyncio.new_event_loop()
     words = ["/v1/identify", "/v1/images", "/v1/landmarks", "/v1/quality", "/healthz", "/metrics", "/openapi.json", "/"]

@@ -24,8 +24,8 @@ from reliability import shim, world
 
 def batch(seed: int, n: int) -> dict[str, Any]:
     """n faults in each operation, in one process above the shim."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "data"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "data"
         folder.mkdir()
         done = shim.run(["reliability.faults", str(folder), str(seed), str(n)], folder)
     if done.returncode:
@@ -108,10 +108,10 @@ def one(
     what = "not reached" if not fired else "refused" if failed is not None else "done all the same"
     try:
         if operation == "close and open":
-            mirror.places.close()
+            mirror.recognizer.close()
             mirror = world.World(here, state, state, np.random.default_rng(1))
         after = [step.after] if failed is None else [step.before, step.after]
-        mirror.places.store.relabel(sorted(mirror.state)[0], "afterwards")  # the next call works
+        mirror.recognizer.store.relabel(sorted(mirror.state)[0], "afterwards")  # the next call works
     except DelfEdgeError as e:
         if operation.startswith("remove"):
             after = [step.before, step.after]

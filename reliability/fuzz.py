@@ -46,8 +46,8 @@ def door(name: str, make: doors.Maker, seed: int, n: int) -> tuple[dict[str, int
     found: list[str] = []
     first = 0
     while first < n:
-        with tempfile.TemporaryDirectory() as place:
-            reached, outcomes, status = _forked(make, Path(place), seed, first, n)
+        with tempfile.TemporaryDirectory() as folder:
+            reached, outcomes, status = _forked(make, Path(folder), seed, first, n)
         for outcome in outcomes:
             kind = outcome.split(":")[0]
             counts[kind] += 1
@@ -63,7 +63,7 @@ def door(name: str, make: doors.Maker, seed: int, n: int) -> tuple[dict[str, int
     return dict(counts), found
 
 
-def _forked(make: doors.Maker, place: Path, seed: int, first: int, n: int) -> tuple[int, list[str], int]:
+def _forked(make: doors.Maker, folder: Path, seed: int, first: int, n: int) -> tuple[int, list[str], int]:
     """Run mutants in a child: the last one begun, the outcomes, and the wait status."""
     reading, writing = os.pipe()
     pid = os.fork()
@@ -74,8 +74,8 @@ def _forked(make: doors.Maker, place: Path, seed: int, first: int, n: int) -> tu
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             os.dup2(2, 1)
-            os.chdir(place)  # a mutated argument may name a file to write
-            _child(make(place), writing, seed, first, n)
+            os.chdir(folder)  # a mutated argument may name a file to write
+            _child(make(folder), writing, seed, first, n)
             code = 0
         finally:
             os._exit(code)

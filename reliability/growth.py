@@ -21,14 +21,14 @@ def batch(seed: int, n: int) -> dict[str, Any]:
     options = IdentifyOptions(verify=2)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "places.db"
-        with Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET) as places:
+        with Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET) as recognizer:
             for i in range(PLACES):
-                places.store.add(world.new_image(i, f"p{i}", f"l{i}"))
+                recognizer.store.add(world.new_image(i, f"p{i}", f"l{i}"))
             series, unknown = [], 0
             for k in range(n + n // 5):
                 if k >= n // 5 and (k - n // 5) % max(1, n // 20) == 0:
                     series.append((k - n // 5, resident_bytes()))
-                answer = places.identify(world.photo(k % (PLACES + 5)), options=options)
+                answer = recognizer.identify(world.photo(k % (PLACES + 5)), options=options)
                 unknown += answer.landmark is None
             series.append((n, resident_bytes()))
     at, rss = np.array(series, float).T

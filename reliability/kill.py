@@ -82,9 +82,9 @@ def batch(seed: int, n: int) -> dict[str, Any]:
     ):  # described once, here: a child that describes photos would be killed while it does that, not while it writes
         for number in range(world.PHOTOS):
             world.codes(number)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as scratch:
         for operation in world.OPERATIONS:
-            folder = Path(place) / operation.replace(" ", "-")
+            folder = Path(scratch) / operation.replace(" ", "-")
             folder.mkdir()
             complaints, after = _kill_operation(folder, operation, n, rng)
             found += complaints
@@ -92,7 +92,7 @@ def batch(seed: int, n: int) -> dict[str, Any]:
             shutil.rmtree(folder)
         victim = Victim(rng, INDEXED)
         for _ in range(n):
-            found += _kill_indexing(Path(place), victim, rng)
+            found += _kill_indexing(Path(scratch), victim, rng)
     return {
         "n": n,
         "lost or wrong": len(found),
@@ -164,17 +164,17 @@ def _items(numbers: list[int]) -> list[AddItem]:
     return [AddItem(world.photo(i), f"l{i % 5}", f"p{i}", thumbnail=True) for i in numbers]
 
 
-def _kill_indexing(place: Path, victim: Victim, rng: np.random.Generator) -> list[str]:
+def _kill_indexing(scratch: Path, victim: Victim, rng: np.random.Generator) -> list[str]:
     """Kill an indexing run; what it reported is there, and the same run again completes it."""
-    folder = place / "index"
+    folder = scratch / "index"
     folder.mkdir()
     numbers = [int(i) for i in rng.choice(world.PHOTOS, INDEXED, replace=False)]
     path = folder / "places.db"
 
     def work(pipe: BinaryIO) -> None:
         pipe.write(b"start\n")
-        with Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET) as places:
-            for result in places.add_many(_items(numbers)):
+        with Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET) as recognizer:
+            for result in recognizer.add_many(_items(numbers)):
                 assert isinstance(result, AddResult)
                 pipe.write(result.name.encode() + b"\n")
         time.sleep(60)
@@ -188,8 +188,8 @@ def _kill_indexing(place: Path, victim: Victim, rng: np.random.Generator) -> lis
     what = world.complaint(path, [*contents, None] if not acknowledged else contents, rng, ask=0.2)
     if what is not None:
         found.append(f"index: {what}")
-    with Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET) as places:
-        results = list(places.add_many(_items(numbers)))
+    with Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET) as recognizer:
+        results = list(recognizer.add_many(_items(numbers)))
     kept = [r.name for r in results if isinstance(r, AddResult) and r.status == "unchanged"]
     if not set(acknowledged) <= set(kept):
         found.append(f"index: {set(acknowledged) - set(kept)} were done again")

@@ -45,9 +45,9 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def sample(places: Recognizer, began: float, milliseconds: Collection[float]) -> dict[str, float]:
+def sample(recognizer: Recognizer, began: float, milliseconds: Collection[float]) -> dict[str, float]:
     """One line of the record; times of a frame in CPU milliseconds, since the machine may be shared."""
-    wal = Path(f"{places.store.path}-wal")
+    wal = Path(f"{recognizer.store.path}-wal")
     p50, p99 = np.percentile(list(milliseconds), (50, 99)) if milliseconds else (0.0, 0.0)
     return {
         "seconds": round(time.monotonic() - began, 1),
@@ -64,8 +64,8 @@ def sample(places: Recognizer, began: float, milliseconds: Collection[float]) ->
 class Day:
     """What happens to a kiosk: frames by time, and a disturbance every few frames."""
 
-    def __init__(self, places: Recognizer, seed: int) -> None:
-        self.places, self.rng = places, np.random.default_rng(seed)
+    def __init__(self, recognizer: Recognizer, seed: int) -> None:
+        self.recognizer, self.rng = recognizer, np.random.default_rng(seed)
         self.faults: dict[str, int] = {}
         self.enrolled: list[str] = []
         self.wrong: list[str] = []
@@ -96,30 +96,30 @@ class Day:
         self._next += 1
         name = f"extra {self._next}"
         noise = self.rng.integers(0, 256, (96, 128, 3), np.uint8)
-        self.places.add(noise, landmark=name, name=name, channel_order="RGB")
+        self.recognizer.add(noise, landmark=name, name=name, channel_order="RGB")
         self.enrolled.append(name)
 
     def _remove(self) -> None:
         while len(self.enrolled) > 5:
-            self.places.remove(self.enrolled.pop(0))
+            self.recognizer.remove(self.enrolled.pop(0))
 
     def _broken_photo(self) -> None:
         data = bytearray(world.photo(1))
         data[int(self.rng.integers(20, len(data)))] ^= 0xFF
         try:
-            self.places.identify(bytes(data[: int(self.rng.integers(10, len(data)))]))
+            self.recognizer.identify(bytes(data[: int(self.rng.integers(10, len(data)))]))
         except ImageError:
             return
         raise AssertionError("a broken photo was answered")
 
     def _busy(self) -> None:
-        other = sqlite3.connect(self.places.store.path, isolation_level=None)
+        other = sqlite3.connect(self.recognizer.store.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        before = len(self.places.store)
+        before = len(self.recognizer.store)
         try:
-            self.places.store.relabel(f"view {KNOWN - 1}", f"place {KNOWN - 1}")
+            self.recognizer.store.relabel(f"view {KNOWN - 1}", f"place {KNOWN - 1}")
         except StoreBusyError:
-            assert len(self.places.store) == before
+            assert len(self.recognizer.store) == before
         else:
             raise AssertionError("a locked database was written")
         finally:
@@ -130,12 +130,12 @@ class Day:
         if not self.enrolled:
             return
         name = self.enrolled.pop(0)
-        image_id = self.places.store.image(name).image_id
-        other = sqlite3.connect(self.places.store.path)
+        image_id = self.recognizer.store.image(name).image_id
+        other = sqlite3.connect(self.recognizer.store.path)
         with other:
             other.execute("UPDATE images SET width = width + 1 WHERE id = ?", (image_id,))
         other.close()
-        if self.places.store.remove_damaged() != [image_id]:
+        if self.recognizer.store.remove_damaged() != [image_id]:
             raise AssertionError("the damaged row was not found")
 
 
@@ -144,13 +144,13 @@ def campaign(seconds: float, frames_per_second: float = 2.0, seed: int = 0, log:
     samples: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "day.db"
-        with Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET) as places:
-            places.store.close()
+        with Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET) as recognizer:
+            recognizer.store.close()
         impatient = Store.open(path, busy_timeout=0.05)
-        with Recognizer(impatient, world.bundle(), preset=world.PRESET) as places:
+        with Recognizer(impatient, world.bundle(), preset=world.PRESET) as recognizer:
             for i in range(KNOWN):
-                places.add(world.photo(i), landmark=f"place {i}", name=f"view {i}")
-            day, watcher = Day(places, seed), Watcher(places)
+                recognizer.add(world.photo(i), landmark=f"place {i}", name=f"view {i}")
+            day, watcher = Day(recognizer, seed), Watcher(recognizer)
             began = time.monotonic()
             due, next_sample, n = began, began + EVERY, 0
             times: collections.deque[float] = collections.deque(maxlen=int(WINDOW * frames_per_second))
@@ -166,14 +166,14 @@ def campaign(seconds: float, frames_per_second: float = 2.0, seed: int = 0, log:
                 if n % 7 == 0:
                     day.disturb()
                 if time.monotonic() >= next_sample:
-                    samples.append(sample(places, began, times))
+                    samples.append(sample(recognizer, began, times))
                     if log is not None:
                         with log.open("a") as f:
                             f.write(json.dumps(samples[-1]) + "\n")
                     next_sample += EVERY
                 due += 1 / frames_per_second
                 time.sleep(max(0.0, due - time.monotonic()))
-            problems = [p.what for p in places.verify()]
+            problems = [p.what for p in recognizer.verify()]
     counts = {"frames": n, "asked": watcher.counts.asked, "named wrong": len(day.wrong), "wrong": day.wrong[:20]}
     return {"disturbances": day.faults, "events": events, **counts, "problems": problems, **judged(samples)}
 

@@ -66,10 +66,10 @@ DELTA_SQL = (
 class Source:
     """Two versions of a pack, the delta between them, and a device that has the first of a channel with both."""
 
-    def __init__(self, place: Path) -> None:
-        database = place / "all.db"
+    def __init__(self, folder: Path) -> None:
+        database = folder / "all.db"
         places_file(database)
-        self.packs = [place / "1.pack", place / "2.pack"]
+        self.packs = [folder / "1.pack", folder / "2.pack"]
         with Store.open(database) as store:
             cut_pack(store, self.packs[0], name="p", version=1)
             store.remove(f"p{PLACES - 1}")
@@ -78,11 +78,11 @@ class Source:
             cut_pack(store, self.packs[1], name="p", version=2)
         self.manifests = [PackManifest.read(manifest_path(pack)) for pack in self.packs]
         self.contents = {m.content_sha256 for m in self.manifests}
-        self.delta = place / "delta"
+        self.delta = folder / "delta"
         make_delta(self.packs[0], self.packs[1], self.delta)
-        self.channel = Channel.create(place / "channel", place / "keys")
+        self.channel = Channel.create(folder / "channel", folder / "keys")
         self.channel.publish(self.packs[:1])
-        self.device = place / "device"
+        self.device = folder / "device"
         update(str(self.channel.folder), self.device, world.bundle(), root=self.channel.metadata / "1.root.json")
         self.channel.publish(self.packs[1:])
 
@@ -110,14 +110,14 @@ def odd_manifest(manifest: PackManifest, rng: np.random.Generator) -> bytes:
     return json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
 
 
-def pack_door(place: Path) -> Attempt:
+def pack_door(folder: Path) -> Attempt:
     """Packs, manifests, deltas, files of a channel."""
-    source = Source(place)
+    source = Source(folder)
     sound = [pack.read_bytes() for pack in source.packs]
     papers = [manifest_path(pack).read_bytes() for pack in source.packs]
     inside = zlib.decompress(source.delta.read_bytes())
     packed = source.delta.read_bytes()
-    mutant, scratch = place / "mutant.pack", place / "scratch.db"
+    mutant, scratch = folder / "mutant.pack", folder / "scratch.db"
     bundle = {"bundle_id": world.bundle().id, "layout": world.layout()}
 
     def changed_on_its_way(rng: np.random.Generator) -> str:
@@ -156,8 +156,8 @@ def pack_door(place: Path) -> Attempt:
             if sql:
                 hostile_sql(scratch, rng, DELTA_SQL)
             data, limit = zlib.compress(scratch.read_bytes(), 1), scratch.stat().st_size
-        (place / "delta.mutant").write_bytes(data)
-        apply_delta(source.packs[0], place / "delta.mutant", mutant, source.manifests[1], limit)
+        (folder / "delta.mutant").write_bytes(data)
+        apply_delta(source.packs[0], folder / "delta.mutant", mutant, source.manifests[1], limit)
         with Store.open(mutant, mode="ro") as store:
             if content_digest(store) != source.manifests[1].content_sha256:
                 return "wrong answers: a changed delta led to another content"
@@ -165,7 +165,7 @@ def pack_door(place: Path) -> Attempt:
 
     def by_channel(rng: np.random.Generator) -> str:
         """A file of the channel was changed; what the device has afterwards is one of the published versions."""
-        here = place / "follower"
+        here = folder / "follower"
         shutil.copytree(source.device, here)
         files = sorted(p for p in source.channel.folder.rglob("*") if p.is_file())
         file = files[int(rng.integers(len(files)))]

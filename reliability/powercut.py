@@ -184,7 +184,7 @@ def replay(log: list[shim.Event], cuts: int, seed: int) -> dict[str, Any]:
     complaints: list[str] = []
     disks = [Disk(strict=True), Disk(strict=False)]
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as place:
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as scratch:
         for i, event in enumerate(log):
             if event.kind == shim.MARK:
                 known.take(event.data.decode())
@@ -194,7 +194,7 @@ def replay(log: list[shim.Event], cuts: int, seed: int) -> dict[str, Any]:
             for _ in range(points[i]):
                 counts[known.operation] += 1
                 loss = LOSSES[int(rng.integers(len(LOSSES)))]
-                folder = Path(place) / "cut"
+                folder = Path(scratch) / "cut"
                 folder.mkdir()
                 disks[int(rng.integers(2))].cut(folder, loss, rng)
                 complaints += [f"event {i} ({known.operation}), lost {loss}: {c}" for c in _judge(folder, known, rng)]
@@ -218,8 +218,8 @@ def _judge(folder: Path, known: Known, rng: np.random.Generator) -> list[str]:
 
 def batch(seed: int, n: int) -> dict[str, Any]:
     """Record one process, cut the power n times."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "data"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "data"
         folder.mkdir()
         log = record(folder, seed, rounds=2)
     return replay(log, n, seed)

@@ -126,7 +126,7 @@ class World:
 
     def __init__(self, folder: Path, state: State, copied: State | None, rng: np.random.Generator) -> None:
         self.folder, self.state, self.copied, self.rng = folder, state, copied, rng
-        self.places = self._open()
+        self.recognizer = self._open()
         self.number = int(rng.integers(300))
         self.copies = 0  # that were made to be sealed
 
@@ -134,7 +134,7 @@ class World:
         return Recognizer.open(self.folder / "places.db", bundle=bundle(), preset=PRESET)
 
     def close(self) -> None:
-        self.places.close()
+        self.recognizer.close()
 
     def _unused(self) -> tuple[int, str]:
         """Number of a photo that is not stored, and a name for it."""
@@ -145,7 +145,7 @@ class World:
 
     def step(self, operation: str) -> Step:
         """An operation on the present content; carry it out, then call `done`."""
-        state, store = self.state, self.places.store
+        state, store = self.state, self.recognizer.store
         if operation not in ("add", "add many") and len(state) < 3:
             operation = "add many"
         if operation in ("add", "add many"):
@@ -166,13 +166,13 @@ class World:
         if operation == "relabel":
             label = f"label {int(self.rng.integers(5))}"
             after = state | {name: (label, state[name][1])}
-            return Step(operation, "places.db", state, after, lambda: self.places.relabel(name, label))
+            return Step(operation, "places.db", state, after, lambda: self.recognizer.relabel(name, label))
         if operation == "remove":
             after = {k: v for k, v in state.items() if k != name}
-            return Step(operation, "places.db", state, after, lambda: self.places.remove(name))
+            return Step(operation, "places.db", state, after, lambda: self.recognizer.remove(name))
         if operation == "remove landmark":
             after = {k: v for k, v in state.items() if v[0] != landmark}
-            return Step(operation, "places.db", state, after, lambda: self.places.remove_landmark(landmark))
+            return Step(operation, "places.db", state, after, lambda: self.recognizer.remove_landmark(landmark))
         if operation == "compact":
             return Step(operation, "places.db", state, state, store.compact)
         if operation == "snapshot":
@@ -187,8 +187,8 @@ class World:
         return Step("close and open", "places.db", state, state, self._reopen)
 
     def _reopen(self) -> None:
-        self.places.close()
-        self.places = self._open()
+        self.recognizer.close()
+        self.recognizer = self._open()
 
     def done(self, step: Step) -> None:
         """Take note that an operation was carried out."""
@@ -242,9 +242,9 @@ def complaint(
             return f"content {sorted(found)} is none of the {len(allowed)} allowed"
         if not found or rng.random() >= ask:
             return None
-        places = Recognizer(store, bundle(), preset=PRESET)
+        recognizer = Recognizer(store, bundle(), preset=PRESET)
         wanted = str(rng.choice(sorted(found)))
-        matches = places.rank(features(number_of(found[wanted][1])), 3, options=IdentifyOptions(verify=1))
+        matches = recognizer.rank(features(number_of(found[wanted][1])), 3, options=IdentifyOptions(verify=1))
         if not matches or matches[0].name != wanted or matches[0].landmark != found[wanted][0]:
             return f"{wanted} does not answer: {matches[:1]}"
     return None

@@ -29,12 +29,12 @@ def answers(database: Path, monuments: int | None) -> None:
         known = [query for query in queries if query.landmark is not None][:monuments]
         queries = known + [query for query in queries if query.landmark is None][:monuments]
         references = [photo for photo in references if photo.landmark in {query.landmark for query in known}]
-    with Recognizer.open(database) as places:
+    with Recognizer.open(database) as recognizer:
         for photo in references:
-            added = places.add(photo.path, landmark=photo.landmark, name=photo.name)
+            added = recognizer.add(photo.path, landmark=photo.landmark, name=photo.name)
             print(f"{added.status} {photo.name}, {time.process_time():.0f} s", file=sys.stderr, flush=True)
         for query in queries:
-            answer = places.identify(query.path)
+            answer = recognizer.identify(query.path)
             row = [query.path.name, answer.landmark, answer.n_inliers, round(answer.probability, 4)]
             print(json.dumps(row), flush=True)
 

@@ -33,9 +33,9 @@ def made_up(bundle: Bundle, seed: int, n: int = 40) -> Features:
     )
 
 
-def features_of(places: Recognizer, seed: int) -> Features:
+def features_of(recognizer: Recognizer, seed: int) -> Features:
     """The query that image `SEED.jpg` answers."""
-    return made_up(places.bundle, seed)
+    return made_up(recognizer.bundle, seed)
 
 
 def add_images(store: Store, bundle: Bundle, seeds: Iterable[int], *, n: int = 40) -> None:

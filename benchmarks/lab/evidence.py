@@ -128,11 +128,14 @@ class Lab:
     def database(self, photos: Photos, cohort: Cohort | None, calibration: Calibration) -> Iterator[Recognizer]:
         """A database file of photos and the places they show."""
         bundle = replace(self.bundle, cohort=cohort)
-        with tempfile.TemporaryDirectory() as folder, Recognizer.open(Path(folder) / "p.db", bundle=bundle) as places:
-            places.pipeline.calibration = calibration
-            places.store.add_many(self._image(name, place) for name, place in photos)
-            places.pipeline.index.refresh(places.combined)
-            yield places
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Recognizer.open(Path(folder) / "p.db", bundle=bundle) as recognizer,
+        ):
+            recognizer.pipeline.calibration = calibration
+            recognizer.store.add_many(self._image(name, place) for name, place in photos)
+            recognizer.pipeline.index.refresh(recognizer.combined)
+            yield recognizer
 
     def _image(self, name: str, place: str) -> NewImage:
         if name not in self._images:
@@ -141,16 +144,16 @@ class Lab:
         return replace(self._images[name], landmark=place)
 
     def ask(
-        self, places: Recognizer, name: str, options: IdentifyOptions, top: int
+        self, recognizer: Recognizer, name: str, options: IdentifyOptions, top: int
     ) -> tuple[CandidateRanking, list[Candidate]]:
         """A ranking whose best `options.verify` candidates are verified, and its candidates."""
         features = self.features(name)
-        candidates, strangers = places.pipeline.candidates_and_strangers(features, options, top)
-        ranking = places.pipeline.ranking(features, options, candidates, strangers)
+        candidates, strangers = recognizer.pipeline.candidates_and_strangers(features, options, top)
+        ranking = recognizer.pipeline.ranking(features, options, candidates, strangers)
         asked = candidates[: options.verify]
-        rows = {r.image_id: r.name for r in places.combined.images_by_id([c.image_id for c in asked])}
+        rows = {r.image_id: r.name for r in recognizer.combined.images_by_id([c.image_id for c in asked])}
         missing = [c for c in asked if (name, rows[c.image_id]) not in self._pairs]
-        for c, found in places.pipeline.verified(features, missing, options):
+        for c, found in recognizer.pipeline.verified(features, missing, options):
             self._pairs[name, rows[c.image_id]] = found
         for c in asked:
             ranking.add(c, self._pairs[name, rows[c.image_id]])
@@ -173,32 +176,35 @@ class Lab:
                     outside = [q for q in world.asked if q[1] not in own]
                     questions = [inside[i] for i in rng.permutation(len(inside))[: KNOWN * max(1, size // 10)]]
                     questions += [outside[i] for i in rng.permutation(len(outside))[: UNKNOWN * max(1, size // 10)]]
-                    with self.database(stored, cohort, calibration) as places:
-                        found += [self._first(places, name, x, x in own, size, photos) for name, x in questions]
+                    with self.database(stored, cohort, calibration) as recognizer:
+                        found += [self._first(recognizer, name, x, x in own, size, photos) for name, x in questions]
                 self.progress(f"databases of {size}", 1, 1)
         return found
 
     def _first(
-        self, places: Recognizer, name: str, place: str, known: bool, size: int | None, photos: int | None
+        self, recognizer: Recognizer, name: str, place: str, known: bool, size: int | None, photos: int | None
     ) -> Found:
         without = frozenset[str]() if known else frozenset([place])
-        ranking, _ = self.ask(places, name, IdentifyOptions(without=without), 50)
+        ranking, _ = self.ask(recognizer, name, IdentifyOptions(without=without), 50)
         best = ranking.first()
         return Found(size, photos, place, known, best.landmark == place, *best[1:])
 
     def whole(self, world: Places, cohort: Cohort | None, calibration: Calibration) -> list[Found]:
         """Every question to the database of all places, ranked, and once more with its place ruled out."""
         found = []
-        with self.database(world.stored, cohort, calibration) as places:
+        with self.database(world.stored, cohort, calibration) as recognizer:
             for i, (name, place) in enumerate(world.asked):
-                found += [self._ranked(places, world, name, place), self._first(places, name, place, False, None, None)]
+                found += [
+                    self._ranked(recognizer, world, name, place),
+                    self._first(recognizer, name, place, False, None, None),
+                ]
                 self.progress("all places", i + 1, len(world.asked))
         return found
 
-    def _ranked(self, places: Recognizer, world: Places, name: str, place: str) -> Found:
-        ranking, candidates = self.ask(places, name, RANKING, len(world.stored))
+    def _ranked(self, recognizer: Recognizer, world: Places, name: str, place: str) -> Found:
+        ranking, candidates = self.ask(recognizer, name, RANKING, len(world.stored))
         n = sum(p == place for _, p in world.stored)
-        gain = ranking.expansion_gain(places.pipeline.index.global_descriptors([c.image_id for c in candidates]))
+        gain = ranking.expansion_gain(recognizer.pipeline.index.global_descriptors([c.image_id for c in candidates]))
 
         def ap(weight: float | None) -> tuple[float, bool]:
             order = ranking.results(gain=gain, landmark=weight)

@@ -63,26 +63,26 @@ def label(dataset: Dataset, i: int) -> str:
     return f"photo {dataset.database[i]}" if place is None else place
 
 
-def fill(places: Recognizer, dataset: Dataset, progress: Progress = silent) -> None:
+def fill(recognizer: Recognizer, dataset: Dataset, progress: Progress = silent) -> None:
     """Add the database's photos; those that are in already are skipped by the SDK itself."""
     items = (AddItem(dataset.path(n), label(dataset, i), name=n) for i, n in enumerate(dataset.database))
-    for i, _ in enumerate(places.add_many(items)):
+    for i, _ in enumerate(recognizer.add_many(items)):
         progress("delf-edge: add", i + 1, len(dataset.database))
 
 
 def ranked(
-    places: Recognizer, features: Features, index: dict[str, int], n: int, without: frozenset[str] = frozenset()
+    recognizer: Recognizer, features: Features, index: dict[str, int], n: int, without: frozenset[str] = frozenset()
 ) -> Result:
     """All photos as `Recognizer.rank` orders them; those it leaves out, and those of `without`, have no score."""
     options = replace(RANKING, without=without)
-    matches: Sequence[Match] = places.rank(features, max(1, n), options=options)
+    matches: Sequence[Match] = recognizer.rank(features, max(1, n), options=options)
     scores, similarity = np.full(n, -np.inf), np.full(n, -np.inf)
     inliers = np.zeros(n, np.int64)
     for m in matches:
         i = index[m.name]
         scores[i], similarity[i], inliers[i] = m.score, m.similarity, m.n_inliers
     candidates = np.full(n, -np.inf)
-    for m in places.rank(features, max(1, n), options=replace(options, verify=0)):
+    for m in recognizer.rank(features, max(1, n), options=replace(options, verify=0)):
         candidates[index[m.name]] = m.score
     confidence, evidence = 0.0, {}
     if matches:
@@ -104,8 +104,8 @@ def prepare_runtime(
     """Fill the database file; what is in it already is not extracted again."""
     folder.mkdir(parents=True, exist_ok=True)
     file = database_file(dataset, bundle, preset or bundle.manifest.default_preset, folder)
-    with Recognizer.open(file, bundle=bundle, preset=preset) as places:
-        fill(places, dataset, progress)
+    with Recognizer.open(file, bundle=bundle, preset=preset) as recognizer:
+        fill(recognizer, dataset, progress)
 
 
 def run_runtime(
@@ -120,32 +120,36 @@ def run_runtime(
     file = database_file(dataset, bundle, used, folder)
     index = {n: i for i, n in enumerate(dataset.database)}
     n = len(index)
-    with Recognizer.open(file, bundle=bundle, preset=preset) as places:
-        fill(places, dataset, progress)
-        extract_ms = time_extraction(lambda p: places.extract(p, channel_order="RGB"), timed_photos(dataset))
-        asked = [_ask(places, dataset, q) for q in dataset.queries]
+    with Recognizer.open(file, bundle=bundle, preset=preset) as recognizer:
+        fill(recognizer, dataset, progress)
+        extract_ms = time_extraction(lambda p: recognizer.extract(p, channel_order="RGB"), timed_photos(dataset))
+        asked = [_ask(recognizer, dataset, q) for q in dataset.queries]
         known, strangers, timer = [], [], Timer()
         for i, (q, features) in enumerate(zip(dataset.queries, asked, strict=True)):
             without = frozenset(label(dataset, int(k)) for k in np.flatnonzero(same_place(dataset, q)))
-            known.append(ranked(places, features, index, n))
-            strangers.append(ranked(places, features, index, n, without))
-            timer(lambda f=features: places.rank(f, 10))  # type: ignore[misc]
+            known.append(ranked(recognizer, features, index, n))
+            strangers.append(ranked(recognizer, features, index, n, without))
+            timer(lambda f=features: recognizer.rank(f, 10))  # type: ignore[misc]
             progress("delf-edge: search", i + 1, len(asked))
-        stages = _stages_ms(places, dataset)
+        stages = _stages_ms(recognizer, dataset)
         rss = peak_mb()
         with tempfile.TemporaryDirectory(dir=folder) as scratch:  # one compact file: what a device would be given
-            size = places.snapshot(Path(scratch) / "copy.db").stat().st_size / max(1, n)
+            size = recognizer.snapshot(Path(scratch) / "copy.db").stat().st_size / max(1, n)
     threshold = Calibration.from_mapping(bundle.calibration).threshold
     done = Run(known, strangers, extract_ms, timer.done, size, rss)
     return RuntimeRun(done, threshold, bundle.id, used, stages)
 
 
-def _ask(places: Recognizer, dataset: Dataset, query: Query) -> Features:
+def _ask(recognizer: Recognizer, dataset: Dataset, query: Query) -> Features:
     path = dataset.path(query.name)
-    return places.extract(path) if query.box is None else places.extract(load(path, query.box), channel_order="RGB")
+    return (
+        recognizer.extract(path)
+        if query.box is None
+        else recognizer.extract(load(path, query.box), channel_order="RGB")
+    )
 
 
-def _stages_ms(places: Recognizer, dataset: Dataset) -> dict[str, float]:
-    answers = [places.identify(dataset.path(q.name)) for q in dataset.queries[:TIMED_PHOTOS] if q.box is None]
+def _stages_ms(recognizer: Recognizer, dataset: Dataset) -> dict[str, float]:
+    answers = [recognizer.identify(dataset.path(q.name)) for q in dataset.queries[:TIMED_PHOTOS] if q.box is None]
     names = dict.fromkeys(stage for a in answers for stage in a.milliseconds)
     return {s: float(np.median([a.milliseconds.get(s, 0.0) for a in answers])) for s in names}

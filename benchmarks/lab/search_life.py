@@ -135,13 +135,13 @@ def answer(database: str, photo: str) -> dict[str, Any]:
     from delf_edge import Recognizer
 
     began = time.perf_counter()
-    with Recognizer.open(database) as places:
+    with Recognizer.open(database) as recognizer:
         opened = time.perf_counter() - began
-        places.identify(photo)
+        recognizer.identify(photo)
         return memory() | {
             "open": opened,
-            "features": places.pipeline.index.n_features,
-            "index_bytes": places.pipeline.index.nbytes,
+            "features": recognizer.pipeline.index.n_features,
+            "index_bytes": recognizer.pipeline.index.nbytes,
         }
 
 
@@ -213,11 +213,11 @@ def soak(database: str, features: str, n: str) -> dict[str, Any]:
     """Ask n times; resident megabytes every tenth of the way."""
     from delf_edge import Recognizer
 
-    with np.load(features, allow_pickle=False) as stored, Recognizer.open(database) as places:
+    with np.load(features, allow_pickle=False) as stored, Recognizer.open(database) as recognizer:
         queries = list(unpacked(stored))
         sizes = []
         for i in range(int(n)):
-            places.pipeline.answer(queries[i % len(queries)])
+            recognizer.pipeline.answer(queries[i % len(queries)])
             if i % max(1, int(n) // 10) == int(n) // 10 - 1:
                 sizes.append(memory()["rss_mb"])
     return {"queries": int(n), "rss_mb": sizes}

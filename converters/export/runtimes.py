@@ -129,13 +129,13 @@ def _score(
 
     root, index = benchmark.file.parent, {name: i for i, name in enumerate(database)}
     precision, first = [], []
-    with Recognizer.open(file, bundle=bundle, preset=benchmark.preset) as places:
+    with Recognizer.open(file, bundle=bundle, preset=benchmark.preset) as recognizer:
         # Every photo is a landmark of its own: what is measured is the ranking of photos.
-        for done, _ in enumerate(places.add_many(AddItem(root / n, n, name=n) for n in database), 1):
+        for done, _ in enumerate(recognizer.add_many(AddItem(root / n, n, name=n) for n in database), 1):
             if done % 100 == 0 or done == len(database):
                 print(f"{file.name}: {done} of {len(database)} photos", file=sys.stderr)
         for q in questions:
-            found = places.rank(places.extract(root / q.query), len(database))
+            found = recognizer.rank(recognizer.extract(root / q.query), len(database))
             ranking = [index[m.name] for m in found]
             ap, right = average_precision(ranking, q, len(database))
             precision.append(ap)

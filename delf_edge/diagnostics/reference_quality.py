@@ -84,7 +84,7 @@ class Finding:
 
 
 def assess(
-    places: Recognizer,
+    recognizer: Recognizer,
     photo: PhotoSource,
     *,
     landmark: str | None = None,
@@ -93,7 +93,7 @@ def assess(
     """The advice about a photo that may become a reference; nothing is stored.
 
     Args:
-        places: the database it would go into.
+        recognizer: the database it would go into.
         photo: path, encoded bytes, or uint8 array with `channel_order`.
         landmark: what it shows; photos of the same landmark are no confusion. None takes what the photo has in the
             database, if it is there.
@@ -101,22 +101,22 @@ def assess(
     Raises:
         ImageError: the photo cannot be used.
     """
-    known = places.store.find_content(content_hash(photo, channel_order=channel_order))
+    known = recognizer.store.find_content(content_hash(photo, channel_order=channel_order))
     if landmark is None and known is not None:
-        landmark = places.store.image(known).landmark
+        landmark = recognizer.store.image(known).landmark
     pixels = load_image(photo, channel_order=channel_order).pixels
-    features = places.extract(pixels, channel_order="RGB")
-    codes = places.encode(features)
+    features = recognizer.extract(pixels, channel_order="RGB")
+    codes = recognizer.encode(features)
     look = measure(pixels, "RGB")
     parts = {
         "sharpness": min(1.0, look.sharpness / _SHARP),
         "exposure": min(1.0, look.brightness / 60) * min(1.0, 2 * (1 - look.bright_share)),
-        "recall": _recall(places, pixels, codes, landmark),
+        "recall": _recall(recognizer, pixels, codes, landmark),
     }
-    return _judge(places, features, parts, landmark)
+    return _judge(recognizer, features, parts, landmark)
 
 
-def assess_stored(places: Recognizer, image: StoredImage) -> Finding:
+def assess_stored(recognizer: Recognizer, image: StoredImage) -> Finding:
     """The advice about a stored image: from its file, if that is still the very same photo, else from its codes.
 
     Raises:
@@ -127,27 +127,27 @@ def assess_stored(places: Recognizer, image: StoredImage) -> Finding:
         try:
             data = read_photo(path)
             if content_hash(data) == image.content_hash:
-                return Finding(image.name, image.landmark, True, assess(places, data, landmark=image.landmark))
+                return Finding(image.name, image.landmark, True, assess(recognizer, data, landmark=image.landmark))
         except ImageError:
             pass  # the file is gone or changed; its codes are still here
-    codes = places.store.codes([image.image_id]).get(image.image_id)
+    codes = recognizer.store.codes([image.image_id]).get(image.image_id)
     if codes is None:
         raise DelfEdgeError(f"{image.name}: its codes are damaged; add the photo again")
-    features = restored_features(codes, places.bundle.codebook)
-    return Finding(image.name, image.landmark, False, _judge(places, features, {}, image.landmark))
+    features = restored_features(codes, recognizer.bundle.codebook)
+    return Finding(image.name, image.landmark, False, _judge(recognizer, features, {}, image.landmark))
 
 
-def lint(places: Recognizer) -> Iterator[Finding]:
+def lint(recognizer: Recognizer) -> Iterator[Finding]:
     """The advice about every image of a database; damaged ones are left out (`Store.verify` names them)."""
-    for image in places.store.images():
+    for image in recognizer.store.images():
         try:
-            yield assess_stored(places, image)
+            yield assess_stored(recognizer, image)
         except DelfEdgeError:
             continue
 
 
-def _judge(places: Recognizer, features: Features, parts: dict[str, float], landmark: str | None) -> Quality:
-    uniqueness, rival = _uniqueness(places, features, landmark)
+def _judge(recognizer: Recognizer, features: Features, parts: dict[str, float], landmark: str | None) -> Quality:
+    uniqueness, rival = _uniqueness(recognizer, features, landmark)
     parts = {
         "detail": min(1.0, len(features) / _ENOUGH),
         "spread": _spread(features),
@@ -182,26 +182,26 @@ def _distinctness(features: Features) -> float:
     return 1.0 - float((alike & apart).any(axis=1).mean())
 
 
-def _uniqueness(places: Recognizer, features: Features, landmark: str | None) -> tuple[float, str | None]:
+def _uniqueness(recognizer: Recognizer, features: Features, landmark: str | None) -> tuple[float, str | None]:
     """One minus the probability of the best other landmark, and its name where it would be believed."""
     options = IdentifyOptions(without=frozenset() if landmark is None else frozenset({landmark}))
-    best = next(iter(places.rank(features, 1, options=options)), None)
+    best = next(iter(recognizer.rank(features, 1, options=options)), None)
     if best is None or best.n_inliers < options.min_inliers:
         return 1.0, None
     return 1.0 - best.probability, best.landmark if best.probability >= 0.25 else None
 
 
-def _recall(places: Recognizer, pixels: UInt8Array, codes: Codes, landmark: str | None) -> float:
+def _recall(recognizer: Recognizer, pixels: UInt8Array, codes: Codes, landmark: str | None) -> float:
     """Share of the warped copies of a photo that its own codes prove, and better than any other landmark's."""
     if not len(codes):
         return 0.0
-    stored = decode(codes, places.bundle.codebook)
+    stored = decode(codes, recognizer.bundle.codebook)
     others = IdentifyOptions(without=frozenset() if landmark is None else frozenset({landmark}))
     found = []
     for copy in _warped(pixels):
-        features = places.extract(copy, channel_order="RGB")
+        features = recognizer.extract(copy, channel_order="RGB")
         own = verify(0, features, stored, codes.keypoints, codes.image_size).n_inliers
-        rival = next(iter(places.rank(features, 1, options=others)), None) if own >= _PROVEN else None
+        rival = next(iter(recognizer.rank(features, 1, options=others)), None) if own >= _PROVEN else None
         found.append(own >= _PROVEN and (rival is None or own > rival.n_inliers))
     return float(np.mean(found))
 

@@ -36,8 +36,8 @@ DEMO = Path(__file__).resolve().parent.parent / "assets" / "demo" / "references"
 FIRST_ANSWER = """
 import sys
 from delf_edge import Recognizer
-with Recognizer.open(sys.argv[1], bundle=sys.argv[2], read_only=True, num_threads=int(sys.argv[4])) as places:
-    answer = places.identify(sys.argv[3])
+with Recognizer.open(sys.argv[1], bundle=sys.argv[2], read_only=True, num_threads=int(sys.argv[4])) as recognizer:
+    answer = recognizer.identify(sys.argv[3])
 with open("/proc/self/status") as f:  # ru_maxrss would count the process this one was forked from
     peak = next(int(line.split()[1]) for line in f if line.startswith("VmHWM"))
 print(peak / 1024)
@@ -90,14 +90,14 @@ def measure_speed(
     report = diagnose(folder, num_threads=options.num_threads)
     model = Bundle.load(folder)
     source, asked = _photos(photos, model, options.photos)
-    with tempfile.TemporaryDirectory() as place:
-        with _searched(database, model, asked, Path(place), options.num_threads) as places:
-            places.identify(asked[0])  # the first answer reads the whole database
-            identified = [places.identify(data).milliseconds for _ in range(options.runs) for data in asked]
-            info = places.info()
-        photo = Path(place) / "photo"
+    with tempfile.TemporaryDirectory() as scratch:
+        with _searched(database, model, asked, Path(scratch), options.num_threads) as recognizer:
+            recognizer.identify(asked[0])  # the first answer reads the whole database
+            identified = [recognizer.identify(data).milliseconds for _ in range(options.runs) for data in asked]
+            info = recognizer.info()
+        photo = Path(scratch) / "photo"
         photo.write_bytes(asked[0])
-        searched = database or Path(place) / "places.db"
+        searched = database or Path(scratch) / "places.db"
         start = first_answer(searched, folder, photo, options.starts, num_threads=options.num_threads)
     stages = {stage: summary(row[stage] for row in identified) for stage in identified[0]}
     return {
@@ -181,15 +181,15 @@ def _photos(folder: Path | None, bundle: Bundle, n: int) -> tuple[str, list[byte
 
 @contextmanager
 def _searched(
-    database: Path | None, bundle: Bundle, asked: Sequence[bytes], place: Path, num_threads: int
+    database: Path | None, bundle: Bundle, asked: Sequence[bytes], folder: Path, num_threads: int
 ) -> Iterator[Recognizer]:
     """The database, open; one of the photos where none is given."""
-    path = database or place / "places.db"
-    with Recognizer.open(path, bundle=bundle, num_threads=num_threads, read_only=database is not None) as places:
+    path = database or folder / "places.db"
+    with Recognizer.open(path, bundle=bundle, num_threads=num_threads, read_only=database is not None) as recognizer:
         if database is None:
             for i, data in enumerate(asked):
-                places.add(data, landmark=str(i), name=str(i))
-        yield places
+                recognizer.add(data, landmark=str(i), name=str(i))
+        yield recognizer
 
 
 def _extraction(bundle: Bundle, asked: Sequence[bytes], options: BenchOptions) -> dict[str, dict[str, float]]:

@@ -330,7 +330,7 @@ def test_a_source_is_named_in_one_word(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recognizer]:
+def recognizer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recognizer]:
     path = tmp_path_factory.mktemp("camera") / "places.db"
     with Recognizer.open(path, bundle=Bundle.load(TINY_BUNDLE), preset="fast") as opened:
         for seed, name in enumerate("AB"):
@@ -378,9 +378,9 @@ def heard(events: list[Event]) -> list[tuple[str, str | None]]:
 EXPECTED = [("appeared", "A"), ("changed", "B"), ("left", "B")]
 
 
-def test_the_iterator_tells_what_comes_changes_and_goes(places: Recognizer) -> None:
-    watcher = Watcher(places, OPTIONS)
-    events = list(watch(places, walk(), watcher=watcher))
+def test_the_iterator_tells_what_comes_changes_and_goes(recognizer: Recognizer) -> None:
+    watcher = Watcher(recognizer, OPTIONS)
+    events = list(watch(recognizer, walk(), watcher=watcher))
     assert heard(events) == EXPECTED
     proof = events[0].proof
     assert proof is not None
@@ -393,7 +393,7 @@ def test_the_iterator_tells_what_comes_changes_and_goes(places: Recognizer) -> N
     assert watcher.latest is not None
 
 
-def test_the_worker_calls_back_and_survives_a_callback_that_fails(places: Recognizer) -> None:
+def test_the_worker_calls_back_and_survives_a_callback_that_fails(recognizer: Recognizer) -> None:
     events: list[Event] = []
 
     def on_event(event: Event) -> None:
@@ -401,14 +401,14 @@ def test_the_worker_calls_back_and_survives_a_callback_that_fails(places: Recogn
         if len(events) == 1:
             raise ValueError("an app's mistake")
 
-    with CameraWorker(places, walk(), on_event, OPTIONS) as worker:
+    with CameraWorker(recognizer, walk(), on_event, OPTIONS) as worker:
         worker.join(60)
     assert heard(events) == EXPECTED
     assert isinstance(worker.error, ValueError)
     assert not worker.running
 
 
-def test_a_slow_callback_misses_the_oldest_events_and_they_are_counted(places: Recognizer) -> None:
+def test_a_slow_callback_misses_the_oldest_events_and_they_are_counted(recognizer: Recognizer) -> None:
     go = threading.Event()
     events: list[Event] = []
 
@@ -416,7 +416,7 @@ def test_a_slow_callback_misses_the_oldest_events_and_they_are_counted(places: R
         go.wait(60)
         events.append(event)
 
-    worker = CameraWorker(places, walk(), on_event, OPTIONS, queue=1)
+    worker = CameraWorker(recognizer, walk(), on_event, OPTIONS, queue=1)
     worker.start()
     while worker.running:
         time.sleep(0.01)
@@ -427,16 +427,16 @@ def test_a_slow_callback_misses_the_oldest_events_and_they_are_counted(places: R
     assert heard(events)[-1] == ("left", "B")
 
 
-def test_asyncio_gives_the_same_events(places: Recognizer) -> None:
+def test_asyncio_gives_the_same_events(recognizer: Recognizer) -> None:
     async def gather() -> list[Event]:
-        return [event async for event in watch_async(places, walk(), OPTIONS)]
+        return [event async for event in watch_async(recognizer, walk(), OPTIONS)]
 
     assert heard(asyncio.run(gather())) == EXPECTED
 
 
-def test_asyncio_can_be_left_early_and_passes_errors_on(places: Recognizer) -> None:
+def test_asyncio_can_be_left_early_and_passes_errors_on(recognizer: Recognizer) -> None:
     async def first() -> Event:
-        stream = watch_async(places, walk(), OPTIONS)
+        stream = watch_async(recognizer, walk(), OPTIONS)
         async for event in stream:
             await stream.aclose()  # type: ignore[attr-defined]
             return event
@@ -449,38 +449,38 @@ def test_asyncio_can_be_left_early_and_passes_errors_on(places: Recognizer) -> N
             raise CameraError("unplugged")
 
     async def fail() -> None:
-        async for _ in watch_async(places, Broken(DARK), OPTIONS):
+        async for _ in watch_async(recognizer, Broken(DARK), OPTIONS):
             pass
 
     with pytest.raises(CameraError, match="unplugged"):
         asyncio.run(fail())
 
 
-def test_a_camera_without_signal_is_reported_once_and_back_again(places: Recognizer) -> None:
+def test_a_camera_without_signal_is_reported_once_and_back_again(recognizer: Recognizer) -> None:
     options = CameraOptions(identify=OPTIONS.identify, signal=1e-9)
-    events = list(watch(places, Script(DARK, None, None, DARK, None, None), options))
+    events = list(watch(recognizer, Script(DARK, None, None, DARK, None, None), options))
     assert heard(events) == [("signal lost", None), ("signal back", None), ("signal lost", None)]
 
 
-def test_only_the_region_is_looked_at(places: Recognizer) -> None:
+def test_only_the_region_is_looked_at(recognizer: Recognizer) -> None:
     wide = np.hstack([scene(1), scene(0)])
     assert crop(wide, (0.5, 0, 0.5, 1)).shape == (240, 320, 3)
     assert crop(wide, (0, 0, 1e-6, 1e-6)).shape == (1, 1, 3)
     options = CameraOptions(identify=OPTIONS.identify, region=(0.5, 0, 0.5, 1))
-    events = list(watch(places, Script(wide, wide, wide), options))
+    events = list(watch(recognizer, Script(wide, wide, wide), options))
     assert heard(events) == [("appeared", "A")]
     with pytest.raises(OptionError, match="region"):
         CameraOptions(region=(0.6, 0, 0.5, 1))
 
 
-def test_a_network_camera_that_dies_is_reported_and_comes_back(places: Recognizer) -> None:
+def test_a_network_camera_that_dies_is_reported_and_comes_back(recognizer: Recognizer) -> None:
     """A real RTSP stream, whose server is closed and opened again."""
     camera = RtspCamera(scene(0))
     port, closed, opened = camera.port, False, False
     kinds: list[str] = []
     options = CameraOptions(identify=OPTIONS.identify, gate=GateOptions(refresh=0.5), signal=2.0)
     with VideoSource(camera.url, patience=60.0) as source:
-        for event in watch(places, source, options):
+        for event in watch(recognizer, source, options):
             kinds += [event.kind] if closed else []
             if event.kind == "appeared" and not closed:
                 assert event.landmark == "A"
@@ -497,12 +497,12 @@ def test_a_network_camera_that_dies_is_reported_and_comes_back(places: Recognize
     assert kinds[-1] == "appeared"
 
 
-def test_a_film_that_breaks_off_ends_the_loop(places: Recognizer, tmp_path: Path) -> None:
+def test_a_film_that_breaks_off_ends_the_loop(recognizer: Recognizer, tmp_path: Path) -> None:
     path = write_video(tmp_path / "walk.avi", [scene(0)] * 20)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])  # as after a power cut while it was recorded
-    watcher = Watcher(places, OPTIONS)
+    watcher = Watcher(recognizer, OPTIONS)
     with VideoFileSource(path) as source:
-        events = list(watch(places, source, watcher=watcher))
+        events = list(watch(recognizer, source, watcher=watcher))
     assert [(event.kind, event.landmark) for event in events] == [("appeared", "A")]
     assert 2 <= watcher.counts.frames < 20

@@ -35,9 +35,9 @@ def scene(seed: int) -> np.ndarray:
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
     path = tmp_path / "places.db"
-    with Recognizer.open(path, bundle=TINY_BUNDLE) as places:
-        places.add(scene(0), landmark="Town hall", name="hall.png", channel_order="BGR")
-        places.add(np.zeros((90, 90, 3), np.uint8), landmark="Cellar", name="black.png", channel_order="RGB")
+    with Recognizer.open(path, bundle=TINY_BUNDLE) as recognizer:
+        recognizer.add(scene(0), landmark="Town hall", name="hall.png", channel_order="BGR")
+        recognizer.add(np.zeros((90, 90, 3), np.uint8), landmark="Cellar", name="black.png", channel_order="RGB")
     return path
 
 

@@ -198,8 +198,8 @@ def test_index_by_manifest_keeps_names_and_metadata(tmp_path: Path) -> None:
     table.write_text('path,landmark,name,year\ncolosseum.webp,"Colosseum, Rome",rome,2009\ntajMahal.webp,Taj Mahal,,\n')
     path = tmp_path / "places.db"
     assert run("index", path, DEMO / "queries", "--manifest", table).code == 0
-    with Recognizer.open(path, read_only=True) as places:
-        rome, taj = places.store.image("rome"), places.store.image("tajMahal.webp")
+    with Recognizer.open(path, read_only=True) as recognizer:
+        rome, taj = recognizer.store.image("rome"), recognizer.store.image("tajMahal.webp")
     assert rome.landmark == "Colosseum, Rome"
     assert rome.metadata == {"year": "2009", "path": str(COLOSSEUM)}
     assert taj.metadata == {"path": str(DEMO / "queries" / "tajMahal.webp")}
@@ -288,9 +288,11 @@ def test_explain_draws_both_photos(indexed: Path, tmp_path: Path) -> None:
 def test_explain_says_when_the_stored_photo_is_gone(database: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept.png"
     run("explain", database, COLOSSEUM, "--out", kept)
-    with Recognizer.open(database) as places:
+    with Recognizer.open(database) as recognizer:
         stored = DEMO / "references" / "Colosseum" / "photo.webp"
-        places.add(stored, landmark="Colosseum", name="Colosseum/photo.webp", metadata={"path": "/nowhere/photo.webp"})
+        recognizer.add(
+            stored, landmark="Colosseum", name="Colosseum/photo.webp", metadata={"path": "/nowhere/photo.webp"}
+        )
     gone = tmp_path / "gone.png"
     assert run("explain", database, COLOSSEUM, "--out", gone).code == 0
     pictures: list[Any] = [
@@ -407,18 +409,18 @@ def test_index_by_manifest_says_where_landmarks_are(tmp_path: Path) -> None:
     table.write_text("path,landmark,latitude,longitude\ncolosseum.webp,Colosseum,41.89,12.49\ntajMahal.webp,Taj,,\n")
     for _ in range(2):  # the second time there is nothing to do
         assert run("index", path, DEMO / "queries", "--manifest", table).code == 0
-    with Recognizer.open(path, read_only=True) as places:
-        found = {x.name: (x.latitude, x.longitude) for x in places.store.landmarks()}
-        assert "latitude" not in places.store.image("colosseum.webp").metadata
+    with Recognizer.open(path, read_only=True) as recognizer:
+        found = {x.name: (x.latitude, x.longitude) for x in recognizer.store.landmarks()}
+        assert "latitude" not in recognizer.store.image("colosseum.webp").metadata
     assert found == {"Colosseum": (41.89, 12.49), "Taj": (None, None)}
 
 
 def test_locate_and_near(database: Path, tmp_path: Path) -> None:
-    with Recognizer.open(database) as places:
-        places.store.set_landmark("Colosseum", metadata={"city": "Rome"})
+    with Recognizer.open(database) as recognizer:
+        recognizer.store.set_landmark("Colosseum", metadata={"city": "Rome"})
     assert run("locate", database, "Colosseum", "--at", "41.8902,12.4922").code == 0
-    with Recognizer.open(database, read_only=True) as places:
-        (rome,) = [x for x in places.store.landmarks() if x.name == "Colosseum"]
+    with Recognizer.open(database, read_only=True) as recognizer:
+        (rome,) = [x for x in recognizer.store.landmarks() if x.name == "Colosseum"]
     assert (rome.latitude, rome.longitude, rome.metadata) == (41.8902, 12.4922, {"city": "Rome"})
     here, elsewhere = "41.89,12.49,1000", "-33.86,151.21,1000"
     assert run("identify", database, COLOSSEUM, "--near", here).code == 0

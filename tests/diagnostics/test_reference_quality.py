@@ -22,62 +22,62 @@ def scene(seed: int) -> np.ndarray:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Iterator[Recognizer]:
+def recognizer(tmp_path: Path) -> Iterator[Recognizer]:
     with Recognizer.open(tmp_path / "places.db", bundle=Bundle.load(TINY_BUNDLE), preset="fast") as opened:
         opened.pipeline.calibration = Calibration()
         yield opened
 
 
-def test_a_good_photo_scores_higher_than_a_spoilt_one(places: Recognizer) -> None:
-    good = assess(places, scene(0), channel_order="BGR")
+def test_a_good_photo_scores_higher_than_a_spoilt_one(recognizer: Recognizer) -> None:
+    good = assess(recognizer, scene(0), channel_order="BGR")
     assert set(good.parts) == set(WEIGHTS)
     assert all(0 <= value <= 1 for value in good.parts.values())
-    blurred = assess(places, cv2.GaussianBlur(scene(0), (0, 0), 12), channel_order="BGR")
+    blurred = assess(recognizer, cv2.GaussianBlur(scene(0), (0, 0), 12), channel_order="BGR")
     assert blurred.parts["sharpness"] < 0.6 < good.parts["sharpness"]
     assert any("blurred" in reason for reason in blurred.reasons)
-    dark = assess(places, scene(0) // 12, channel_order="BGR")
+    dark = assess(recognizer, scene(0) // 12, channel_order="BGR")
     assert dark.parts["exposure"] < 0.4
     assert any("dark" in reason for reason in dark.reasons)
     assert max(blurred.score, dark.score) < good.score
 
 
-def test_a_black_photo_scores_nothing_and_says_why(places: Recognizer) -> None:
-    report = assess(places, np.zeros((120, 160, 3), np.uint8), channel_order="RGB")
+def test_a_black_photo_scores_nothing_and_says_why(recognizer: Recognizer) -> None:
+    report = assess(recognizer, np.zeros((120, 160, 3), np.uint8), channel_order="RGB")
     assert report.score == 0
     assert report.reasons[0].startswith("only 0 features")
     json.dumps(report.as_json())
     with pytest.raises(ImageError):
-        assess(places, b"no photo")
+        assess(recognizer, b"no photo")
 
 
-def test_repeated_parts_are_found(places: Recognizer) -> None:
+def test_repeated_parts_are_found(recognizer: Recognizer) -> None:
     tile = scene(3)[:160, :160]
     wall = np.tile(tile, (3, 4, 1))
-    report = assess(places, wall, channel_order="BGR")
-    assert report.parts["distinctness"] < assess(places, scene(3), channel_order="BGR").parts["distinctness"]
+    report = assess(recognizer, wall, channel_order="BGR")
+    assert report.parts["distinctness"] < assess(recognizer, scene(3), channel_order="BGR").parts["distinctness"]
     assert any("look alike" in reason for reason in report.reasons)
 
 
-def test_a_photo_of_another_landmark_is_named_and_its_own_is_no_confusion(places: Recognizer) -> None:
-    places.add(scene(0), landmark="town hall", channel_order="BGR", name="a")
+def test_a_photo_of_another_landmark_is_named_and_its_own_is_no_confusion(recognizer: Recognizer) -> None:
+    recognizer.add(scene(0), landmark="town hall", channel_order="BGR", name="a")
     twin = np.clip(scene(0).astype(int) + 8, 0, 255).astype(np.uint8)
-    confused = assess(places, twin, channel_order="BGR", landmark="church")
+    confused = assess(recognizer, twin, channel_order="BGR", landmark="church")
     assert confused.confused_with == "town hall"
     assert any("resembles town hall" in reason for reason in confused.reasons)
-    assert assess(places, twin, channel_order="BGR", landmark="town hall").confused_with is None
-    assert assess(places, scene(0), channel_order="BGR").confused_with is None  # it is this very photo
+    assert assess(recognizer, twin, channel_order="BGR", landmark="town hall").confused_with is None
+    assert assess(recognizer, scene(0), channel_order="BGR").confused_with is None  # it is this very photo
 
 
-def test_lint_judges_by_file_or_by_codes(places: Recognizer, tmp_path: Path) -> None:
+def test_lint_judges_by_file_or_by_codes(recognizer: Recognizer, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), scene(0))
-    places.add(path, landmark="A", name="with file", metadata={"path": str(path)})
-    places.add(scene(1), landmark="B", name="codes only", channel_order="BGR")
-    places.add(np.zeros((90, 90, 3), np.uint8), landmark="C", name="black", channel_order="RGB")
+    recognizer.add(path, landmark="A", name="with file", metadata={"path": str(path)})
+    recognizer.add(scene(1), landmark="B", name="codes only", channel_order="BGR")
+    recognizer.add(np.zeros((90, 90, 3), np.uint8), landmark="C", name="black", channel_order="RGB")
     other = tmp_path / "b.png"
     cv2.imwrite(str(other), scene(2))
-    places.add(scene(5), landmark="D", name="another file now", channel_order="BGR", metadata={"path": str(other)})
-    found = {finding.name: finding for finding in lint(places)}
+    recognizer.add(scene(5), landmark="D", name="another file now", channel_order="BGR", metadata={"path": str(other)})
+    found = {finding.name: finding for finding in lint(recognizer)}
     assert set(found) == {"with file", "codes only", "black", "another file now"}
     assert [name for name, finding in found.items() if finding.photo] == ["with file"]
     assert set(found["with file"].quality.parts) == set(WEIGHTS)

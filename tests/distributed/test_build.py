@@ -99,9 +99,9 @@ def test_one_process(plain: Path, source: Path) -> None:
             **{f"place {i}": (float(i), 7.5) for i in (1, 2, 3)},
         }
     bundle = Bundle.load(TINY_BUNDLE)
-    with Recognizer.open(plain / "places.db", bundle=bundle, preset="fast") as places:
-        assert places.search((source.parent / "11.jpg").read_bytes(), 1)[0].name == "11.jpg"
-        assert places.add(photo(99), landmark="new").status == "added"
+    with Recognizer.open(plain / "places.db", bundle=bundle, preset="fast") as recognizer:
+        assert recognizer.search((source.parent / "11.jpg").read_bytes(), 1)[0].name == "11.jpg"
+        assert recognizer.add(photo(99), landmark="new").status == "added"
 
 
 def test_two_workers_one_of_which_is_killed(plain: Path, source: Path, tmp_path: Path) -> None:

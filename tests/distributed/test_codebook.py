@@ -113,10 +113,10 @@ def test_one_worker_gives_a_sound_bundle(source: Path, one_worker: tuple[Path, F
     assert "listed in photos.csv" in bundle.manifest.training_data[-1]
     with (Path(f"{out}-work") / "bad.csv").open(newline="") as file:
         assert {row["row"] for row in csv.DictReader(file)} <= {"3"}
-    with Recognizer.open(out.parent / "own.db", bundle=bundle) as places:
-        places.add((source.parent / "7.jpg").read_bytes(), landmark="seven", name="7.jpg")
-        places.add((source.parent / "8.jpg").read_bytes(), landmark="eight", name="8.jpg")
-        assert places.search((source.parent / "8.jpg").read_bytes(), 1)[0].name == "8.jpg"
+    with Recognizer.open(out.parent / "own.db", bundle=bundle) as recognizer:
+        recognizer.add((source.parent / "7.jpg").read_bytes(), landmark="seven", name="7.jpg")
+        recognizer.add((source.parent / "8.jpg").read_bytes(), landmark="eight", name="8.jpg")
+        assert recognizer.search((source.parent / "8.jpg").read_bytes(), 1)[0].name == "8.jpg"
 
 
 def test_two_workers_one_of_which_is_killed(

@@ -109,10 +109,10 @@ class Service:
 
 def fill(database: Path, names: dict[str, str]) -> Path:
     """A database of demo photos, each under a name of its own."""
-    with Recognizer.open(database) as places:
+    with Recognizer.open(database) as recognizer:
         for folder, landmark in names.items():
             photo = DEMO / "references" / folder / "photo.webp"
-            places.add(photo, landmark=landmark, name=f"{folder}/photo.webp", thumbnail=True)
+            recognizer.add(photo, landmark=landmark, name=f"{folder}/photo.webp", thumbnail=True)
     return database
 
 

@@ -30,10 +30,10 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack of the demo references."""
     folder = tmp_path_factory.mktemp("reader")
     photos, _ = list_folder(DEMO / "references")
-    with Recognizer.open(folder / "demo.db") as places:
-        for _ in places.add_many(AddItem(p.path, p.landmark, p.name) for p in photos):
+    with Recognizer.open(folder / "demo.db") as recognizer:
+        for _ in recognizer.add_many(AddItem(p.path, p.landmark, p.name) for p in photos):
             pass
-        cut_pack(places.store, folder / "demo.pack", name="demo", version=1)
+        cut_pack(recognizer.store, folder / "demo.pack", name="demo", version=1)
     return folder / "demo.pack"
 
 
@@ -59,14 +59,14 @@ def address(pack: Path) -> Iterator[str]:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_the_same_answers(pack: Path, address: str) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as p, Recognizer.open(pack.with_name("demo.db")) as places:
+    with playwright.sync_playwright() as p, Recognizer.open(pack.with_name("demo.db")) as recognizer:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page()
         page.set_default_timeout(10 * MINUTES)
         page.goto(f"{address}/examples/reader/reader.html?pack=/demo.pack&bundle=/assets/default/")
         for query in QUERIES:
             said = page.evaluate("url => window.identify(url)", f"/assets/demo/queries/{query}.webp")
-            answer = places.identify(DEMO / "queries" / f"{query}.webp")
+            answer = recognizer.identify(DEMO / "queries" / f"{query}.webp")
             assert said["landmark"] == answer.landmark, query
             if answer.landmark is not None:
                 assert said["image"] == answer.image

@@ -44,8 +44,8 @@ def packs(tmp_path: Path, bundle: Bundle) -> Path:
         add_images(store, bundle, [NEW])
     cut(country, folder, "a", 2)
     other = tmp_path / "other.db"
-    with Recognizer.open(other, bundle=bundle) as places:
-        add_images(places.store, bundle, range(300, 310))
+    with Recognizer.open(other, bundle=bundle) as recognizer:
+        add_images(recognizer.store, bundle, range(300, 310))
     cut(other, folder, "b", 1)
     switch(folder, "b", folder / "b" / "1.pack")
     switch_to(folder, 1)
@@ -65,14 +65,14 @@ def switch_to(folder: Path, version: int) -> None:
 
 
 @pytest.fixture
-def places(packs: Path, bundle: Bundle, tmp_path: Path) -> Iterator[Recognizer]:
+def recognizer(packs: Path, bundle: Bundle, tmp_path: Path) -> Iterator[Recognizer]:
     with Recognizer.open(tmp_path / "own.db", bundle=bundle, packs=[packs]) as opened:
         add_images(opened.store, bundle, range(400, 405))
         yield opened
 
 
-def best(places: Recognizer, seed: int) -> str:
-    return places.rank(features_of(places, seed), 1)[0].name
+def best(recognizer: Recognizer, seed: int) -> str:
+    return recognizer.rank(features_of(recognizer, seed), 1)[0].name
 
 
 def open_files(folder: Path) -> set[str]:
@@ -88,43 +88,43 @@ def open_files(folder: Path) -> set[str]:
     return found
 
 
-def seen(places: Recognizer) -> tuple[bool, bool]:
+def seen(recognizer: Recognizer) -> tuple[bool, bool]:
     """Whether the image that only the first version has is found, and the one of the second."""
-    return best(places, GONE) == f"{GONE}.jpg", best(places, NEW) == f"{NEW}.jpg"
+    return best(recognizer, GONE) == f"{GONE}.jpg", best(recognizer, NEW) == f"{NEW}.jpg"
 
 
-def test_a_switch_is_taken_up_and_the_old_file_closed(places: Recognizer, packs: Path) -> None:
-    assert seen(places) == (True, False)
-    of_b, own = best(places, 305), best(places, 402)
-    numbers = {image.name: image.image_id for image in places.combined.images()}
+def test_a_switch_is_taken_up_and_the_old_file_closed(recognizer: Recognizer, packs: Path) -> None:
+    assert seen(recognizer) == (True, False)
+    of_b, own = best(recognizer, 305), best(recognizer, 402)
+    numbers = {image.name: image.image_id for image in recognizer.combined.images()}
     switch_to(packs, 2)
-    places.refresh_packs()
-    assert seen(places) == (False, True)
-    assert (best(places, 305), best(places, 402), best(places, KEPT)) == (of_b, own, f"{KEPT}.jpg")
+    recognizer.refresh_packs()
+    assert seen(recognizer) == (False, True)
+    assert (best(recognizer, 305), best(recognizer, 402), best(recognizer, KEPT)) == (of_b, own, f"{KEPT}.jpg")
     assert open_files(packs) == {"a/2.pack", "b/1.pack"}
-    assert (places.pack_switches, places.pack_problems) == (1, ())
-    again = {image.name: image.image_id for image in places.combined.images()}
+    assert (recognizer.pack_switches, recognizer.pack_problems) == (1, ())
+    again = {image.name: image.image_id for image in recognizer.combined.images()}
     assert {name: again[name] for name in numbers if name in again} == {n: i for n, i in numbers.items() if n in again}
-    assert places.pipeline.index.n_images == len(places.combined) == len(again)
-    places.refresh_packs()
-    assert places.pack_switches == 1
+    assert recognizer.pipeline.index.n_images == len(recognizer.combined) == len(again)
+    recognizer.refresh_packs()
+    assert recognizer.pack_switches == 1
 
 
-def test_a_query_sees_it_by_itself(places: Recognizer, packs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_sees_it_by_itself(recognizer: Recognizer, packs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL", 0.0)
-    assert seen(places) == (True, False)
+    assert seen(recognizer) == (True, False)
     switch_to(packs, 2)
     waiting = threading.Event()
     for _ in range(600):
-        if places.pack_switches:
+        if recognizer.pack_switches:
             break
-        best(places, KEPT)
+        best(recognizer, KEPT)
         waiting.wait(0.05)
-    assert seen(places) == (False, True)
+    assert seen(recognizer) == (False, True)
 
 
 def test_the_folders_are_not_looked_at_more_than_once_a_second(
-    places: Recognizer, monkeypatch: pytest.MonkeyPatch
+    recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[Sequence[Path]] = []
     real = module.pointer_states
@@ -138,26 +138,26 @@ def test_the_folders_are_not_looked_at_more_than_once_a_second(
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     for _ in range(20):
         now[0] += 0.3
-        best(places, KEPT)
+        best(recognizer, KEPT)
     assert 5 <= len(looks) <= 6
 
 
-def test_a_query_under_way_keeps_its_packs(places: Recognizer, packs: Path) -> None:
-    with places.steady() as before:
+def test_a_query_under_way_keeps_its_packs(recognizer: Recognizer, packs: Path) -> None:
+    with recognizer.steady() as before:
         switch_to(packs, 2)
-        other = threading.Thread(target=places.refresh_packs)
+        other = threading.Thread(target=recognizer.refresh_packs)
         other.start()
         other.join()
-        assert places.combined is before
-        assert seen(places) == (True, False)  # this thread still
+        assert recognizer.combined is before
+        assert seen(recognizer) == (True, False)  # this thread still
         assert open_files(packs) == {"a/1.pack", "a/2.pack", "b/1.pack"}
-        with places.steady() as inner:
+        with recognizer.steady() as inner:
             assert inner is before
-    assert seen(places) == (False, True)
+    assert seen(recognizer) == (False, True)
     assert open_files(packs) == {"a/2.pack", "b/1.pack"}
 
 
-def test_many_threads_see_the_old_or_the_new(places: Recognizer, packs: Path) -> None:
+def test_many_threads_see_the_old_or_the_new(recognizer: Recognizer, packs: Path) -> None:
     answers: list[tuple[bool, bool]] = []
     failures: list[BaseException] = []
     done = threading.Event()
@@ -165,8 +165,8 @@ def test_many_threads_see_the_old_or_the_new(places: Recognizer, packs: Path) ->
     def ask() -> None:
         try:
             while not done.is_set():
-                with places.steady():
-                    answers.append(seen(places))
+                with recognizer.steady():
+                    answers.append(seen(recognizer))
         except BaseException as e:
             failures.append(e)
 
@@ -175,41 +175,41 @@ def test_many_threads_see_the_old_or_the_new(places: Recognizer, packs: Path) ->
         thread.start()
     for i in range(12):
         switch_to(packs, 2 - i % 2)
-        places.refresh_packs()
+        recognizer.refresh_packs()
     done.set()
     for thread in threads:
         thread.join()
     assert failures == []
-    assert places.pack_switches == 12
+    assert recognizer.pack_switches == 12
     assert set(answers) <= {(True, False), (False, True)}
     assert len(answers) >= len(threads)
     assert open_files(packs) == {"a/1.pack", "b/1.pack"}
 
 
 def test_what_cannot_be_opened_changes_nothing(
-    places: Recognizer, packs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    recognizer: Recognizer, packs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     sound = (packs / "a" / "2.pack").read_bytes()
     (packs / "a" / "2.pack").write_bytes(sound[:-1])
     switch_to(packs, 2)
     with caplog.at_level(logging.WARNING):
-        places.refresh_packs()
-    assert seen(places) == (True, False)
-    assert len(places.pack_problems) == 1
-    assert "2.pack" in places.pack_problems[0]
+        recognizer.refresh_packs()
+    assert seen(recognizer) == (True, False)
+    assert len(recognizer.pack_problems) == 1
+    assert "2.pack" in recognizer.pack_problems[0]
     assert "going on without it" in caplog.text
-    places.refresh_packs()  # nothing has moved: not tried again yet
+    recognizer.refresh_packs()  # nothing has moved: not tried again yet
     assert len(caplog.records) == 1
     (packs / "a" / "2.pack").write_bytes(sound)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 61)
-    places.refresh_packs()
-    assert seen(places) == (False, True)
-    assert not places.pack_problems
+    recognizer.refresh_packs()
+    assert seen(recognizer) == (False, True)
+    assert not recognizer.pack_problems
 
 
 def test_a_foreign_pack_and_a_failing_index_change_nothing(
-    places: Recognizer, packs: Path, monkeypatch: pytest.MonkeyPatch
+    recognizer: Recognizer, packs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     switch_to(packs, 2)
 
@@ -218,52 +218,54 @@ def test_a_foreign_pack_and_a_failing_index_change_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "CombinedStore", fails)
-        places.refresh_packs()
-    assert places.pack_problems == ("MemoryError: no room for a second index",)
+        recognizer.refresh_packs()
+    assert recognizer.pack_problems == ("MemoryError: no room for a second index",)
     assert open_files(packs) == {"a/1.pack", "b/1.pack"}
-    assert seen(places) == (True, False)
+    assert seen(recognizer) == (True, False)
     manifest_path(packs / "a" / "2.pack").unlink()
     switch_to(packs, 2)
-    places.refresh_packs()
-    assert "manifest" in places.pack_problems[0]
-    assert seen(places) == (True, False)
+    recognizer.refresh_packs()
+    assert "manifest" in recognizer.pack_problems[0]
+    assert seen(recognizer) == (True, False)
 
 
-def test_a_pack_that_is_new_joins_and_ids_stay(places: Recognizer, packs: Path, bundle: Bundle, tmp_path: Path) -> None:
-    ids = {image.name: image.image_id for image in places.combined.images()}
+def test_a_pack_that_is_new_joins_and_ids_stay(
+    recognizer: Recognizer, packs: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    ids = {image.name: image.image_id for image in recognizer.combined.images()}
     with Recognizer.open(tmp_path / "third.db", bundle=bundle) as third:
         add_images(third.store, bundle, range(500, 510))
     cut(tmp_path / "third.db", packs, "aa", 1)  # sorted between the two that are there
     switch(packs, "aa", packs / "aa" / "1.pack")
-    places.refresh_packs()
-    assert best(places, 505) == "505.jpg"
-    now = {image.name: image.image_id for image in places.combined.images()}
+    recognizer.refresh_packs()
+    assert best(recognizer, 505) == "505.jpg"
+    now = {image.name: image.image_id for image in recognizer.combined.images()}
     assert {name: now[name] for name in ids} == ids
     assert now["505.jpg"] >> 40 == 3
 
 
 def test_going_back_is_followed_and_a_version_that_is_gone_does_not_matter(
-    places: Recognizer, packs: Path, bundle: Bundle
+    recognizer: Recognizer, packs: Path, bundle: Bundle
 ) -> None:
     switch(packs, "a", packs / "a" / "2.pack")
-    places.refresh_packs()
-    assert seen(places) == (False, True)
+    recognizer.refresh_packs()
+    assert seen(recognizer) == (False, True)
     assert go_back(packs, "a") == packs / "a" / "1.pack"
     assert not (packs / "a" / "2.pack").exists()
-    assert seen(places) == (False, True)  # the file is gone, its content is still open
-    places.refresh_packs()
-    assert seen(places) == (True, False)
+    assert seen(recognizer) == (False, True)  # the file is gone, its content is still open
+    recognizer.refresh_packs()
+    assert seen(recognizer) == (True, False)
 
 
 def test_a_pack_named_by_its_file_stays(packs: Path, bundle: Bundle, tmp_path: Path) -> None:
-    with Recognizer.open(tmp_path / "own.db", bundle=bundle, packs=[packs / "a" / "1.pack"]) as places:
+    with Recognizer.open(tmp_path / "own.db", bundle=bundle, packs=[packs / "a" / "1.pack"]) as recognizer:
         switch_to(packs, 2)
-        places.refresh_packs()
-        assert seen(places) == (True, False)
+        recognizer.refresh_packs()
+        assert seen(recognizer) == (True, False)
 
 
 def test_closing_waits_for_a_pack_that_is_being_opened(
-    places: Recognizer, packs: Path, monkeypatch: pytest.MonkeyPatch
+    recognizer: Recognizer, packs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     switch_to(packs, 2)
     opening, now = threading.Event(), time.monotonic()
@@ -275,8 +277,8 @@ def test_closing_waits_for_a_pack_that_is_being_opened(
 
     monkeypatch.setattr(module, "CombinedStore", slow)
     monkeypatch.setattr(time, "monotonic", lambda: now + 61)
-    best(places, KEPT)  # a query looks after the folders, and another thread opens what is new
+    best(recognizer, KEPT)  # a query looks after the folders, and another thread opens what is new
     assert opening.wait(60)
-    places.close()
+    recognizer.close()
     assert open_files(packs) == set()
-    places.close()
+    recognizer.close()

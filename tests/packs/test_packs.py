@@ -66,17 +66,17 @@ def test_packs_together_answer_as_the_merged_database(merged: Path, bundle: Bund
 
 def test_own_images_and_packs_are_searched_together(merged: Path, bundle: Bundle, tmp_path: Path) -> None:
     packs = cut_all(merged, tmp_path)[:2]
-    with Recognizer.open(tmp_path / "own.db", bundle=bundle, packs=packs) as places:
-        n = len(places.combined)
-        add_images(places.store, bundle, range(100, 103))
-        assert len(places.combined) == n + 3
-        assert places.rank(features_of(places, 101), 1)[0].name == "101.jpg"
-        packed = next(image for image in places.combined.images() if image.image_id >> 40 == 2)
-        assert places.combined.codes([packed.image_id, 1]).keys() == {packed.image_id, 1}
+    with Recognizer.open(tmp_path / "own.db", bundle=bundle, packs=packs) as recognizer:
+        n = len(recognizer.combined)
+        add_images(recognizer.store, bundle, range(100, 103))
+        assert len(recognizer.combined) == n + 3
+        assert recognizer.rank(features_of(recognizer, 101), 1)[0].name == "101.jpg"
+        packed = next(image for image in recognizer.combined.images() if image.image_id >> 40 == 2)
+        assert recognizer.combined.codes([packed.image_id, 1]).keys() == {packed.image_id, 1}
         with pytest.raises(NotFoundError):
-            places.remove(packed.name)
-        places.store.remove("101.jpg")
-        assert places.rank(features_of(places, 101), 1)[0].name != "101.jpg"
+            recognizer.remove(packed.name)
+        recognizer.store.remove("101.jpg")
+        assert recognizer.rank(features_of(recognizer, 101), 1)[0].name != "101.jpg"
 
 
 def test_the_same_photo_in_two_packs_counts_once(merged: Path, bundle: Bundle, tmp_path: Path) -> None:
@@ -84,9 +84,9 @@ def test_the_same_photo_in_two_packs_counts_once(merged: Path, bundle: Bundle, t
     twin = tmp_path / "twin.pack"
     shutil.copy(first, twin)
     shutil.copy(manifest_path(first), manifest_path(twin))
-    with Recognizer.open(tmp_path / "own.db", bundle=bundle, packs=[first, twin]) as places:
-        assert len(places.combined) == check_pack(first).images
-        assert len(places.combined) == len(list(places.combined.images())) == places.pipeline.index.n_images
+    with Recognizer.open(tmp_path / "own.db", bundle=bundle, packs=[first, twin]) as recognizer:
+        assert len(recognizer.combined) == check_pack(first).images
+        assert len(recognizer.combined) == len(list(recognizer.combined.images())) == recognizer.pipeline.index.n_images
 
 
 def test_cutting_by_region_collection_and_list(merged: Path, tmp_path: Path) -> None:
@@ -207,5 +207,5 @@ def test_boxes() -> None:
 
 def test_no_features_find_nothing(merged: Path, bundle: Bundle, tmp_path: Path) -> None:
     packs = cut_all(merged, tmp_path)[:2]
-    with Recognizer.open(tmp_path / "own.db", bundle=bundle, packs=packs) as places:
-        assert places.rank(Features.empty(bundle.codebook.dim, bundle.codebook.global_dim)) == []
+    with Recognizer.open(tmp_path / "own.db", bundle=bundle, packs=packs) as recognizer:
+        assert recognizer.rank(Features.empty(bundle.codebook.dim, bundle.codebook.global_dim)) == []

@@ -40,7 +40,8 @@ def given_out(name: str) -> Iterator[tuple[str, type]]:
     value = getattr(delf_edge, name)
     members = [(name, value)] if name in FUNCTIONS else [m for m in inspect.getmembers(value) if m[0][0] != "_"]
     for member, found in members:
-        function = inspect.unwrap(found.fget if isinstance(found, property) else found)
+        function: Any = found.fget if isinstance(found, property) else found
+        function = inspect.unwrap(function)
         if inspect.isfunction(function) or inspect.ismethod(function):
             hints = get_type_hints(function, localns=UNKNOWN)
             yield from ((f"{name}.{member}", c) for c in classes_in(hints["return"]))

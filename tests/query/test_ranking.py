@@ -25,7 +25,7 @@ def photo(seed: int) -> bytes:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Iterator[Recognizer]:
+def recognizer(tmp_path: Path) -> Iterator[Recognizer]:
     with Recognizer.open(tmp_path / "p.db", bundle=Bundle.load(TINY_BUNDLE)) as opened:
         for i, landmark in enumerate("abab"):
             opened.add(photo(i), landmark=landmark, name=f"{i}.png")
@@ -33,17 +33,17 @@ def places(tmp_path: Path) -> Iterator[Recognizer]:
 
 
 def ranking(
-    places: Recognizer, calibration: Calibration, scores: list[float], strangers: list[float]
+    recognizer: Recognizer, calibration: Calibration, scores: list[float], strangers: list[float]
 ) -> CandidateRanking:
     found = [Candidate(i + 1, s, 0.0, s) for i, s in enumerate(scores)]
     others = [Candidate(i, s, 0.0, s) for i, s in enumerate(strangers)]
-    return CandidateRanking(calibration, places.combined, Features.empty(8), found, others)
+    return CandidateRanking(calibration, recognizer.combined, Features.empty(8), found, others)
 
 
-def test_the_second_best_stranger_is_a_rival(places: Recognizer) -> None:
+def test_the_second_best_stranger_is_a_rival(recognizer: Recognizer) -> None:
     def probability(strangers: list[float], slope: float = 0.0) -> float:
         weights = replace(WEIGHTS, cohort_slope=slope)
-        return ranking(places, weights, [2.0, 0.5, 0.4, 0.3], strangers).results()[0].probability
+        return ranking(recognizer, weights, [2.0, 0.5, 0.4, 0.3], strangers).results()[0].probability
 
     assert probability([9.0, 0.4]) == probability([0.45, 0.4])  # below the other landmark's 0.5
     assert probability([9.0, 1.0]) < probability([9.0, 0.4])  # above it
@@ -51,10 +51,10 @@ def test_the_second_best_stranger_is_a_rival(places: Recognizer) -> None:
     assert probability([9.0, 0.4], slope=2.0) < probability([9.0, 0.1], slope=2.0)  # what looks like everything
 
 
-def test_the_same_score_proves_less_among_many_photos(places: Recognizer) -> None:
+def test_the_same_score_proves_less_among_many_photos(recognizer: Recognizer) -> None:
     def probability(weights: Calibration, searched: int) -> float:
         found = [Candidate(1, 1.0, 0.0, 1.0)]
-        made = CandidateRanking(weights, places.combined, Features.empty(8), found, searched=searched)
+        made = CandidateRanking(weights, recognizer.combined, Features.empty(8), found, searched=searched)
         return made.results()[0].probability
 
     plain = probability(WEIGHTS, 1)
@@ -66,23 +66,23 @@ def test_the_same_score_proves_less_among_many_photos(places: Recognizer) -> Non
     assert odds == pytest.approx(plain / (1 - plain) / 2)
 
 
-def test_an_answer_counts_the_photos_that_may_be_found(places: Recognizer) -> None:
-    features = places.extract(photo(0))
-    places.pipeline.index.refresh(places.combined)
+def test_an_answer_counts_the_photos_that_may_be_found(recognizer: Recognizer) -> None:
+    features = recognizer.extract(photo(0))
+    recognizer.pipeline.index.refresh(recognizer.combined)
     for options, expected in ((IdentifyOptions(), 4), (IdentifyOptions(without=frozenset("b")), 2)):
-        found, strangers = places.pipeline.candidates_and_strangers(features, options, 5)
-        first = places.pipeline.ranking(features, options, found, strangers).first()
+        found, strangers = recognizer.pipeline.candidates_and_strangers(features, options, 5)
+        first = recognizer.pipeline.ranking(features, options, found, strangers).first()
         assert (first.searched, first.of_landmark) == (expected, 2)
-    places.remove("2.png")
-    places.pipeline.index.refresh(places.combined)
-    found, strangers = places.pipeline.candidates_and_strangers(features, IdentifyOptions(), 5)
-    first = places.pipeline.ranking(features, IdentifyOptions(), found, strangers).first()
+    recognizer.remove("2.png")
+    recognizer.pipeline.index.refresh(recognizer.combined)
+    found, strangers = recognizer.pipeline.candidates_and_strangers(features, IdentifyOptions(), 5)
+    first = recognizer.pipeline.ranking(features, IdentifyOptions(), found, strangers).first()
     assert (first.searched, first.landmark, first.of_landmark) == (3, "a", 1)
 
 
-def test_a_landmark_raises_its_photos_in_a_ranking_alone(places: Recognizer) -> None:
+def test_a_landmark_raises_its_photos_in_a_ranking_alone(recognizer: Recognizer) -> None:
     weights = replace(WEIGHTS, landmark=2.0)
-    made = ranking(places, weights, [0.9, 0.7, 0.6, 0.1], [])
+    made = ranking(recognizer, weights, [0.9, 0.7, 0.6, 0.1], [])
     assert [m.name for m in made.results()] == ["0.png", "1.png", "2.png", "3.png"]
     raised = made.results(gain={})
     assert [m.name for m in raised] == ["0.png", "2.png", "1.png", "3.png"]  # both photos of a, then those of b
@@ -90,8 +90,8 @@ def test_a_landmark_raises_its_photos_in_a_ranking_alone(places: Recognizer) -> 
     assert {m.name: m.probability for m in raised} == {m.name: m.probability for m in made.results()}
 
 
-def test_a_removed_photo_raises_nothing(places: Recognizer) -> None:
+def test_a_removed_photo_raises_nothing(recognizer: Recognizer) -> None:
     weights = replace(WEIGHTS, landmark=2.0)
-    places.remove("0.png")
-    names = [m.name for m in ranking(places, weights, [0.9, 0.7, 0.6, 0.1], []).results(gain={})]
+    recognizer.remove("0.png")
+    names = [m.name for m in ranking(recognizer, weights, [0.9, 0.7, 0.6, 0.1], []).results(gain={})]
     assert names == ["1.png", "2.png", "3.png"]  # 0.6 + 2 * 0.6 is less than 0.7 + 2 * 0.7

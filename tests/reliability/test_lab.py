@@ -45,8 +45,8 @@ needs_compiler = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def log() -> list[shim.Event]:
     """What a process that ran every operation did to its files."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "data"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "data"
         folder.mkdir()
         return powercut.record(folder, seed=7, rounds=1)
 
@@ -94,7 +94,7 @@ def test_hostile_input_is_refused_or_answered_right() -> None:
 
 
 def test_a_death_and_a_wrong_answer_would_be_counted() -> None:
-    def fragile(place: Path) -> Attempt:
+    def fragile(folder: Path) -> Attempt:
         def attempt(rng: np.random.Generator) -> str:
             kind = int(rng.integers(3))
             if kind == 0:

@@ -80,9 +80,9 @@ def follow(channel: Channel, device: Path, bundle: Bundle, fetcher: Fetcher | No
 def answers(device: Path, bundle: Bundle) -> int:
     """The version in use, which must answer."""
     own = device.parent / "own.db"
-    with Recognizer.open(own, bundle=bundle, packs=[device]) as places:
-        assert places.rank(features_of(places, 11), 1)[0].name != ""
-        (pack,) = places.combined.packs
+    with Recognizer.open(own, bundle=bundle, packs=[device]) as recognizer:
+        assert recognizer.rank(features_of(recognizer, 11), 1)[0].name != ""
+        (pack,) = recognizer.combined.packs
         return check_pack(pack.path).version
 
 

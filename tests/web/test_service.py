@@ -58,21 +58,23 @@ def bundle() -> Bundle:
 
 
 @pytest.fixture
-def places(tmp_path: Path, bundle: Bundle) -> Iterator[Recognizer]:
+def recognizer(tmp_path: Path, bundle: Bundle) -> Iterator[Recognizer]:
     with Recognizer.open(tmp_path / "places.db", bundle=bundle, preset="fast") as opened:
         opened.pipeline.calibration = Calibration(threshold=0.5)
         yield opened
 
 
-def client_of(places: Recognizer, peer: str = "127.0.0.1", host: str = "127.0.0.1:8000", **policy: Any) -> TestClient:
+def client_of(
+    recognizer: Recognizer, peer: str = "127.0.0.1", host: str = "127.0.0.1:8000", **policy: Any
+) -> TestClient:
     camera = CameraOptions(identify=IdentifyOptions(min_inliers=12))
-    app = create_app(places, ServiceOptions(Policy(TOKEN, **policy), queue=2, max_pixels=1_000_000, camera=camera))
+    app = create_app(recognizer, ServiceOptions(Policy(TOKEN, **policy), queue=2, max_pixels=1_000_000, camera=camera))
     return TestClient(app, base_url=f"http://{host}", client=(peer, 50000))
 
 
 @pytest.fixture
-def client(places: Recognizer) -> Iterator[TestClient]:
-    with client_of(places) as opened:
+def client(recognizer: Recognizer) -> Iterator[TestClient]:
+    with client_of(recognizer) as opened:
         yield opened
 
 
@@ -113,22 +115,22 @@ def test_enrol_identify_and_remove(client: TestClient) -> None:
     assert client.post("/v1/identify", content=photo(0)).json()["landmark"] is None
 
 
-def test_the_same_photo_again_is_no_second_image(client: TestClient, places: Recognizer) -> None:
+def test_the_same_photo_again_is_no_second_image(client: TestClient, recognizer: Recognizer) -> None:
     first = enrol(client, 0, "Town hall", latitude=48.1, longitude=11.5)
     again = client.post("/v1/images", params={"landmark": "Town hall"}, content=photo(0), headers=AUTH)
     assert (again.status_code, again.json()["image_id"]) == (200, first["image_id"])
     (landmark,) = client.get("/v1/landmarks").json()["landmarks"]
     assert (landmark["latitude"], landmark["longitude"]) == (48.1, 11.5)
-    assert len(places.store) == 1
+    assert len(recognizer.store) == 1
 
 
-def test_quality_is_advice_and_stores_nothing(client: TestClient, places: Recognizer) -> None:
+def test_quality_is_advice_and_stores_nothing(client: TestClient, recognizer: Recognizer) -> None:
     report = client.post("/v1/quality", content=photo(0)).json()
     assert 0 <= report["score"] <= 100
     assert set(report) == {"score", "parts", "reasons", "confused_with"}
     black = cv2.imencode(".png", np.zeros((90, 90, 3), np.uint8))[1].tobytes()
     assert client.post("/v1/quality", content=black, params={"landmark": "x"}).json()["score"] == 0
-    assert len(places.store) == 0
+    assert len(recognizer.store) == 0
 
 
 def test_a_session_gathers_frames_into_events(client: TestClient) -> None:
@@ -149,9 +151,9 @@ def test_a_session_gathers_frames_into_events(client: TestClient) -> None:
     assert "delf_edge_sessions 2" in text
 
 
-def test_what_a_camera_saw_leaves_when_its_frames_stop(places: Recognizer) -> None:
+def test_what_a_camera_saw_leaves_when_its_frames_stop(recognizer: Recognizer) -> None:
     camera = CameraOptions(vote=VoteOptions(hold=0.05), identify=IdentifyOptions(min_inliers=12), signal=0.1)
-    app = create_app(places, ServiceOptions(Policy(TOKEN), camera=camera))
+    app = create_app(recognizer, ServiceOptions(Policy(TOKEN), camera=camera))
     with TestClient(app, base_url="http://127.0.0.1:8000", client=("127.0.0.1", 50000)) as client:
         enrol(client, 0, "Town hall")
         for _ in range(2):
@@ -171,11 +173,11 @@ def test_a_dark_frame_says_why_it_was_skipped(client: TestClient) -> None:
 
 
 def test_thumbnails_of_indexed_files_are_made_only_of_the_very_photo(
-    client: TestClient, places: Recognizer, tmp_path: Path
+    client: TestClient, recognizer: Recognizer, tmp_path: Path
 ) -> None:
     path = tmp_path / "hall.png"
     path.write_bytes(photo(0))
-    image_id = places.add(path, landmark="Town hall", metadata={"path": str(path)}).image_id
+    image_id = recognizer.add(path, landmark="Town hall", metadata={"path": str(path)}).image_id
     url = f"/v1/images/{image_id}/thumbnail"
     assert client.get(url).status_code == 200
     path.write_bytes(photo(9))  # another photo of the same name is nobody's business
@@ -188,7 +190,7 @@ def test_thumbnails_of_indexed_files_are_made_only_of_the_very_photo(
 # ---------------------------------------------------------------- who may do what
 
 
-def test_changes_need_the_token_even_on_this_machine(client: TestClient, places: Recognizer) -> None:
+def test_changes_need_the_token_even_on_this_machine(client: TestClient, recognizer: Recognizer) -> None:
     image_id = enrol(client, 0, "Town hall")["image_id"]
     for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {TOKEN}"}, {"authorization": ""}):
         for method, path in (
@@ -199,14 +201,18 @@ def test_changes_need_the_token_even_on_this_machine(client: TestClient, places:
             response = client.request(method, path, content=photo(1), headers=headers)
             assert response.status_code == 401
             assert response.headers["www-authenticate"] == "Bearer"
-    assert [image.landmark for image in places.store.images()] == ["Town hall"]
+    assert [image.landmark for image in recognizer.store.images()] == ["Town hall"]
 
 
 @pytest.mark.parametrize(
     ("peer", "loopback_only"), [("192.168.1.7", True), ("192.168.1.7", False), ("127.0.0.1", False)]
 )
-def test_from_another_machine_everything_needs_the_token(places: Recognizer, peer: str, loopback_only: bool) -> None:
-    with client_of(places, peer, "kiosk.lan", hosts=frozenset({"kiosk.lan"}), loopback_only=loopback_only) as client:
+def test_from_another_machine_everything_needs_the_token(
+    recognizer: Recognizer, peer: str, loopback_only: bool
+) -> None:
+    with client_of(
+        recognizer, peer, "kiosk.lan", hosts=frozenset({"kiosk.lan"}), loopback_only=loopback_only
+    ) as client:
         for method, path in (
             ("POST", "/v1/identify"),
             ("GET", "/v1/landmarks"),
@@ -219,10 +225,10 @@ def test_from_another_machine_everything_needs_the_token(places: Recognizer, pee
         assert client.get("/v1/landmarks", headers=AUTH).status_code == 200
 
 
-def test_unknown_host_names_and_foreign_origins_are_refused(places: Recognizer) -> None:
-    with client_of(places, host="evil.example") as client:
+def test_unknown_host_names_and_foreign_origins_are_refused(recognizer: Recognizer) -> None:
+    with client_of(recognizer, host="evil.example") as client:
         assert client.get("/v1/landmarks").status_code == 400  # DNS rebinding
-    with client_of(places, host="localhost:8000") as client:
+    with client_of(recognizer, host="localhost:8000") as client:
         assert client.get("/v1/landmarks").status_code == 200
         assert client.get("/v1/landmarks", headers={"origin": "http://evil.example"}).status_code == 403
         assert client.get("/v1/landmarks", headers={"origin": "http://localhost:8000"}).status_code == 200
@@ -265,7 +271,7 @@ def test_the_page_names_no_other_host_and_has_no_inline_code(client: TestClient)
 # ---------------------------------------------------------------- what it refuses
 
 
-def test_wrong_requests_get_4xx_and_a_reason(client: TestClient, places: Recognizer) -> None:
+def test_wrong_requests_get_4xx_and_a_reason(client: TestClient, recognizer: Recognizer) -> None:
     wrong: list[tuple[int, str, str, bytes]] = [
         (400, "POST", "/v1/identify", b""),
         (415, "POST", "/v1/identify", b"no photo"),
@@ -293,12 +299,12 @@ def test_wrong_requests_get_4xx_and_a_reason(client: TestClient, places: Recogni
         assert response.status_code == status, (method, path, response.text)
         assert response.json()["error"]
     assert client.get("/healthz").json()["status"] == "ok"
-    assert places.verify() == []
-    assert len(places.store) == 0  # a request with one wrong parameter stores nothing
+    assert recognizer.verify() == []
+    assert len(recognizer.store) == 0  # a request with one wrong parameter stores nothing
 
 
-def test_a_body_above_the_cap_is_refused_whatever_its_header_says(places: Recognizer) -> None:
-    with client_of(places, max_body=1000) as client:
+def test_a_body_above_the_cap_is_refused_whatever_its_header_says(recognizer: Recognizer) -> None:
+    with client_of(recognizer, max_body=1000) as client:
         assert client.post("/v1/identify", content=b"x" * 1001).status_code == 413
         chunks = (b"x" * 100 for _ in range(11))  # sent in chunks: no Content-Length
         assert client.post("/v1/identify", content=chunks).status_code == 413
@@ -319,10 +325,10 @@ def test_a_body_that_never_comes_is_given_up() -> None:
     assert refused.value.status_code == 408
 
 
-def test_uploads_at_the_same_time_are_few(places: Recognizer) -> None:
+def test_uploads_at_the_same_time_are_few(recognizer: Recognizer) -> None:
     async def play() -> None:
         options = ServiceOptions(Policy(TOKEN, body_timeout=30), uploads=1)
-        app = create_app(places, options)
+        app = create_app(recognizer, options)
         go = asyncio.Event()
 
         async def slowly() -> dict[str, Any]:
@@ -350,16 +356,16 @@ def test_uploads_at_the_same_time_are_few(places: Recognizer) -> None:
     asyncio.run(play())
 
 
-def test_a_full_queue_is_503_and_frees_itself(places: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_is_503_and_frees_itself(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> None:
     go = threading.Event()
-    explain = places.explain
+    explain = recognizer.explain
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         go.wait(30)
         return explain(*args, **kwargs)
 
-    monkeypatch.setattr(places, "explain", slow)
-    with client_of(places) as client:
+    monkeypatch.setattr(recognizer, "explain", slow)
+    with client_of(recognizer) as client:
         codes: list[int] = []
         threads = [
             threading.Thread(target=lambda: codes.append(client.post("/v1/identify", content=photo(0)).status_code))
@@ -382,7 +388,7 @@ def test_a_full_queue_is_503_and_frees_itself(places: Recognizer, monkeypatch: p
 
 
 def test_a_full_disk_is_507_and_nothing_is_lost(
-    connections: list[sqlite3.Connection], client: TestClient, places: Recognizer, monkeypatch: pytest.MonkeyPatch
+    connections: list[sqlite3.Connection], client: TestClient, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enrol(client, 0, "Town hall")
     database = connections[-1]
@@ -393,14 +399,14 @@ def test_a_full_disk_is_507_and_nothing_is_lost(
     assert "full" in last.json()["error"]
     assert client.post("/v1/identify", content=photo(0)).json()["landmark"] == "Town hall"
     assert client.get("/healthz").status_code == 200
-    assert places.verify() == []
+    assert recognizer.verify() == []
 
 
 def test_a_read_only_database_can_be_asked_but_not_changed(tmp_path: Path, bundle: Bundle) -> None:
     path = tmp_path / "kiosk.db"
-    with Recognizer.open(path, bundle=bundle) as places:
-        places.add(photo(0), landmark="Town hall", name="0")
-    with Recognizer.open(path, bundle=bundle, read_only=True) as places, client_of(places) as client:
+    with Recognizer.open(path, bundle=bundle) as recognizer:
+        recognizer.add(photo(0), landmark="Town hall", name="0")
+    with Recognizer.open(path, bundle=bundle, read_only=True) as recognizer, client_of(recognizer) as client:
         assert client.post("/v1/images?landmark=x", content=photo(1), headers=AUTH).status_code == 403
         assert client.get("/v1/landmarks").json()["read_only"] is True
 
@@ -512,7 +518,7 @@ def test_the_metrics_are_those_that_dashboards_know(client: TestClient) -> None:
     }
 
 
-def test_health_and_metrics(client: TestClient, places: Recognizer) -> None:
+def test_health_and_metrics(client: TestClient, recognizer: Recognizer) -> None:
     client.post("/v1/identify", content=photo(0))
     client.get("/nothing/at/all")
     health = client.get("/healthz").json()
@@ -526,7 +532,7 @@ def test_health_and_metrics(client: TestClient, places: Recognizer) -> None:
     assert sample(text, "process_resident_memory_bytes") > 1e6
     for line in text.splitlines():
         assert re.fullmatch(r"# (HELP|TYPE) \S+ .+|[a-z_]+(\{[^}]*\})? [0-9.e+]+", line), line
-    places.close()
+    recognizer.close()
     assert client.get("/healthz").status_code == 503
 
 
@@ -547,15 +553,15 @@ def test_events_reach_listeners_and_a_slow_one_misses_the_oldest() -> None:
     asyncio.run(play())
 
 
-def test_sessions_are_few_and_forgotten(places: Recognizer) -> None:
-    sessions = Sessions(places, CameraOptions(), limit=2)
+def test_sessions_are_few_and_forgotten(recognizer: Recognizer) -> None:
+    sessions = Sessions(recognizer, CameraOptions(), limit=2)
     first = sessions.get("a")
     assert sessions.get("a") == first
     sessions.get("b")
     sessions.get("c")
     assert len(sessions) == 2
     assert sessions.get("a") != first
-    old = Sessions(places, CameraOptions(), idle=0.0)
+    old = Sessions(recognizer, CameraOptions(), idle=0.0)
     seen = old.get("a")[0]
     time.sleep(0.01)
     assert old.get("a")[0] is not seen

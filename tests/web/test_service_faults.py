@@ -125,5 +125,5 @@ def test_a_service_killed_while_it_enrols_has_lost_nothing_acknowledged(start: S
     assert set(kept) <= set(again.names()) <= {*kept, f"photo-{seed}"}
     assert again.enrol(seed)[0] in (200, 201)  # the page sends again what was not acknowledged: one image, not two
     assert again.names() == sorted([*kept, f"photo-{seed}"])
-    with Recognizer.open(database, bundle=TINY_BUNDLE, read_only=True) as places:
-        assert places.verify() == []
+    with Recognizer.open(database, bundle=TINY_BUNDLE, read_only=True) as recognizer:
+        assert recognizer.verify() == []

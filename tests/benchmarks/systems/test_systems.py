@@ -221,11 +221,11 @@ def test_fuse_is_the_runtime_score() -> None:
 
 def test_the_row_ranks_as_the_sdk_does_unasked(tmp_path: Path) -> None:
     n = 45
-    with Recognizer.open(tmp_path / "a.db", bundle=world.bundle(), preset=world.PRESET) as places:
-        places.store.add_many(world.new_image(i, f"p{i}", f"l{i}") for i in range(n))
+    with Recognizer.open(tmp_path / "a.db", bundle=world.bundle(), preset=world.PRESET) as recognizer:
+        recognizer.store.add_many(world.new_image(i, f"p{i}", f"l{i}") for i in range(n))
         features = world.features(3)
-        row = ranked(places, features, {f"p{i}": i for i in range(n)}, n)
-        own = places.rank(features, n)
+        row = ranked(recognizer, features, {f"p{i}": i for i in range(n)}, n)
+        own = recognizer.rank(features, n)
     assert row.inliers is not None
     assert sum(m.n_inliers > 0 for m in own) > 20  # more than an answer alone would check
     assert {int(m.name[1:]): (m.score, m.n_inliers) for m in own} == {

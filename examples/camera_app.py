@@ -11,18 +11,8 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 
-from delf_edge import (
-    CameraOptions,
-    DelfEdgeError,
-    IdentifyOptions,
-    Near,
-    Recognizer,
-    VideoSource,
-    VoteOptions,
-    open_source,
-    watch,
-)
-from delf_edge.camera.sources import PicameraSource
+from delf_edge import CameraOptions, DelfEdgeError, IdentifyOptions, Near, Recognizer, VoteOptions, watch
+from delf_edge.camera.sources import PicameraSource, VideoSource, open_source
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

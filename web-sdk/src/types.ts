@@ -260,7 +260,7 @@ export interface SessionEvent {
   readonly kind: 'appeared' | 'changed' | 'left';
   readonly landmark: string;
   readonly previous: string | null;
-  /** The answer to the frame that decided; null for "left". */
+  /** The answer in which the landmark was last seen. */
   readonly answer: Answer | null;
 }
 

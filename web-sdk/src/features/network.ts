@@ -1,0 +1,129 @@
+/** Runs the networks of a bundle. The only door to LiteRT.js. */
+
+import {type CompiledModel, loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
+
+import {EngineError} from '../errors.js';
+import {messageOf} from '../files/fetch.js';
+import {sizedModel} from './tflite.js';
+
+const MOST_THREADS = 4;
+const MOST_COMPILED = 8; // sizes of one network that are kept: two turns of four levels
+
+/** An output of a network: (1, h, w, c), row by row. */
+export interface NetworkMap {
+  readonly height: number;
+  readonly width: number;
+  readonly channels: number;
+  readonly data: Float32Array;
+}
+
+export interface RuntimeOptions {
+  /** URL of the folder of LiteRT's files, with the last slash. */
+  readonly folder: string;
+  readonly accelerator: 'wasm' | 'webgpu';
+  readonly threads: boolean;
+}
+
+/** Facts about the runtime that was loaded. */
+export interface Runtime {
+  readonly accelerator: 'wasm' | 'webgpu';
+  readonly threads: number;
+}
+
+let loading: Promise<number> | null = null;
+
+/**
+ * Loads LiteRT.js, once.
+ *
+ * @throws EngineError it cannot be loaded, or there is no WebGPU and it was asked for.
+ */
+export async function loadRuntime(options: RuntimeOptions): Promise<Runtime> {
+  if (options.accelerator === 'webgpu' && !('gpu' in navigator)) {
+    throw new EngineError('there is no WebGPU in this browser; open with accelerator "wasm" or "auto"');
+  }
+  loading ??= loadFrom(options);
+  try {
+    return {accelerator: options.accelerator, threads: await loading};
+  } catch (e) {
+    loading = null;
+    throw new EngineError(`LiteRT.js cannot be loaded from ${options.folder}: ${messageOf(e)}; check the folder and the page's policy`);
+  }
+}
+
+/** Loads the files that this browser can run; gives the number of threads. */
+async function loadFrom({folder, threads}: RuntimeOptions): Promise<number> {
+  const load = async (threaded: boolean): Promise<void> => {
+    // In a worker Emscripten would look for its files beside the worker's script, not beside its own.
+    const script = `${folder}litert_wasm_threaded_internal.js`;
+    Object.assign(globalThis, {Module: {locateFile: (name: string) => folder + name, ...(threaded && {mainScriptUrlOrBlob: script})}});
+    await loadLiteRt(folder, {threads: threaded});
+  };
+  if (threads && globalThis.crossOriginIsolated === true && navigator.hardwareConcurrency > 1) {
+    try {
+      await load(true);
+      return Math.min(MOST_THREADS, navigator.hardwareConcurrency);
+    } catch {
+      // The threaded files need relaxed SIMD, too; the others do not.
+    }
+  }
+  await load(false);
+  return 1;
+}
+
+/** One network. */
+export class Network {
+  private readonly compiled = new Map<string, Promise<CompiledModel>>(); // by size, the one used last at the end
+
+  /**
+   * @param model bytes of a .tflite file, their SHA-256 compared.
+   * @param stride level pixels between neighbouring cells of the outputs.
+   */
+  constructor(private readonly model: Uint8Array, private readonly stride: number, private readonly runtime: Runtime) {}
+
+  /**
+   * Runs the network once.
+   *
+   * @param input (1, height, width, channels), normalised.
+   * @throws EngineError the runtime refuses the network, or failed.
+   */
+  async run(input: Float32Array, height: number, width: number, channels: number): Promise<Map<string, NetworkMap>> {
+    try {
+      const model = await this.sized(height, width), tensor = new Tensor(input, [1, height, width, channels]);
+      let results: Tensor[] = [];
+      try {
+        results = await model.run([tensor]);
+        const found = new Map<string, NetworkMap>();
+        model.getOutputDetails().forEach(({name}, i) => {
+          const [, h, w, c] = results[i].type.layout.dimensions;
+          found.set(name, {height: h, width: w, channels: c, data: Float32Array.from(results[i].toTypedArray() as Float32Array)});
+        });
+        return found;
+      } finally {
+        tensor.delete();
+        for (const result of results) result.delete();
+      }
+    } catch (e) {
+      throw new EngineError(`LiteRT.js failed on input of ${width} x ${height} pixels: ${messageOf(e)}`);
+    }
+  }
+
+  close(): void {
+    for (const model of this.compiled.values()) void model.then(m => m.delete(), () => {});
+    this.compiled.clear();
+  }
+
+  private async sized(height: number, width: number): Promise<CompiledModel> {
+    const key = `${width}x${height}`;
+    const model = this.compiled.get(key) ?? loadAndCompile(sizedModel(this.model, height, width, this.stride), {
+      accelerator: this.runtime.accelerator, cpuOptions: {numThreads: this.runtime.threads},
+    });
+    this.compiled.delete(key);
+    this.compiled.set(key, model);
+    const [oldest] = this.compiled.keys();
+    if (this.compiled.size > MOST_COMPILED) {
+      void this.compiled.get(oldest)!.then(m => m.delete(), () => {});
+      this.compiled.delete(oldest);
+    }
+    return model;
+  }
+}

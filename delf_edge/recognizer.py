@@ -68,7 +68,7 @@ class Recognizer:
         self.store, self.bundle, self.limits = store, bundle, limits
         self._extractor = Extractor(bundle, num_threads=num_threads)
         self._extract_options = extract_options(bundle, preset)
-        self._coarse = CoarseIndex(bundle.codebook.centroids)
+        self._coarse = CoarseIndex(bundle.codebook.centroids, graph=bundle.graph)
         self._ingestion = Ingestion(store, lambda image: self.encode(self._features_of(image, {})), limits)
         combined = CombinedStore(store, packs)
         index = InvertedIndex.from_store(combined, database=store.path, uuid=store.uuid)

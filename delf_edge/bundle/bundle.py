@@ -7,6 +7,7 @@
     codebook.npz    the arrays of `types.Codebook`
     golden.npz      known output for `delf-edge doctor`
     cohort.npz      coded photos of strangers (`cohort`), where there are any
+    graph.npz       the graph over the words (`word_graph`), where there are many
 
 Every file is read into memory and checked before anything looks inside: a flipped bit in a network would silently
 give wrong descriptors. The bundle's id names the manifest and with it all bytes; a database remembers it.
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from delf_edge.bundle.cohort import Cohort
 from delf_edge.bundle.manifest import MANIFEST, FileEntry, Manifest, bundle_id, load_manifest, parse_manifest
+from delf_edge.bundle.word_graph import WordGraph
 from delf_edge.errors import BundleError, BundleIntegrityError, OptionError
 from delf_edge.types import Codebook, Float32Array
 
@@ -45,6 +47,7 @@ class Bundle:
         codebook: PCA, words, product quantiser, float32.
         golden: content of the golden .npz file.
         cohort: coded photos of strangers; None where the bundle has none.
+        graph: links between words, for their search; None where the bundle has none.
     """
 
     id: str
@@ -55,6 +58,7 @@ class Bundle:
     codebook: Codebook
     golden: bytes
     cohort: Cohort | None = None
+    graph: WordGraph | None = None
 
     @property
     def presets(self) -> Mapping[str, Mapping[str, Any]]:
@@ -99,6 +103,7 @@ class Bundle:
             codebook=codebook,
             golden=_read_file(folder, manifest.golden, manifest.files),
             cohort=_cohort(folder, manifest, codebook),
+            graph=_graph(folder, manifest, codebook),
         )
 
     @staticmethod
@@ -112,7 +117,9 @@ class Bundle:
         manifest = parse_manifest(load_manifest(folder))
         for name in manifest.files:
             _read_file(folder, name, manifest.files)
-        _cohort(folder, manifest, _codebook(_read_file(folder, manifest.codebook, manifest.files), manifest))
+        codebook = _codebook(_read_file(folder, manifest.codebook, manifest.files), manifest)
+        _cohort(folder, manifest, codebook)
+        _graph(folder, manifest, codebook)
         return manifest
 
 
@@ -200,6 +207,13 @@ def _cohort(folder: Path, manifest: Manifest, codebook: Codebook) -> Cohort | No
         return None
     data = _read_file(folder, manifest.cohort, manifest.files)
     return Cohort.from_arrays(read_arrays(data, f"cohort: {manifest.cohort}"), codebook)
+
+
+def _graph(folder: Path, manifest: Manifest, codebook: Codebook) -> WordGraph | None:
+    if manifest.graph is None:
+        return None
+    data = _read_file(folder, manifest.graph, manifest.files)
+    return WordGraph.from_arrays(read_arrays(data, f"graph: {manifest.graph}"), codebook.n_words)
 
 
 def _check_shapes(codebook: Codebook, manifest: Manifest) -> None:

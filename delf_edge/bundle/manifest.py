@@ -100,6 +100,7 @@ class Manifest:
         calibration: read by the recogniser.
         calibration_of: id of the bundle whose codebook the calibration was fitted with; None: of this one.
         cohort: file name, None where there is no cohort.
+        graph: file name, None where there is no graph over the words.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Manifest:
     calibration: Mapping[str, Any]
     calibration_of: str | None = None
     cohort: str | None = None
+    graph: str | None = None
 
 
 def load_manifest(folder: Path) -> dict[str, Any]:
@@ -199,6 +201,7 @@ def parse_manifest(raw: Mapping[str, Any]) -> Manifest:
         calibration=MappingProxyType(_get(raw, "calibration", dict)),
         calibration_of=_get({"calibration_of": None, **raw}, "calibration_of", (str, type(None))),
         cohort=_named_file(raw, "cohort", files) if "cohort" in raw else None,
+        graph=_named_file(raw, "graph", files) if "graph" in raw else None,
     )
 
 

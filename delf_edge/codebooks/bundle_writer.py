@@ -25,8 +25,11 @@ from delf_edge.bundle.manifest import BUNDLE_FORMAT, MANIFEST, bundle_id
 from delf_edge.errors import BundleError, OptionError
 from delf_edge.features.extractor import Extractor
 from delf_edge.files import require_apart, resolved
+from delf_edge.quantization.hnsw import HnswGraph
 from delf_edge.types import Codebook, Features, Image, UInt8Array
 
+GRAPH = "graph.npz"
+GRAPH_FROM = 8192  # words: with fewer, comparing a query with all of them is as fast
 NETWORK_CARD = "MODEL_CARD_OF_NETWORKS.md"
 _STRANGERS_CARD = "\n## Strangers, probability and threshold\n\n"
 GOLDEN_TOLERANCE = 0.02  # 1 - cosine, and share of the keypoints, that may differ between two machines
@@ -165,7 +168,8 @@ def complete(out: Path, files: Mapping[str, bytes], head: Mapping[str, Any]) -> 
 
     Args:
         out: the bundle's folder.
-        files: all files by name, without `manifest.json`; the golden vectors are made here.
+        files: all files by name, without `manifest.json`; the golden vectors are made here, and so is the graph over
+            many words where the manifest names none.
         head: the manifest without `files` and `id`.
 
     Raises:
@@ -178,8 +182,44 @@ def complete(out: Path, files: Mapping[str, bytes], head: Mapping[str, Any]) -> 
     golden = str(head["golden"])
     try:
         write_folder(staging, {**files, golden: empty_golden()}, head)
-        features = Extractor(Bundle.load(staging)).extract(make_golden_image())
+        loaded = Bundle.load(staging)
+        files, head = _graphed(loaded, files, head)
+        features = Extractor(loaded).extract(make_golden_image())
         write_folder(staging, {**files, golden: npz(golden_arrays(features))}, head)
+        Bundle.verify(staging)
+        staging.chmod(0o755)
+        _swap(staging, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Bundle.load(out)
+
+
+def _graphed(
+    bundle: Bundle, files: Mapping[str, bytes], head: Mapping[str, Any]
+) -> tuple[Mapping[str, bytes], Mapping[str, Any]]:
+    """Files and manifest with a graph over the words, where there are many and the bundle has none."""
+    centroids = bundle.codebook.centroids
+    if len(centroids) < GRAPH_FROM or bundle.graph is not None:
+        return files, head
+    graph = HnswGraph.build(centroids).links(centroids)
+    return {**files, GRAPH: npz(graph.arrays())}, {**head, "graph": GRAPH}
+
+
+def with_graph(base: Path, out: Path) -> Bundle:
+    """A bundle that lacks a graph over its words, with one, put at `out`; nothing else of it changes but its id.
+
+    Raises:
+        BundleError: the base is damaged.
+        OptionError: `out` holds anything but a bundle (`check_target`).
+    """
+    check_target(out)
+    head = verified_manifest(base)
+    head.pop("id", None)
+    files = {file: (base / file).read_bytes() for file in head.pop("files")}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        write_folder(staging, *_graphed(Bundle.load(base), files, head))
         Bundle.verify(staging)
         staging.chmod(0o755)
         _swap(staging, out)
@@ -250,7 +290,8 @@ def with_codebook(
         files.setdefault(NETWORK_CARD, files["MODEL_CARD.md"])
     files |= {head["codebook"]: npz(arrays), "MODEL_CARD.md": card.encode()}
     head |= {"name": name, "training_data": [*head["training_data"], data]}
-    files.pop(head.pop("cohort", ""), None)  # its codes are of the base's codebook
+    for key in ("cohort", "graph"):  # both are of the base's codebook
+        files.pop(head.pop(key, ""), None)
     if calibration is None:
         head.setdefault("calibration_of", base_id)
     else:

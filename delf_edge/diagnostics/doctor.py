@@ -16,7 +16,13 @@ from delf_edge.bundle.bundle import Bundle, default_bundle_path, read_arrays
 from delf_edge.diagnostics.machine import describe_machine, library_versions
 from delf_edge.errors import BundleError, EngineError
 from delf_edge.features.extractor import Extractor, extract_options
-from delf_edge.types import Features, Image
+from delf_edge.quantization.coarse_quantizer import CoarseIndex
+from delf_edge.quantization.hnsw import library_version
+from delf_edge.quantization.product_quantizer import decode
+from delf_edge.types import Codes, Features, Float32Array, Image
+
+LEAST_RECALL = 0.9  # of the words that exact search finds; the default bundle's graph has 0.98
+_PROBES, _ASKED = 8, 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ def diagnose(bundle: str | os.PathLike[str] | None = None, *, num_threads: int =
             )
         checks.append(Check("bundle", True, "every file has the SHA-256 that the manifest names"))
         checks += self_test(loaded, num_threads=num_threads)
+        checks.append(words_check(loaded))
     except (BundleError, EngineError) as e:
         checks.append(Check("bundle", False, str(e)))
     return Report(library_versions(), describe_machine(num_threads), facts, tuple(checks))
@@ -97,6 +104,50 @@ def self_test(bundle: Bundle, *, num_threads: int = 1) -> list[Check]:
     found = extractor.extract(Image(pixels, (pixels.shape[1], pixels.shape[0])), extract_options(bundle, None))
     elapsed = (time.perf_counter() - began) * 1000
     return _compare(found, golden, golden["tolerance"].item(), f"{elapsed:.0f} ms, first run")
+
+
+def words_check(bundle: Bundle) -> Check:
+    """How queries find their words on this machine, and how many of the right ones a graph finds.
+
+    Asked are stored features of the bundle's cohort, else the features of its golden image, else the words themselves.
+    """
+    codebook = bundle.codebook
+    coarse = CoarseIndex(codebook.centroids, graph=bundle.graph)
+    if coarse.method == "exact":
+        absent = " (the bundle has no graph over them)" if bundle.graph is None else ""
+        absent = " (the bundle's graph is of other words)" if bundle.graph is not None else absent
+        passed = bundle.graph is None
+        return Check("words", passed, f"{coarse.n_words} words, each query compared with all of them{absent}")
+    asked = _asked(bundle)
+    n, spent = min(_PROBES, coarse.n_words), {}
+    found = {}
+    for exact in (True, False):
+        began = time.perf_counter()
+        found[exact] = coarse.assign(asked, n, exact=exact)[0]
+        spent[exact] = (time.perf_counter() - began) * 1000
+    there = (found[True][:, :, None] == found[False][:, None, :]).any(axis=2)
+    recall = float(there.mean())
+    return Check(
+        "words",
+        recall >= LEAST_RECALL,
+        f"HNSW in use (hnswlib {library_version()}) over {coarse.n_words} words: recall {recall:.3f} of the {n} "
+        f"nearest, at least {LEAST_RECALL:g}; {len(asked)} features in {spent[False]:.1f} ms, by exact search in "
+        f"{spent[True]:.1f} ms",
+    )
+
+
+def _asked(bundle: Bundle) -> Float32Array:
+    """Descriptors to ask for words, float32 (N, D), at most `_ASKED`."""
+    cohort, codebook = bundle.cohort, bundle.codebook
+    if cohort is not None and len(cohort.words):
+        rows = np.linspace(0, len(cohort.words) - 1, min(_ASKED, len(cohort.words))).astype(int)
+        n = len(rows)
+        stored = Codes(
+            np.zeros((n, 2), np.float32), cohort.words[rows], cohort.codes[rows], np.zeros(0, np.int8), (1, 1)
+        )
+        return decode(stored, codebook)
+    golden = _golden(bundle)
+    return golden["descriptors"][:_ASKED] if golden and len(golden["descriptors"]) else codebook.centroids[:_ASKED]
 
 
 def golden_image(bundle: Bundle) -> NDArray[np.uint8]:

@@ -51,6 +51,8 @@ class SearchOptions:
         scoring: "votes", the paper's, or "asmk", aggregated residuals per word (see `asmk`); a bundle's calibration is
             made for "votes". What is said of neighbours and votes is of that alone.
         alpha, tau: exponent and threshold of "asmk".
+        exact_words: compare the query with every word even where the bundle has a graph over them. A graph misses one
+            or two words of a hundred, mostly the farthest of those that are looked up.
     """
 
     n_probe: int | None = None
@@ -66,6 +68,7 @@ class SearchOptions:
     scoring: Literal["votes", "asmk"] = "votes"
     alpha: float = 3.0
     tau: float = 0.0
+    exact_words: bool = False
 
     def __post_init__(self) -> None:
         if min(1 if self.n_probe is None else self.n_probe, self.k_neighbours, self.top) < 1:
@@ -167,7 +170,8 @@ def _votes(
     queries = features.descriptors
     if not len(queries) or not snapshot.segments:
         return np.zeros(len(snapshot.image_ids))
-    words, base = coarse.assign(queries, o.probes(snapshot.n_features, codebook.n_words))
+    n_probe = o.probes(snapshot.n_features, codebook.n_words)
+    words, base = coarse.assign(queries, n_probe, exact=o.exact_words)
     if o.scoring == "asmk":
         return asmk(snapshot, queries, words, codebook, alpha=o.alpha, tau=o.tau)
     weighted = weigh(

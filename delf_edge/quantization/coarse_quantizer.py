@@ -1,20 +1,21 @@
-"""Descriptors to visual words. The only door to hnswlib.
+"""Descriptors to visual words.
 
 A descriptor belongs to the centroid nearest to it by L2 distance. Centroids are means of unit vectors and not exactly
 unit themselves, so this is not always the centroid of the largest inner product; the residual to the L2-nearest
 one is the smallest, which is what the product quantiser wants.
 
-hnswlib keeps no promise we need (damaged files crash it, `ef` is not saved, wrong dimensions pass): the graph is
-built here with a fixed seed on one thread, or read from a cache file whose SHA-256 and parameters match, and never
-trusted otherwise.
+Queries find their words through a graph (`hnsw`) where the bundle brings one along, or where there are so many words
+that building one at the start pays. What is stored is always encoded exactly.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import io
 import os
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
@@ -22,17 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge import native
-from delf_edge.errors import OptionError
+from delf_edge.bundle.word_graph import WordGraph
+from delf_edge.errors import BundleError, OptionError
+from delf_edge.quantization.hnsw import EF_CONSTRUCTION, HnswGraph, M, library_version
 from delf_edge.types import Float32Array, Int32Array
 
-# Up to here one matrix product costs about as little as the graph, needs no building, and misses nothing.
+# Up to here a graph is used only where the bundle has it: a matrix product costs less than building one at each start.
 EXACT_UP_TO = 16_384
-_GRAPH = {"M": 16, "ef_construction": 100, "random_seed": 1}
-_EF = 48
 _BLOCK = 128
 _CHUNK = 512
 _PRODUCT = 1 << 19  # inner products made at a time: they stay in the processor's cache until they are looked at
-_CACHE_MAGIC = b"delf-edge hnsw 1\n"
+_CACHE_MAGIC = b"delf-edge hnsw 2\n"
 
 
 class CoarseIndex:
@@ -40,9 +41,15 @@ class CoarseIndex:
 
     Args:
         centroids: float32 (K, D).
-        method: "exact", "graph" (hnswlib), or "auto": exact up to 16,384 centroids.
-        cache_path: file that keeps the graph between starts; written atomically, ignored when anything about it
+        method: "exact", "graph" (hnswlib), or "auto": `graph` where it is given and of these centroids, else exact up
+            to 16,384 centroids and a graph that is built for more.
+        graph: what the bundle brings along; one of other centroids is passed over.
+        cache_path: file that keeps a graph that had to be built; written atomically, ignored when anything about it
             does not fit. Failing to write it is not an error.
+
+    Attributes:
+        centroids: as given, read-only.
+        method: how queries find their words, "exact" or "graph".
 
     Raises:
         OptionError: `centroids` is not (K, D) with K >= 1, or holds a value that is not finite.
@@ -53,6 +60,7 @@ class CoarseIndex:
         centroids: Float32Array,
         *,
         method: Literal["auto", "exact", "graph"] = "auto",
+        graph: WordGraph | None = None,
         cache_path: str | Path | None = None,
     ) -> None:
         if centroids.ndim != 2 or not len(centroids) or not np.isfinite(centroids).all():
@@ -60,8 +68,12 @@ class CoarseIndex:
         self.centroids: Float32Array = np.array(centroids, np.float32, order="C")  # own copy: nobody can change it
         self.centroids.setflags(write=False)
         self._half_norms: Float32Array = 0.5 * np.einsum("kd,kd->k", self.centroids, self.centroids)
-        self.method = ("exact" if len(centroids) <= EXACT_UP_TO else "graph") if method == "auto" else method
-        self._graph = _Graph(self.centroids, cache_path) if self.method == "graph" else None
+        self._graph: HnswGraph | None = None
+        if method != "exact":
+            self._graph = None if graph is None else HnswGraph.restore(graph, self.centroids)
+            if self._graph is None and (method == "graph" or len(centroids) > EXACT_UP_TO):
+                self._graph = _kept_or_built(self.centroids, None if cache_path is None else Path(cache_path))
+        self.method: Literal["exact", "graph"] = "exact" if self._graph is None else "graph"
 
     @property
     def n_words(self) -> int:
@@ -91,19 +103,24 @@ class CoarseIndex:
                 f"descriptors {descriptors.shape} with n_probe={n_probe}: need (N, {self.centroids.shape[1]}) and "
                 "n_probe >= 1"
             )
+        if self._graph is not None and not exact and N:
+            found = self._graph.nearest(descriptors, P)
+            if found is not None:
+                return self._ordered(descriptors, found)
         lib = native.library()
-        if lib is not None and (self._graph is None or exact):
+        if lib is not None:
             return self._compiled(lib, descriptors, P)
-        words = np.empty((N, P), np.int32)
+        words = np.empty((N, P), np.intp)
         for i in range(0, N, _CHUNK):  # bounds memory: 512 x 65,536 float32 are 128 MB
-            part = slice(i, i + _CHUNK)
-            if self._graph is None or exact:
-                words[part] = self._exact(descriptors[part], P)
-            else:
-                words[part] = self._graph.nearest(descriptors[part], P)
+            words[i : i + _CHUNK] = self._exact(descriptors[i : i + _CHUNK], P)
+        return self._ordered(descriptors, words)
+
+    def _ordered(self, descriptors: Float32Array, words: NDArray[np.intp]) -> tuple[Int32Array, Float32Array]:
+        """Words (N, P) in any order, nearest first, of equal ones the lower; and their inner products."""
         similarity = np.einsum("npd,nd->np", self.centroids[words], descriptors)
         order = np.lexsort((words, self._half_norms[words] - similarity), axis=1)
-        return np.take_along_axis(words, order, 1), np.take_along_axis(similarity, order, 1).astype(np.float32)
+        ordered = np.take_along_axis(words, order, 1).astype(np.int32)
+        return ordered, np.take_along_axis(similarity, order, 1).astype(np.float32)
 
     def _compiled(self, lib: ctypes.CDLL, descriptors: Float32Array, P: int) -> tuple[Int32Array, Float32Array]:
         words, similarity = np.empty((len(descriptors), P), np.int32), np.empty((len(descriptors), P), np.float32)
@@ -133,74 +150,53 @@ class CoarseIndex:
         return np.take_along_axis(among, part, 1)
 
 
-class _Graph:
-    """An hnswlib graph over centroids, read-only once built."""
-
-    def __init__(self, centroids: Float32Array, cache_path: str | Path | None) -> None:
-        import hnswlib
-
-        K, D = centroids.shape
-        self._index = hnswlib.Index("l2", D)
-        key = hashlib.sha256(repr((K, D, sorted(_GRAPH.items()), _library_version())).encode())
-        key.update(centroids.astype("<f4").tobytes())
-        path = None if cache_path is None else Path(cache_path)
-        body = None if path is None else _read_cache(path, key.digest())
-        if body is not None:
-            with tempfile.TemporaryDirectory(
-                prefix="delf-edge-"
-            ) as folder:  # hnswlib reads files only, and trusts them:
-                checked = Path(folder) / "graph"  # so it gets the very bytes that were checked
-                checked.write_bytes(body)
-                self._index.load_index(str(checked), max_elements=K)
-        else:
-            self._index.init_index(K, **_GRAPH)
-            self._index.add_items(centroids, np.arange(K), num_threads=1)
-            if path is not None:
-                _write_cache(path, key.digest(), self._index)
-        self._index.set_num_threads(1)
-        self._ef = _EF
-        self._index.set_ef(_EF)
-
-    def nearest(self, descriptors: Float32Array, P: int) -> NDArray[np.intp]:
-        """The P nearest words of each row."""
-        if self._ef < 4 * P:  # only ever grows: a smaller value would fail a query of another thread
-            self._ef = 4 * P
-            self._index.set_ef(self._ef)
-        labels, _ = self._index.knn_query(descriptors, k=P, num_threads=1)
-        return np.asarray(labels, np.intp)
+def _kept_or_built(centroids: Float32Array, path: Path | None) -> HnswGraph:
+    """The graph of the cache file, or a new one, which is then written there."""
+    key = hashlib.sha256(repr((centroids.shape, M, EF_CONSTRUCTION, library_version())).encode())
+    key.update(centroids.astype("<f4").tobytes())
+    if path is not None:
+        kept = _read_cache(path, key.digest(), len(centroids))
+        graph = None if kept is None else HnswGraph.restore(kept, centroids)
+        if graph is not None:
+            return graph
+    graph = HnswGraph.build(centroids)
+    if path is not None:
+        _write_cache(path, key.digest(), graph.links(centroids))
+    return graph
 
 
-def _library_version() -> str:
-    from importlib.metadata import version
-
-    return version("hnswlib")
-
-
-def _read_cache(path: Path, key: bytes) -> bytes | None:
-    """The graph's bytes, or None where the file is absent, damaged, or of other centroids."""
+def _read_cache(path: Path, key: bytes, n_words: int) -> WordGraph | None:
+    """The graph of a cache file, or None where it is absent, damaged, or of other centroids."""
     try:
         data = path.read_bytes()
     except OSError:
         return None
     n = len(_CACHE_MAGIC)
     head, body = data[: n + 64], data[n + 64 :]
-    return body if head == _CACHE_MAGIC + key + hashlib.sha256(body).digest() else None
+    if head != _CACHE_MAGIC + key + hashlib.sha256(body).digest():
+        return None
+    stream = io.BytesIO(body)
+    try:
+        arrays = {f.name: np.lib.format.read_array(stream, allow_pickle=False) for f in fields(WordGraph)}
+        return WordGraph.from_arrays(arrays, n_words)
+    except (ValueError, BundleError):
+        return None
 
 
-def _write_cache(path: Path, key: bytes, index: object) -> None:
+def _write_cache(path: Path, key: bytes, graph: WordGraph) -> None:
     """Write the cache atomically; a cache that cannot be written is done without."""
+    stream = io.BytesIO()
+    for array in graph.arrays().values():
+        np.lib.format.write_array(stream, array, allow_pickle=False)
+    body = stream.getvalue()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".delf-edge-", dir=path.parent) as folder:
-            raw, whole = Path(folder) / "graph", Path(folder) / "whole"
-            index.save_index(str(raw))  # type: ignore[attr-defined]
-            body = raw.read_bytes()
-            if len(body) != index.index_file_size():  # type: ignore[attr-defined]
-                return  # hnswlib reports nothing when the disk is full
+            whole = Path(folder) / "whole"
             with whole.open("wb") as f:
                 f.write(_CACHE_MAGIC + key + hashlib.sha256(body).digest() + body)
                 f.flush()
                 os.fsync(f.fileno())
             whole.replace(path)
-    except (OSError, RuntimeError):
+    except OSError:
         return

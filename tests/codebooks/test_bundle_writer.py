@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from delf_edge.codebooks.bundle_writer import check_target, with_codebook
+from delf_edge.arrays import l2_normalise
+from delf_edge.bundle.bundle import Bundle
+from delf_edge.codebooks.bundle_writer import GRAPH_FROM, check_target, with_codebook, with_graph, write_folder
+from delf_edge.diagnostics.doctor import words_check
 from delf_edge.errors import OptionError
+from delf_edge.types import Codebook
 from testing.paths import TINY_BUNDLE
 
 
@@ -73,3 +80,50 @@ def test_never_at_inside_or_around_what_is_read(tmp_path: Path, out: str) -> Non
     (tmp_path / "link").symlink_to(tmp_path / "photos")
     with pytest.raises(OptionError, match="which is read from"):
         check_target(tmp_path / out, [tmp_path / "photos"])
+
+
+def many_words(n: int) -> dict[str, np.ndarray]:
+    codebook = Bundle.load(TINY_BUNDLE).codebook
+    arrays = {name: getattr(codebook, name) for name in Codebook.__dataclass_fields__}
+    rows = np.random.default_rng(1).normal(size=(n, codebook.dim)).astype(np.float32)
+    return arrays | {"centroids": l2_normalise(rows)}
+
+
+def test_many_words_get_a_graph_and_few_do_not(tmp_path: Path) -> None:
+    few = with_codebook(TINY_BUNDLE, tmp_path / "few", many_words(GRAPH_FROM - 1), name="n", data="d", card="c")
+    assert few.graph is None
+    many = with_codebook(TINY_BUNDLE, tmp_path / "many", many_words(GRAPH_FROM), name="n", data="d", card="c")
+    assert many.graph is not None
+    assert many.graph.fits(many.codebook.centroids)
+    assert Bundle.verify(tmp_path / "many").graph == "graph.npz"
+    assert words_check(many).passed
+    assert "HNSW in use" in words_check(many).detail
+    # another codebook never keeps the graph of the one before
+    other = with_codebook(tmp_path / "many", tmp_path / "other", many_words(500), name="n", data="d", card="c")
+    assert other.graph is None
+    assert not (tmp_path / "other" / "graph.npz").exists()
+
+
+def test_a_bundle_of_before_gets_a_graph_and_nothing_else_changes(tmp_path: Path) -> None:
+    with_codebook(TINY_BUNDLE, tmp_path / "new", many_words(GRAPH_FROM), name="n", data="d", card="c")
+    head = json.loads((tmp_path / "new" / "manifest.json").read_text())
+    files = {name: (tmp_path / "new" / name).read_bytes() for name in head.pop("files") if name != "graph.npz"}
+    del head["graph"], head["id"]
+    write_folder(tmp_path / "old", files, head)
+    assert Bundle.load(tmp_path / "old").graph is None
+    again = with_graph(tmp_path / "old", tmp_path / "again")
+    assert again.id == Bundle.load(tmp_path / "new").id
+    assert contents(tmp_path / "again") == contents(tmp_path / "new")
+
+
+def test_doctor_finds_a_graph_of_other_words(tmp_path: Path) -> None:
+    many = with_codebook(TINY_BUNDLE, tmp_path / "many", many_words(GRAPH_FROM), name="n", data="d", card="c")
+    turned = replace(many.codebook, centroids=many.codebook.centroids[::-1].copy())
+    check = words_check(replace(many, codebook=turned))
+    assert not check.passed
+    assert "of other words" in check.detail
+    assert many.graph is not None
+    links = np.broadcast_to(np.arange(GRAPH_FROM, dtype=np.uint16)[:, None], many.graph.links.shape).copy()
+    links[:, 0] = np.roll(links[:, 0], 1)  # a ring: it can be searched, but leads nowhere near
+    ring = words_check(replace(many, graph=replace(many.graph, links=links)))
+    assert not ring.passed

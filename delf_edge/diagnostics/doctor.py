@@ -119,12 +119,12 @@ def words_check(bundle: Bundle) -> Check:
         passed = bundle.graph is None
         return Check("words", passed, f"{coarse.n_words} words, each query compared with all of them{absent}")
     asked = _asked(bundle)
-    n, spent = min(_PROBES, coarse.n_words), {}
-    found = {}
-    for exact in (True, False):
+    n, found = min(_PROBES, coarse.n_words), {}
+    spent: dict[bool, float] = {}
+    for exact in (True, False) * 3:  # the first time is slower, whatever is asked
         began = time.perf_counter()
         found[exact] = coarse.assign(asked, n, exact=exact)[0]
-        spent[exact] = (time.perf_counter() - began) * 1000
+        spent[exact] = min(spent.get(exact, np.inf), (time.perf_counter() - began) * 1000)
     there = (found[True][:, :, None] == found[False][:, None, :]).any(axis=2)
     recall = float(there.mean())
     return Check(

@@ -226,13 +226,20 @@ def hostile_sql(path: Path, rng: np.random.Generator, more: tuple[str, ...] = ()
             db.execute(statement)
         except sqlite3.Error:
             continue
+    db.close()
+    right_checksums(path)
+
+
+def right_checksums(path: Path) -> None:
+    """Make the checksums of the rows of a database right, as far as they can be written."""
+    db = sqlite3.connect(path, isolation_level=None)
     try:
         for table, n in _TABLES.items():
             for row in db.execute(f"SELECT rowid, * FROM {table}" if table != "meta" else "SELECT key, * FROM meta"):
                 key = "key" if table == "meta" else "rowid"
                 crc = row_crc32(table, row[1 : 1 + n])
                 db.execute(f"UPDATE {table} SET crc32 = ? WHERE {key} = ?", (crc, row[0]))
-    except (sqlite3.Error, TypeError, OverflowError):
+    except (sqlite3.Error, TypeError, ValueError, OverflowError):
         pass
     db.close()
 
@@ -288,15 +295,8 @@ def asked(store: Store, rng: np.random.Generator, *, hostile: bool) -> str:
 
 def service_door(folder: Path) -> Attempt:
     """Requests, given to the ASGI application itself: never a 500, whatever they are."""
-    from delf_edge.web.app import ServiceOptions, create_app
-    from delf_edge.web.security import Policy
-
-    path = folder / "places.db"
-    places_file(path)
-    recognizer = Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET)
-    app = create_app(recognizer, ServiceOptions(Policy("secret-0123456789")))
+    ask = Requests(folder)
     photos = [world.photo(i) for i in range(PLACES)]
-    loop = asyncio.new_event_loop()
     words = ["/v1/identify", "/v1/images", "/v1/landmarks", "/v1/quality", "/healthz", "/metrics", "/openapi.json", "/"]
     words += ["/v1/images/1", "/v1/images/1/thumbnail", "/v1/images/99999999999999999999", "/v1/nothing", "/../etc"]
     queries = [
@@ -328,15 +328,39 @@ def service_door(folder: Path) -> Attempt:
             headers.append((b"content-length", pick([str(len(body)).encode(), b"-1", b"x", b"9" * 30])))
         if rng.random() < 0.2:
             headers.append((pick([b"origin", b"content-type", b"x-" + b"y" * 50]), mutate(b"http://a.b", [b"x"], rng)))
-        scope = {"type": "http", "method": method, "path": target, "raw_path": target.encode("latin-1", "replace")}
-        scope |= {"query_string": query, "headers": headers, "scheme": "http", "server": ("127.0.0.1", 8000)}
-        scope |= {"client": ("127.0.0.1", 5), "http_version": "1.1", "root_path": ""}
-        status = loop.run_until_complete(_request(app, scope, body))
+        status = ask(method, target, query, headers, body)
         if status >= 500 and status != 503:
             return f"unexpected: status {status} for {method} {target!r} {query!r}"
         return "refused" if status >= 400 else "answered"
 
     return attempt
+
+
+class Requests:
+    """The service over a few places, asked without a socket."""
+
+    def __init__(self, folder: Path) -> None:
+        from delf_edge.web.app import ServiceOptions, create_app
+        from delf_edge.web.security import Policy
+
+        path = folder / "places.db"
+        places_file(path)
+        self._recognizer = Recognizer.open(path, bundle=world.bundle(), preset=world.PRESET)
+        self._app = create_app(self._recognizer, ServiceOptions(Policy("secret-0123456789")))
+        self._loop = asyncio.new_event_loop()
+
+    def __call__(self, method: str, target: str, query: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> int:
+        """The status of a request."""
+        scope: dict[str, Any] = {"type": "http", "method": method, "path": target, "query_string": query}
+        scope |= {"raw_path": target.encode("latin-1", "replace"), "headers": headers, "scheme": "http"}
+        scope |= {"server": ("127.0.0.1", 8000), "client": ("127.0.0.1", 5), "http_version": "1.1", "root_path": ""}
+        return self._loop.run_until_complete(_request(self._app, scope, body))
+
+    def close(self) -> None:
+        """Close the loop and the database."""
+        self._app.state.service.jobs.close()
+        self._loop.close()
+        self._recognizer.close()
 
 
 async def _request(app: Any, scope: dict[str, Any], body: bytes) -> int:

@@ -12,15 +12,15 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from delf_edge.catalogue.reader import CatalogueReader
 from delf_edge.errors import NameTakenError
 from delf_edge.recognizer import Recognizer
-from delf_edge.storage.store import Store
 from reliability import world
 from reliability.running import BUNDLE, STRANGER, Ran, Service, as_program, forked, here
 
@@ -49,19 +49,22 @@ class Content:
 
 
 def content(path: Path) -> Content:
-    """What a database holds, read from outside."""
+    """What a database holds, read from outside: by SQLite alone, without a trace."""
     if not path.exists():
         return Content()
-    with Store.open(path, mode="ro") as store:
-        images = {image.name: (image.landmark, image.content_hash.hex()) for image in store.images()}
+    how = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"  # without a log nobody has it open
+    with closing(sqlite3.connect(f"{path.as_uri()}?{how}", uri=True)) as db:
+        images = {name: (landmark, digest.hex()) for name, landmark, digest in db.execute(_IMAGES)}
         places: dict[str, Position] = {}
-        for landmark in store.landmarks():
-            known = landmark.latitude is not None and landmark.longitude is not None
-            places[landmark.name] = (landmark.latitude, landmark.longitude) if known else None  # type: ignore[assignment]
-        records = list(CatalogueReader([store]))
-        texts = {(record.name, tag): str(text.title) for record in records for tag, text in record.texts.items()}
-        assert not store.damaged, store.damaged
-        return Content(images, places, texts)
+        for name, latitude, longitude in db.execute("SELECT name, latitude, longitude FROM landmarks"):
+            places[name] = None if latitude is None or longitude is None else (latitude, longitude)
+        texts = {(name, language): title for name, language, title in db.execute(_TEXTS)}
+        assert len(images) == db.execute("SELECT count(*) FROM codes").fetchone()[0], "images without codes"
+    return Content(images, places, texts)
+
+
+_IMAGES = "SELECT i.name, l.name, i.content_hash FROM images i JOIN landmarks l ON l.id = i.landmark_id"
+_TEXTS = "SELECT l.name, t.language, t.title FROM landmark_texts t JOIN landmarks l ON l.id = t.landmark_id"
 
 
 class Person:

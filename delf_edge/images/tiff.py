@@ -11,10 +11,16 @@ _SIZES = {1: ("B", 1), 3: ("H", 2), 4: ("I", 4), 16: ("Q", 8)}  # BYTE, SHORT, L
 
 
 def tiff_tags(data: bytes) -> dict[int, int]:
-    """First value of each whole-number tag of the first directory of a TIFF, BigTIFF, or EXIF block, which is one."""
+    """First value of each whole-number tag of the first directory of a TIFF, BigTIFF, or EXIF block, which is one.
+
+    Raises:
+        struct.error: the directory is not inside of the data.
+    """
     order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     (at,) = struct.unpack_from(order + "Q", data, 8) if big else struct.unpack_from(order + "I", data, 4)
+    if at > len(data):  # one of 64 bits may be more than `unpack_from` takes
+        raise struct.error("the directory lies behind the end")
     (n,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
     at, entry, inline = (at + 8, 20, 8) if big else (at + 2, 12, 4)
     tags: dict[int, int] = {}

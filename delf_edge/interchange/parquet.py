@@ -233,22 +233,41 @@ def import_database(store: Store, folder: Path) -> dict[str, Any]:
 
 
 def _with_free_names(store: Store, images: Sequence[NewImage]) -> list[NewImage]:
-    """The images, those with numbers in their names whose name another photo has."""
+    """The images in an order in which each finds its name free, those with numbers in their names that do not.
+
+    Names may have gone round since the export: an image that is to give its name up goes first.
+    """
     named: list[NewImage] = []
     taken: set[str] = set()
+    given_up: set[str] = set()
+    own: dict[bytes, str] = {}
+
+    def take(image: NewImage, name: str) -> bool:
+        holder = store.image(name).content_hash if name not in given_up and store.has_name(name) else None
+        if holder != image.content_hash and (holder is not None or name in taken):
+            return False
+        if own.get(image.content_hash, name) != name:
+            given_up.add(own[image.content_hash])
+        taken.add(name)
+        named.append(dataclasses.replace(image, name=name))
+        return True
+
+    waiting: list[NewImage] = []
     for image in images:
         known = store.find_content(image.content_hash)
-        own = []
         if known is not None:
             stored = store.image(known)
-            own = [stored.name]
+            own[image.content_hash] = stored.name
             image = dataclasses.replace(image, metadata=_with_origin(image, stored))
-        for name in chain([image.name], own, numbered(image.name)):
-            holder = store.image(name).content_hash if store.has_name(name) else None
-            if holder == image.content_hash or (holder is None and name not in taken):
-                taken.add(name)
-                named.append(dataclasses.replace(image, name=name))
-                break
+        if not take(image, image.name):
+            waiting.append(image)
+    progress = True
+    while waiting and progress:
+        left = [image for image in waiting if not take(image, image.name)]
+        progress, waiting = len(left) < len(waiting), left
+    for image in waiting:
+        stays = [own[image.content_hash]] if image.content_hash in own else []
+        next(name for name in chain(stays, numbered(image.name)) if take(image, name))
     return named
 
 

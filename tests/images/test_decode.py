@@ -352,6 +352,18 @@ def tiff(bits: int, sample_format: int, order: str = "<", *, big: bool = False, 
     return head + b"".join(rows) + bytes(4) + bytes(bits)
 
 
+@pytest.mark.parametrize("where", [1 << 20, 1 << 31, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+def test_a_big_tiff_whose_directory_lies_nowhere(where: int) -> None:
+    """Found by atheris: an offset of more than 63 bits was an OverflowError."""
+    data = b"II+\0\x08\0\0\0" + struct.pack("<Q", where) + bytes(64)
+    with pytest.raises(ImageDecodeError, match="the header is cut off after 80 bytes"):
+        load_image(data)
+    jpeg = encode(scene(), ".jpg")
+    exif = b"Exif\0\0" + data
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    assert load_image(jpeg[:2] + segment + jpeg[2:]).size == load_image(jpeg).size
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("big", [False, True])
 def test_tiff_and_big_tiff_of_both_byte_orders(order: str, big: bool) -> None:

@@ -74,6 +74,28 @@ def test_what_comes_in_again_is_what_went_out(exported: tuple[Path, Path], bundl
             np.testing.assert_array_equal(one.global_code, other.global_code)
 
 
+def test_names_that_went_round_come_back(bundle: Bundle, tmp_path: Path) -> None:
+    """Found by the model of habits: the second import of the same export still gave other names."""
+    database = make_database(tmp_path / "a.db", bundle, n_images=3)
+    with Store.open(database) as store:
+        export_database(store, tmp_path / "out")
+        before = {image.content_hash: image.name for image in store.images()}
+        first, second, _ = list(store.images())
+        with store.edit() as edit:
+            for image, name in ((first, "aside"), (second, first.name)):
+                _, _, *facts, _ = edit.rows.one(edit.db, "images", image.image_id)
+                put_row(edit.db, "images", (image.image_id, name, *facts, edit.revision))
+        for _ in range(2):
+            assert import_database(store, tmp_path / "out")["replaced"] == 0
+            assert {image.content_hash: image.name for image in store.images()} == before
+        store.remove(first.name)
+        with store.edit() as edit:
+            _, _, *facts, _ = edit.rows.one(edit.db, "images", second.image_id)
+            put_row(edit.db, "images", (second.image_id, first.name, *facts, edit.revision))
+        import_database(store, tmp_path / "out")
+        assert {image.content_hash: image.name for image in store.images()} == before
+
+
 def test_an_export_of_before_undoes_nothing(bundle: Bundle, tmp_path: Path) -> None:
     """Renamed landmarks, other slugs and the paths of photos stay; what the export says of labels is a correction."""
     database = make_database(tmp_path / "a.db", bundle, n_images=4)

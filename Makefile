@@ -4,6 +4,7 @@
 #   make demo              index the demo photographs, recognise the queries, write out/demo/contact_sheet.png
 #   make test              ruff, mypy --strict, import contracts and every test that needs no PyTorch
 #   make test-browser      the kiosk page in Chromium (Debian: apt-get install chromium), screenshots in out/browser
+#   make phone             the page for visitors' phones and the browser SDK (needs Node.js 20), in delf_edge/web/visit
 #   make lint              the first three of these alone
 #   make docs              the documentation as a site in build/site; a dead link or name fails
 #   make bench-reliability the reliability lab at full size (hours; goes on where it was stopped)
@@ -28,7 +29,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser lint docs bench bench-search bench-build ablations bundles test-converters audit wheel clean bench-reliability
+.PHONY: help demo test test-browser phone lint docs bench bench-search bench-build ablations bundles test-converters audit wheel clean bench-reliability
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -71,6 +72,15 @@ test: lint
 # Material's banner is about another program; the site needs none of what it announces.
 docs: $(VENV)/test.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+web-sdk/node_modules/.package-lock.json: web-sdk/package-lock.json
+	cd web-sdk && npm ci
+	touch $@
+
+phone: web-sdk/node_modules/.package-lock.json
+	cd web-sdk && npm run build && npm run visit
+	rm -rf delf_edge/web/visit
+	cp -R web-sdk/dist/visit delf_edge/web/visit
 
 test-browser: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m browser tests/e2e

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from delf_edge.cli.common import (
     needs,
     open_database,
 )
-from delf_edge.cli.output import print_json, show
+from delf_edge.cli.output import counted, print_json, show, size_text
 from delf_edge.errors import OptionError
 
 commands = CommandGroup("Kiosk")
@@ -53,6 +54,10 @@ def serve_command(
             show_default=False,
         ),
     ] = None,
+    visit: Annotated[
+        bool, typer.Option("--visit", help="Give visitors' phones the page that recognises by itself, at /visit/.")
+    ] = False,
+    qr: Annotated[bool, typer.Option("--qr", help="Print the address of that page as a QR code, too.")] = False,
     read_only: Annotated[bool, typer.Option("--read-only", help="Allow no changes.")] = False,
     new: Annotated[bool, typer.Option("--new", help="Make the database if it does not exist.")] = False,
     bundle: BundleOption = None,
@@ -72,12 +77,17 @@ def serve_command(
         from delf_edge.web.security import Policy, is_loopback, public_address
         from delf_edge.web.server import address_of, listen, read_token
         from delf_edge.web.server import run_server as run
+        from delf_edge.web.visit import VisitPage, page_folder
     if not (new or database.exists()):
         raise OptionError(f"{database}: no such database; check the path, or let --new make it")
     token, is_new = read_token(token_file)
     names = frozenset(name.lower() for name in [host, *(allow_host or [])])
     public = public_address(public_url) if public_url is not None else None
     policy = Policy(token, names, loopback_only=is_loopback(host), public_url=public)
+    if qr and public is None and is_loopback(host):
+        raise OptionError(f"--qr: a phone cannot open {host}; name the address that it can with --public-url or --host")
+    if visit or qr:
+        page_folder()
     with (
         listen(host, port) as sockets,
         open_database(
@@ -89,5 +99,55 @@ def serve_command(
             print_json({"database": str(database), "url": url, "read_only": read_only})
         else:
             show(url)
-        run(create_app(recognizer, ServiceOptions(policy)), host, port, sockets)
+        page = None
+        if visit or qr:
+            from delf_edge.bundle.bundle import default_bundle_path
+
+            address = address_of(host, port, None, public) + "visit/"
+            page = VisitPage(recognizer.store, bundle or default_bundle_path(), address)
+            if not as_json:
+                show(address)
+        if qr and page is not None and not as_json:
+            from delf_edge.web.qr import qr_text
+
+            show(qr_text(page.url))
+        with contextlib.nullcontext() if page is None else contextlib.closing(page):
+            run(create_app(recognizer, ServiceOptions(policy, visit=page)), host, port, sockets)
+    return FOUND
+
+
+@commands.command("webapp")
+def webapp(
+    database: Database,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the page.", show_default=False)],
+    title: Annotated[
+        str | None,
+        typer.Option("--title", metavar="TEXT", help="What the page calls itself.", show_default=False),
+    ] = None,
+    bundle: BundleOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Write the page for visitors' phones: a folder that any web server can give out over HTTPS.
+
+    It recognises places on the phone itself, also without a network after the first visit. DB is a pack, which is taken
+    as it is, or a database, of which a pack is cut. A folder that an earlier run wrote is replaced.
+    """
+    from delf_edge.bundle.bundle import default_bundle_path
+    from delf_edge.packs.manifest import manifest_path
+    from delf_edge.storage.store import Store
+    from delf_edge.web.visit import write_webapp
+
+    folder = bundle or default_bundle_path()
+    if not database.exists():
+        raise OptionError(f"{database}: no such database or pack; check the path")
+    if manifest_path(database).exists():
+        release = write_webapp(database, out, bundle=folder, title=title)
+    else:
+        with contextlib.closing(Store.open(database, mode="ro")) as store:
+            release = write_webapp(store, out, bundle=folder, title=title)
+    size = sum(file["bytes"] for file in release["files"].values())
+    if as_json:
+        print_json({"out": str(out), "version": release["version"], "files": len(release["files"]), "bytes": size})
+    else:
+        show(f"{out}: {counted(len(release['files']), 'file')}, {size_text(size)}, version {release['version'][:12]}")
     return FOUND

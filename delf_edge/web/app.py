@@ -30,7 +30,7 @@ from delf_edge.errors import (
 )
 from delf_edge.recognizer import Recognizer
 from delf_edge.web.routes import ROUTES
-from delf_edge.web.security import HEADERS
+from delf_edge.web.security import HEADERS, VISIT_HEADERS
 from delf_edge.web.service import Service as Service
 from delf_edge.web.service import ServiceOptions as ServiceOptions
 from delf_edge.web.work_queue import BusyError
@@ -104,12 +104,13 @@ class _Outermost:
         scope = self._below_prefix(scope)
         status = 500
         started = False
+        visit = scope["path"].startswith("/visit/")
 
         async def send_more(message: Message) -> None:
             nonlocal status, started
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
-                extra = HEADERS | ({"retry-after": "1"} if status == 503 else {})
+                extra = (VISIT_HEADERS if visit else HEADERS) | ({"retry-after": "1"} if status == 503 else {})
                 message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in extra.items())]
             await send(message)
 

@@ -34,8 +34,10 @@ from delf_edge.recognizer import Recognizer
 from delf_edge.web.answers import answer_json, event_json
 from delf_edge.web.event_stream import EventStreamResponse
 from delf_edge.web.openapi import document
+from delf_edge.web.qr import qr_svg
 from delf_edge.web.service import Service
 from delf_edge.web.uploads import Upload
+from delf_edge.web.visit import TYPES
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _STATIC = Path(__file__).resolve().parent / "static"
@@ -282,6 +284,22 @@ async def page(request: Request) -> Response:
     return FileResponse(_STATIC / name, media_type=kind, headers={"cache-control": "no-cache"})
 
 
+async def visit(request: Request) -> Response:
+    """GET /visit/...: the page for visitors' phones, without a token: whoever has its address may know the places."""
+    service, name = _service(request), request.path_params["path"] or "index.html"
+    if service.options.visit is None:
+        raise NotFoundError("there is no page for phones here; start the service with --visit")
+    if name == "qr.svg":
+        return Response(qr_svg(service.options.visit.url), media_type="image/svg+xml")
+    path = await service.jobs.run(partial(service.options.visit.file, name))
+    return FileResponse(path, media_type=TYPES.get(path.suffix), headers={"cache-control": "no-cache"})
+
+
+async def to_visit(request: Request) -> Response:
+    """GET /visit: the address with a slash; a relative one, which holds below a proxy's path, too."""
+    return Response(status_code=307, headers={"location": "visit/"})
+
+
 ROUTES = [
     Route("/v1/identify", post_identify, methods=["POST"]),
     Route("/v1/quality", quality, methods=["POST"]),
@@ -297,6 +315,8 @@ ROUTES = [
     Route("/metrics", metrics, methods=["GET"]),
     Route("/openapi.json", openapi, methods=["GET"]),
     *(Route(path, page, methods=["GET"]) for path in _PAGE),
+    Route("/visit", to_visit, methods=["GET"]),
+    Route("/visit/{path:path}", visit, methods=["GET"]),
 ]
 
 

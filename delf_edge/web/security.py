@@ -32,6 +32,13 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
+# The page for phones recognises by itself: it needs WebAssembly and a worker, and may speak to nobody but this service.
+VISIT_HEADERS = HEADERS | {
+    "content-security-policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
+    "style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; connect-src 'self'; manifest-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "cross-origin-embedder-policy": "require-corp",  # with it browsers allow threads
+}
 
 
 @dataclass(frozen=True, slots=True)

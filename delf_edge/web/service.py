@@ -19,6 +19,7 @@ from delf_edge.web.metrics import Metrics
 from delf_edge.web.security import Policy
 from delf_edge.web.sessions import Sessions
 from delf_edge.web.uploads import Upload, read_upload
+from delf_edge.web.visit import VisitPage
 from delf_edge.web.work_queue import BusyError, Jobs
 
 
@@ -35,6 +36,7 @@ class ServiceOptions:
         max_pixels: a photo with more gets 413; a JPEG that is read reduced may have four times as many. None: the
             limit of the recogniser.
         camera: how frames of a session are watched.
+        visit: the page for visitors' phones; None: there is none. It stays the caller's to close.
     """
 
     policy: Policy
@@ -44,6 +46,7 @@ class ServiceOptions:
     timeout: float = 20.0
     max_pixels: int | None = None
     camera: CameraOptions = dataclasses.field(default_factory=CameraOptions)
+    visit: VisitPage | None = None
 
 
 class Service:

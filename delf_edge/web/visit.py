@@ -1,0 +1,221 @@
+"""The visitor's page for phones: a folder of files that any web server can give out (`delf-edge webapp`).
+
+The page itself is built from `web-sdk/` (`make phone`). Beside it go the model bundle and a pack, and `app.json`, which
+names every file with its SHA-256: the page's service worker keeps files of one release together by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from delf_edge.bundle.bundle import Bundle
+from delf_edge.errors import NotFoundError, OptionError
+from delf_edge.files import dump_json, file_sha256, require_apart, resolved
+from delf_edge.packs.create import cut_pack
+from delf_edge.packs.manifest import check_pack, manifest_path
+from delf_edge.storage.store import Store
+
+BUILT = Path(__file__).resolve().parent / "visit"  # where `make phone` puts the page, and a wheel has it
+RELEASE = "app.json"
+FORMAT = 1
+PACK = "places.pack"
+BUNDLE = "bundle"
+TYPES: Mapping[str, str] = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".mjs": "text/javascript",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
+    ".webmanifest": "application/manifest+json",
+}
+# Kept from the first visit on. WebAssembly, bundle and pack are kept when they are used: of several a phone uses one.
+_PAGE = (".css", ".html", ".js", ".json", ".svg", ".webmanifest")
+
+
+def page_folder(folder: Path | None = None) -> Path:
+    """The folder of the built page.
+
+    Raises:
+        OptionError: it was not built.
+    """
+    folder = folder or BUILT
+    missing = [name for name in ("index.html", "visit.js", "sw.js", "worker.js") if not (folder / name).is_file()]
+    if missing:
+        raise OptionError(
+            f"{folder}: the page for phones is not here ({', '.join(missing)} missing); build it with `make phone` "
+            "in a checkout (needs Node.js), or install a wheel that has it"
+        )
+    return folder
+
+
+def write_webapp(
+    source: Path | Store, out: Path, *, bundle: Path, title: str | None = None, page: Path | None = None
+) -> dict[str, Any]:
+    """Write the page with a bundle and a pack.
+
+    Args:
+        source: a pack with its manifest, which is taken as it is; or an open database, of which a pack is cut.
+        out: the folder; absent, empty, or one that this wrote before, which is replaced.
+        bundle: folder of the model bundle that the database was made with.
+        title: what the page calls itself; None: its own words, in the visitor's language.
+        page: folder of the built page; default: that of the package.
+
+    Returns:
+        What `app.json` holds.
+
+    Raises:
+        OptionError: `out` holds something else, or the page was not built.
+        BundleError: the bundle is damaged.
+        PackError, StoreError: the pack or the database cannot be used.
+        BundleMismatchError: it was made with another bundle.
+    """
+    page = page_folder(page)
+    path = source if isinstance(source, Path) else source.path
+    check_out(out, [path, bundle, page])
+    names = Bundle.verify(bundle).files
+    identity = Bundle.load(bundle).id
+    out = resolved(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        shutil.copytree(page, staging, dirs_exist_ok=True)
+        (staging / BUNDLE).mkdir()
+        for name in ("manifest.json", *names):
+            shutil.copyfile(bundle / name, staging / BUNDLE / name)
+        _put_pack(source, staging / PACK, identity)
+        release = describe(staging, title)
+        (staging / RELEASE).write_bytes(dump_json(release))
+        staging.chmod(0o755)
+        check_out(out, [path, bundle, page])  # once more: the work took its time
+        if out.exists():
+            shutil.rmtree(out)
+        staging.rename(out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return release
+
+
+def _put_pack(source: Path | Store, target: Path, bundle_id: str) -> None:
+    if isinstance(source, Path):
+        check_pack(source)
+        Store.open(source, bundle_id=bundle_id, mode="ro").close()  # of this bundle
+        shutil.copyfile(source, target)
+        shutil.copyfile(manifest_path(source), manifest_path(target))
+        check_pack(target)
+    else:
+        cut_pack(source, target, name="places", version=max(1, source.revision()))
+
+
+def check_out(out: Path, inputs: Iterable[Path]) -> None:
+    """Make sure that a page put at `out` takes nothing from anybody.
+
+    Raises:
+        OptionError: `out` is a file, or holds what this did not write, or an input is in the way.
+    """
+    require_apart(out, inputs)
+    folder = resolved(out)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OptionError(f"{out}: is a file; the page is a folder, choose a name that is free")
+    own = {RELEASE, *_listed(folder)}
+    here = (p for p in folder.rglob("*") if not p.is_dir() or p.is_symlink())
+    others = sorted(name for p in here if (name := p.relative_to(folder).as_posix()) not in own)
+    if others:
+        raise OptionError(
+            f"{out}: holds what is no part of the page ({', '.join(others[:3])}) and would be lost; choose a folder "
+            "that is absent or empty, or one that an earlier run wrote"
+        )
+
+
+def _listed(folder: Path) -> set[str]:
+    """Names of the files that an earlier run wrote; empty where there was none."""
+    try:
+        read = json.loads((folder / RELEASE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return set()
+    files = read.get("files") if isinstance(read, dict) and read.get("format") == FORMAT else None
+    return set(files) if isinstance(files, dict) else set()
+
+
+def describe(folder: Path, title: str | None) -> dict[str, Any]:
+    """`app.json` of a folder: its files, and a version that changes with every byte of them."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != RELEASE:
+            data = name.startswith((f"{BUNDLE}/", PACK))
+            page = not data and path.suffix in _PAGE and not name.startswith("wasm/")
+            files[name] = {"sha256": file_sha256(path), "bytes": path.stat().st_size, "page": page}
+    release = {
+        "format": FORMAT,
+        "title": title,
+        "bundle": f"{BUNDLE}/",
+        "database": PACK,
+        "manifest": f"{PACK}.json",
+        "files": files,
+    }
+    return {**release, "version": hashlib.sha256(dump_json(release)).hexdigest()}
+
+
+class VisitPage:
+    """The page of a running service: made anew when the database has changed.
+
+    Args:
+        store: the open database.
+        bundle: folder of its bundle.
+        url: the address that visitors' phones open.
+        title: what the page calls itself; None: its own words.
+        page: folder of the built page; default: that of the package.
+
+    Raises:
+        OptionError: the page was not built.
+    """
+
+    def __init__(
+        self, store: Store, bundle: Path, url: str, *, title: str | None = None, page: Path | None = None
+    ) -> None:
+        self.url = url
+        self._store, self._bundle, self._title, self._page = store, bundle, title, page_folder(page)
+        self._folder = tempfile.TemporaryDirectory(prefix="delf-edge-visit-")
+        self._lock = threading.Lock()
+        self._revision: int | None = None
+        self._files: frozenset[str] = frozenset()
+
+    def file(self, name: str) -> Path:
+        """A file of the page; `app.json` looks first whether the database has changed. Not from the event loop.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        with self._lock:
+            if self._revision is None or (name == RELEASE and self._store.revision() != self._revision):
+                self._make()
+            if name != RELEASE and name not in self._files:
+                raise NotFoundError(f"the page has no file {name[:80]!r}")
+            return Path(self._folder.name) / str(self._revision) / name
+
+    def _make(self) -> None:
+        revision = self._store.revision()
+        out = Path(self._folder.name) / str(revision)
+        release = write_webapp(self._store, out, bundle=self._bundle, title=self._title, page=self._page)
+        before, self._revision = self._revision, revision
+        self._files = frozenset(release["files"])
+        # A phone may still be fetching the files of the release before; older ones go.
+        for old in Path(self._folder.name).iterdir():
+            if old.name not in (str(before), str(revision)):
+                shutil.rmtree(old, ignore_errors=True)
+
+    def close(self) -> None:
+        """Remove the folder."""
+        self._folder.cleanup()

@@ -229,7 +229,7 @@ def test_the_page_has_no_inline_code_and_names_no_other_host() -> None:
         assert "innerHTML" not in text, path
         assert not re.search(r"(?:href|src|url\()=?[\"']?https?://", text), path
     for name in re.findall(
-        r"(?:get|show)(?:<\w+>)?\('([a-z-]+)'",
+        r"(?<![.\w])(?:get|show)(?:<\w+>)?\('([a-z-]+)'",
         "\n".join(p.read_text(encoding="utf-8") for p in (SOURCE / "src").glob("*.ts")),
     ):
         assert f'id="{name}"' in page, name

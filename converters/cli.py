@@ -72,9 +72,9 @@ def train(
     ```
     """
     source = cli_options.PhotoOptions(photos, root, per_place)
+    from delf_edge.converters.training.options import TrainOptions
     from delf_edge.converters.training.pairs import load_pairs, mine_pairs, save_pairs
     from delf_edge.converters.training.photos import readable
-    from delf_edge.converters.training.trainer import TrainOptions
     from delf_edge.converters.training.trainer import train as run
 
     if more == ["help"]:

@@ -19,8 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from delf_edge.errors import OptionError
@@ -185,6 +187,12 @@ class DelfNetwork(nn.Module):
         """Photo to (map, attention logit); what is exported as the local network."""
         features = self.trunk(x)
         return features, self.attention(features)
+
+
+def to_input(views: NDArray[np.uint8]) -> Tensor:
+    """uint8 (B, H, W, 3) RGB to normalised float32 (B, 3, H, W), channels last in memory."""
+    x = torch.from_numpy(views).permute(0, 3, 1, 2).float()
+    return ((x - INPUT_MEAN) / INPUT_SCALE).contiguous(memory_format=torch.channels_last)
 
 
 def gem(x: Tensor, p: float = 3.0, eps: float = 1e-6) -> Tensor:

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from delf_edge.converters.training.batches import Pairs, load_photo
 from delf_edge.converters.training.photos import Photo
-from delf_edge.converters.training.trainer import Pairs, load_photo
 
 UInt8Array = NDArray[np.uint8]
 Float32Array = NDArray[np.float32]

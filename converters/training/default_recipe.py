@@ -38,8 +38,10 @@ import csv
 from pathlib import Path
 
 from delf_edge.converters.networks.delf import load_checkpoint
+from delf_edge.converters.training.averaging import interpolate
+from delf_edge.converters.training.options import TrainOptions
 from delf_edge.converters.training.photos import Photo, from_csv
-from delf_edge.converters.training.trainer import TrainOptions, interpolate, train
+from delf_edge.converters.training.trainer import train
 
 HELD_OUT = (
     "porto/camara",

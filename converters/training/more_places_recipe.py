@@ -34,6 +34,7 @@ from pathlib import Path
 import numpy as np
 
 from delf_edge.converters.networks.delf import load_checkpoint
+from delf_edge.converters.training.averaging import interpolate, soup
 from delf_edge.converters.training.correspond import (
     find_points,
     groups_of_places,
@@ -44,9 +45,10 @@ from delf_edge.converters.training.correspond import (
 )
 from delf_edge.converters.training.default_recipe import HELD_OUT
 from delf_edge.converters.training.default_recipe import SAME_PLACE as SAME_BEFORE
+from delf_edge.converters.training.options import TrainOptions
 from delf_edge.converters.training.pairs import places_alike
 from delf_edge.converters.training.photos import Photo
-from delf_edge.converters.training.trainer import TrainOptions, interpolate, soup, train
+from delf_edge.converters.training.trainer import train
 
 SAME_PLACE = {
     **SAME_BEFORE,

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from delf_edge.converters.networks.delf import STRIDE, DelfNetwork, gem
+from delf_edge.converters.networks.delf import STRIDE, DelfNetwork, gem, to_input
+from delf_edge.converters.training.batches import Pairs, load_photo
 from delf_edge.converters.training.photos import Photo, balanced
-from delf_edge.converters.training.trainer import Pairs, load_photo, to_input
 
 Float32Array = NDArray[np.float32]
 

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from delf_edge.converters.networks.delf import STRIDE, DelfNetwork, load_checkpoint, load_imagenet
+from delf_edge.converters.networks.delf import STRIDE, DelfNetwork, load_checkpoint, load_imagenet, to_input
+from delf_edge.converters.training.batches import load_photo
 from delf_edge.converters.training.default_recipe import HELD_OUT
 from delf_edge.converters.training.more_places_recipe import write_codebook_list
 from delf_edge.converters.training.photos import balanced, from_csv
-from delf_edge.converters.training.trainer import load_photo, to_input
 
 Float32Array = NDArray[np.float32]
 SCALES = (0.354, 0.5, 0.707)  # those of preset balanced

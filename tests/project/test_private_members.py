@@ -19,10 +19,6 @@ OTHERS = {
     ("tests/test_native.py", "_name"): "ctypes: the file of a library",
     ("tests/converters/official/test_delf_resnet.py", "_model"): "the TensorFlow model that the test makes",
     ("tests/converters/export/test_tflite.py", "_conv_head"): "the package of the ImageNet weights",
-    (
-        "tests/converters/training/test_trainer.py",
-        "_partner",
-    ): "the pairs of the sampler, which a batch shows only at random",
     ("tests/project/test_old_paths.py", "_old_paths"): "the module under test has no public door",
 }
 

@@ -11,23 +11,14 @@ torch = pytest.importorskip("torch", reason="needs PyTorch: make test-converters
 pytestmark = pytest.mark.torch
 
 from delf_edge.converters.networks.delf import TINY, DelfNetwork, load_checkpoint  # noqa: E402
+from delf_edge.converters.training.averaging import interpolate, soup  # noqa: E402
+from delf_edge.converters.training.batches import OUTSIDE, Pairs, cell_centres, cell_targets  # noqa: E402
+from delf_edge.converters.training.losses import angular_logits, correspondence_loss  # noqa: E402
+from delf_edge.converters.training.options import TrainOptions  # noqa: E402
 from delf_edge.converters.training.pairs import mine_pairs, places_alike, verify_pair  # noqa: E402
 from delf_edge.converters.training.photos import Photo  # noqa: E402
-from delf_edge.converters.training.trainer import (  # noqa: E402
-    OUTSIDE,
-    Pairs,
-    Sampler,
-    Trainer,
-    TrainOptions,
-    angular_logits,
-    cell_centres,
-    cell_targets,
-    choose_device,
-    correspondence_loss,
-    interpolate,
-    soup,
-    train,
-)
+from delf_edge.converters.training.sampler import Sampler  # noqa: E402
+from delf_edge.converters.training.trainer import Trainer, choose_device, train  # noqa: E402
 
 OPTIONS = TrainOptions(
     spec="tiny", steps=6, batch=4, sizes=(64,), first_block=0, warmup=2, anchors=8, max_side=160, save_every=3
@@ -77,7 +68,7 @@ def test_a_stopped_run_goes_on_and_interpolation_moves_all_but_attention(
     went_on = train(photos, tmp_path / "cut", OPTIONS, start=start(), report=lambda _: None)
     a, b = whole.state_dict(), load_checkpoint(went_on).state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a)
-    monkeypatch.setattr("delf_edge.converters.training.trainer.load_imagenet", lambda spec: start())
+    monkeypatch.setattr("delf_edge.converters.training.averaging.load_imagenet", lambda spec: start())
     half = load_checkpoint(interpolate(went_on, 0.5, tmp_path / "half.pt")).state_dict()
     name = "_blocks.2._project_conv.weight"
     torch.testing.assert_close(half[name], (a[name] + start().state_dict()[name]) / 2)
@@ -136,10 +127,10 @@ def test_pairs_map_between_photos_in_both_directions(photos: list[Photo]) -> Non
     )
     sampler = Sampler(photos, TrainOptions(spec="tiny", batch=2, sizes=(64,), max_side=160, pair_share=1.0), pairs)
     rng = np.random.default_rng(0)
-    there = sampler._partner(rng, 0)
+    there = sampler.partner(rng, 0)
     assert (there.photo, there.side) == (1, 90.0)
     np.testing.assert_allclose(there.affine @ [80, 60, 1], [70, 56])
-    back = sampler._partner(rng, 1)
+    back = sampler.partner(rng, 1)
     assert back.photo == 0
     assert back.centre is not None
     np.testing.assert_allclose(back.centre, [70, 56])

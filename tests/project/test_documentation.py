@@ -190,8 +190,14 @@ def test_options_in_the_pages_exist() -> None:
         for parameter in command.params
         for option in (*parameter.opts, *parameter.secondary_opts)
     }
-    # Options of other programs: Chromium's, pip's, and those of our own scripts and benchmarks.
-    others = {"--kiosk", "--system-site-packages", "--require-hashes", "--use-fake-ui-for-media-stream"}
+    # Options of other programs: Chromium's, curl's, pip's, and those of our own scripts and benchmarks.
+    others = {
+        "--data-binary",
+        "--kiosk",
+        "--system-site-packages",
+        "--require-hashes",
+        "--use-fake-ui-for-media-stream",
+    }
     for page in ("README.md", *FOLDER):
         named = set(re.findall(r"`(--[a-z][a-z-]+)", PAGES[page]))
         here = set(re.findall(r"(?:benchmarks|scripts|examples)[./]\S+ [^`]*", PAGES[page]))

@@ -12,6 +12,7 @@ from testing.paths import ROOT
 
 FOLDERS = ("tests", "testing", "reliability", "benchmarks", "examples")
 OWNERS = {"self", "cls", "os"}  # what an object does with its own; os._exit has no other name
+OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}  # public; the underscore keeps them apart from fields
 BY_NAME = {"setattr", "delattr", "getattr"}
 # Members of other packages, which have no public name for what is needed, and of objects that a test made itself.
 OTHERS = {
@@ -24,7 +25,7 @@ OTHERS = {
 
 
 def private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__") and name != "_"
+    return name.startswith("_") and not name.startswith("__") and name not in {"_", *OF_NAMED_TUPLES}
 
 
 def uses(tree: ast.AST) -> Iterator[tuple[int, str]]:

@@ -1,5 +1,8 @@
 """All systems, one table: `python -m benchmarks.bench DEV.json` (`make bench`).
 
+Where `val.json` lies beside it, or another set is named with `--val`, every row is asked that too, in a column of its
+own.
+
 First everything that rows keep is made, one process for the rows that share features, as many at a time as there are
 cores: features by content, whitenings and codebooks, and what is chosen on the training set. Then each row runs by
 itself, in a process of its own, so that its times and its memory are its own and a missing package is one line.
@@ -30,6 +33,7 @@ from benchmarks.lab.records import environment
 from benchmarks.systems import registry
 
 HERE = Path(__file__).parent
+OF_VAL = ("map", "map_ci", "top1", "unknown")  # figures that are recorded of the second set
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -121,6 +125,24 @@ def run_row(row: Row, words: Sequence[str]) -> dict[str, Any]:
 
 def bench(a: argparse.Namespace) -> dict[str, Any]:
     """Run the rows that are asked for and not finished; the table has every finished one."""
+    systems = finished(a)
+    val = a.val or a.dataset.with_name("val.json")
+    if val.is_file() and val != a.dataset:
+        for name, row in finished(
+            argparse.Namespace(**vars(a) | {"dataset": val, "train": a.train or a.dataset.parent})
+        ).items():
+            if name in systems:
+                systems[name]["val"] = {k: row[k] for k in ("error", *OF_VAL) if k in row}
+    return {
+        "command": "make bench",
+        "dataset": Path(a.dataset).stem,
+        "environment": environment(),
+        "systems": systems,
+    }
+
+
+def finished(a: argparse.Namespace) -> dict[str, Any]:
+    """Rows of one set of photos by name, those that are asked for and were not finished made first."""
     rows = rows_of(a)
     wanted = [r for r in rows if not a.only or r.name in a.only]
     todo = [r for r in wanted if a.fresh or not r.file.is_file()]
@@ -130,18 +152,13 @@ def bench(a: argparse.Namespace) -> dict[str, Any]:
         if row in todo:
             result = run_row(row, command(a, row.bundle, "--system", row.system, "--json"))
             said = result.get("error") or f"mAP {result['map']:.4f} ({result['seconds']:.0f} s)"
-            print(f"{row.name}: {said}", file=sys.stderr, flush=True)
+            print(f"{a.dataset.stem}, {row.name}: {said}", file=sys.stderr, flush=True)
         elif row.file.is_file():
             result = json.loads(row.file.read_text(encoding="utf-8"))
         else:
             continue
         systems[row.name] = result | {"system": row.name}
-    return {
-        "command": "make bench",
-        "dataset": Path(a.dataset).stem,
-        "environment": environment(),
-        "systems": systems,
-    }
+    return systems
 
 
 def record(result: dict[str, Any], folder: Path, readme: Path) -> None:
@@ -170,6 +187,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--preset", help="extraction preset, default: the bundle's own")
     p.add_argument("--train", type=Path, help="folder of train.csv, default: the dataset's folder")
+    p.add_argument("--val", type=Path, help="a second set for a column, default: val.json beside the dataset")
     p.add_argument("--only", nargs="*", default=[], help="rows to run, default: all")
     p.add_argument("--head", type=int, nargs=2, metavar=("QUERIES", "PHOTOS"), help="only a part, for a quick look")
     p.add_argument("--fresh", action="store_true", help="run finished rows again")

@@ -7,7 +7,8 @@ VAL and DEV; in each fold they are fitted without the fold's places. What the ne
 know: name the places that yours has seen when you give a figure away.
 
 With `--write OUT` a bundle with the same networks and codebook, a cohort of training photos and the probability that
-the folds ask for is put at OUT first, and reported. Every run with VAL is a look at VAL: count them in the note.
+the folds ask for is put at OUT first, and reported; `--global-scale` and `--scales` make it look at other sizes of a
+photo. Every run with VAL is a look at VAL: count them in the note.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import math
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,7 +35,7 @@ from benchmarks.metrics import logistic, stats
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.bundle.calibration import Calibration
 from delf_edge.bundle.cohort import Cohort
-from delf_edge.codebooks.bundle_writer import with_cohort
+from delf_edge.codebooks.bundle_writer import with_cohort, with_extraction
 from delf_edge.errors import DelfEdgeError
 
 STRANGERS = 0.01
@@ -221,18 +223,40 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def preset_scales(words: str) -> tuple[str, list[float]]:
+    """`balanced=0.354,0.5` as a preset and its scales."""
+    name, _, numbers = words.partition("=")
+    return name, [float(n) for n in numbers.split(",")]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns 0, or 2 for missing data or a bad bundle."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.honest", description=(__doc__ or "").splitlines()[0])
     p.add_argument("data", type=Path, help="folder of val.json, dev.json, train.csv and train_more.csv")
     p.add_argument("--bundle", type=Path, help="bundle folder, default: the one of the package")
     p.add_argument("--write", type=Path, metavar="OUT", help="make the bundle anew with cohort and probability, at OUT")
+    p.add_argument("--global-scale", type=float, help="with --write: pyramid scale of the global descriptor")
+    p.add_argument(
+        "--scales",
+        action="append",
+        default=[],
+        type=preset_scales,
+        metavar="PRESET=S,S,...",
+        help="with --write: pyramid scales of a preset",
+    )
     p.add_argument("--only", nargs="+", choices=("val", "dev", "folds"), default=("val", "dev", "folds"))
     p.add_argument("--out", type=Path, default=Path("out"), help="folder for caches, default out/")
     p.add_argument("--json", type=Path, help="write the result to this file")
     a = p.parse_args(arguments)
+    bundle = a.bundle or default_bundle_path()
+    if (a.global_scale or a.scales) and a.write is None:
+        p.error("--global-scale and --scales need --write: another bundle is made")
     try:
-        result = measure(a.data, a.bundle or default_bundle_path(), a.out, a.write, a.only, to_stderr)
+        with tempfile.TemporaryDirectory() as folder:
+            if a.global_scale or a.scales:
+                base, bundle = bundle, Path(folder) / "bundle"
+                with_extraction(base, bundle, global_scale=a.global_scale, scales=dict(a.scales))
+            result = measure(a.data, bundle, a.out, a.write, a.only, to_stderr)
     except (DatasetError, DelfEdgeError) as e:
         print(e, file=sys.stderr)
         return 2

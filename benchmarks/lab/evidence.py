@@ -93,7 +93,7 @@ class Lab:
         digest = hashlib.sha256(bundle.network + (bundle.tail or b""))
         for name in Codebook.__dataclass_fields__:
             digest.update(np.ascontiguousarray(getattr(bundle.codebook, name)).tobytes())
-        self._key = f"evidence 2 {digest.hexdigest()} {asdict(self._options)}"
+        self._key = f"evidence 2 {digest.hexdigest()} {asdict(self._options)} {bundle.manifest.global_spec}"
         self._coarse = CoarseIndex(bundle.codebook.centroids)
         self._features: dict[str, Features] = {}
         self._words: dict[str, Int32Array] = {}

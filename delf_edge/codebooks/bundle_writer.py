@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +297,40 @@ def with_codebook(
     else:
         head["calibration"] = dict(calibration)
         head.pop("calibration_of", None)
+    return complete(out, files, head)
+
+
+def with_extraction(
+    base: Path,
+    out: Path,
+    *,
+    global_scale: float | None = None,
+    scales: Mapping[str, Sequence[float]] | None = None,
+) -> Bundle:
+    """A bundle with the files of another one that looks at other sizes of a photo, put at `out`.
+
+    The golden vectors are made anew. Databases of the base do not fit it; weights and cohort are to be fitted again.
+
+    Args:
+        base: folder of the bundle that gives everything else.
+        out: the new bundle's folder, replaced where there is one.
+        global_scale: pyramid scale of the level that the global descriptor is made of; None: the base's.
+        scales: pyramid scales of presets that the base has, by name; the others keep theirs.
+
+    Raises:
+        BundleError: the base is damaged, or has no such preset.
+    """
+    head = verified_manifest(base)
+    head.pop("id", None)
+    files = {file: (base / file).read_bytes() for file in head.pop("files")}
+    if global_scale is not None:
+        head["global"] = {**head["global"], "level_scale": global_scale}
+    presets = {name: dict(options) for name, options in head["presets"].items()}
+    for name, chosen in (scales or {}).items():
+        if name not in presets:
+            raise BundleError(f"{base} has no preset {name!r}; it has {', '.join(sorted(presets))}")
+        presets[name]["scales"] = list(chosen)
+    head["presets"] = presets
     return complete(out, files, head)
 
 

@@ -246,6 +246,10 @@ def test_bench_writes_table_json_and_plots(
         "--add-bundle",
         f"tiny={TINY_BUNDLE}",
     ]
+    dev = json.loads((data / "dev.json").read_text())
+    chosen_on = data / "chosen_on.json"
+    chosen_on.write_text(json.dumps(dev | {"queries": dev["queries"][:3]}))
+    words += ["--val", str(chosen_on)]
     monkeypatch.chdir(ROOT)
     assert bench.main(words) == 0
     text = readme.read_text()
@@ -256,6 +260,12 @@ def test_bench_writes_table_json_and_plots(
     result = json.loads((tmp_path / "r" / "dev.json").read_text())
     assert set(result) == {"command", "dataset", "environment", "systems"}
     assert list(result["systems"]) == ["GeM", "DELF (tiny)", "delf-edge"]
+    for name, row in result["systems"].items():
+        first_three = [q["ap"] for q in row["queries"][:3]]
+        assert row["val"]["map"] == pytest.approx(np.mean(first_three), abs=1e-4)
+        assert f"| {row['val']['map']:.3f}, {row['val']['top1']:.3f}, " in next(
+            line for line in text.splitlines() if line.startswith(f"| {name} |")
+        )
     for name in ("speed", "precision_recall", "reliability"):
         assert (tmp_path / "r" / f"{name}.png").stat().st_size > 1000
     capsys.readouterr()

@@ -13,9 +13,16 @@ import pytest
 
 from delf_edge.arrays import l2_normalise
 from delf_edge.bundle.bundle import Bundle
-from delf_edge.codebooks.bundle_writer import GRAPH_FROM, check_target, with_codebook, with_graph, write_folder
-from delf_edge.diagnostics.doctor import words_check
-from delf_edge.errors import OptionError
+from delf_edge.codebooks.bundle_writer import (
+    GRAPH_FROM,
+    check_target,
+    with_codebook,
+    with_extraction,
+    with_graph,
+    write_folder,
+)
+from delf_edge.diagnostics.doctor import self_test, words_check
+from delf_edge.errors import BundleError, OptionError
 from delf_edge.types import Codebook
 from testing.paths import TINY_BUNDLE
 
@@ -127,3 +134,19 @@ def test_doctor_finds_a_graph_of_other_words(tmp_path: Path) -> None:
     links[:, 0] = np.roll(links[:, 0], 1)  # a ring: it can be searched, but leads nowhere near
     ring = words_check(replace(many, graph=replace(many.graph, links=links)))
     assert not ring.passed
+
+
+def test_a_bundle_that_looks_at_other_sizes_differs_in_these_alone(tmp_path: Path) -> None:
+    made = with_extraction(TINY_BUNDLE, tmp_path / "b", global_scale=0.354, scales={"fast": (0.3, 0.6)})
+    assert made.manifest.global_spec.level_scale == 0.354
+    assert made.presets["fast"]["scales"] == [0.3, 0.6]
+    assert all(check.passed for check in self_test(made))  # golden vectors of its own
+    old, new = (json.loads((folder / "manifest.json").read_text()) for folder in (TINY_BUNDLE, tmp_path / "b"))
+    assert made.id != Bundle.load(TINY_BUNDLE).id
+    changed = {"id", "files", "global", "presets"}
+    assert {k: v for k, v in old.items() if k not in changed} == {k: v for k, v in new.items() if k not in changed}
+    kept = set(old["files"]) - {"golden.npz"}
+    assert {name: old["files"][name] for name in kept} == {name: new["files"][name] for name in kept}
+    with pytest.raises(BundleError, match="no preset 'large'"):
+        with_extraction(TINY_BUNDLE, tmp_path / "c", scales={"large": (1.0,)})
+    assert not (tmp_path / "c").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -58,6 +59,50 @@ def serve_command(
         bool, typer.Option("--visit", help="Give visitors' phones the page that recognises by itself, at /visit/.")
     ] = False,
     qr: Annotated[bool, typer.Option("--qr", help="Print the address of that page as a QR code, too.")] = False,
+    kiosk: Annotated[
+        bool,
+        typer.Option("--kiosk", help="The page hangs on a wall: its camera starts by itself, and answers are counted."),
+    ] = False,
+    branding: Annotated[
+        Path | None,
+        typer.Option(
+            "--branding",
+            metavar="FILE",
+            help="TOML file with title, logo, languages, colours, fonts, camera of the page.",
+            show_default=False,
+        ),
+    ] = None,
+    pin_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--pin-file",
+            metavar="FILE",
+            help="File with a PIN of six or more digits by which staff sign in; default: the variable DELF_EDGE_PIN.",
+            show_default=False,
+        ),
+    ] = None,
+    open_reading: Annotated[
+        bool,
+        typer.Option("--open-reading", help="Everybody who reaches it may ask and read without the token."),
+    ] = False,
+    statistics: Annotated[
+        Path | None,
+        typer.Option(
+            "--statistics",
+            metavar="FILE",
+            help="Where answers are counted; default with --kiosk: DB-statistics beside the database.",
+            show_default=False,
+        ),
+    ] = None,
+    keep_questions: Annotated[
+        Path | None,
+        typer.Option(
+            "--keep-questions",
+            metavar="DIR",
+            help="Folder for pictures that were not recognised, if a visitor agrees; they go after 14 days.",
+            show_default=False,
+        ),
+    ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Allow no changes.")] = False,
     new: Annotated[bool, typer.Option("--new", help="Make the database if it does not exist.")] = False,
     bundle: BundleOption = None,
@@ -73,9 +118,11 @@ def serve_command(
     Needs the extra: python -m pip install 'delf-edge[web]'.
     """
     with needs("web"):
+        from delf_edge.web.access import SignIns
         from delf_edge.web.app import ServiceOptions, create_app
+        from delf_edge.web.branding import Branding, read_branding
         from delf_edge.web.security import Policy, is_loopback, public_address
-        from delf_edge.web.server import address_of, listen, read_token
+        from delf_edge.web.server import address_of, listen, read_pin, read_token
         from delf_edge.web.server import run_server as run
         from delf_edge.web.visit import VisitPage, page_folder
     if not (new or database.exists()):
@@ -83,7 +130,23 @@ def serve_command(
     token, is_new = read_token(token_file)
     names = frozenset(name.lower() for name in [host, *(allow_host or [])])
     public = public_address(public_url) if public_url is not None else None
-    policy = Policy(token, names, loopback_only=is_loopback(host), public_url=public)
+    policy = Policy(
+        token,
+        names,
+        loopback_only=is_loopback(host),
+        public_url=public,
+        open_reading=open_reading,
+        sign_ins=SignIns(read_pin(pin_file)),
+    )
+    if kiosk and statistics is None:
+        statistics = database.with_name(database.name + "-statistics")
+    options = ServiceOptions(
+        policy,
+        kiosk=kiosk,
+        branding=read_branding(branding) if branding is not None else Branding(),
+        statistics=statistics,
+        questions=keep_questions,
+    )
     if qr and public is None and is_loopback(host):
         raise OptionError(f"--qr: a phone cannot open {host}; name the address that it can with --public-url or --host")
     if visit or qr:
@@ -95,10 +158,12 @@ def serve_command(
         ) as recognizer,
     ):
         url = address_of(host, port, token if is_new and not read_only else None, public)
+        staff_url = url.replace("/#", "/staff#") if "/#" in url else f"{url}staff"
         if as_json:
-            print_json({"database": str(database), "url": url, "read_only": read_only})
+            print_json({"database": str(database), "url": url, "staff_url": staff_url, "read_only": read_only})
         else:
             show(url)
+            show(f"{staff_url} (staff)")
         page = None
         if visit or qr:
             from delf_edge.bundle.bundle import default_bundle_path
@@ -112,7 +177,7 @@ def serve_command(
 
             show(qr_text(page.url))
         with contextlib.nullcontext() if page is None else contextlib.closing(page):
-            run(create_app(recognizer, ServiceOptions(policy, visit=page)), host, port, sockets)
+            run(create_app(recognizer, dataclasses.replace(options, visit=page)), host, port, sockets)
     return FOUND
 
 

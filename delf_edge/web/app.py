@@ -75,10 +75,12 @@ def create_app(
             tasks.append(asyncio.ensure_future(beside(service)))
         yield
         service.hub.close()
+        service.checks.stop()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
         await asyncio.to_thread(service.jobs.close)
+        service.statistics.close()
 
     app = Starlette(
         routes=ROUTES,
@@ -128,7 +130,9 @@ class _Outermost:
                 await _error(500, "internal error; the service's log says more")(scope, receive, send_more)
         finally:
             route = next((r.path for r in ROUTES if r.matches(scope)[0] != Match.NONE), "other")
-            method = scope["method"] if scope["method"] in ("GET", "POST", "DELETE", "HEAD") else "other"
+            method = (
+                scope["method"] if scope["method"] in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD") else "other"
+            )
             self._service.metrics.requests.labels(route, method, status).inc()
 
     def _below_prefix(self, scope: Scope) -> Scope:

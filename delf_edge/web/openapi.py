@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import delf_edge
+from delf_edge.web.openapi_staff import staff_paths
 
 _BYTES = {"type": "string", "format": "binary"}
 NUMBER, TEXT, WHOLE, YES_NO = {"type": "number"}, {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
@@ -59,6 +60,7 @@ _MEANING = {
     "409": "another photo has this name; nothing was changed",
     "413": "the body or the photo is too large",
     "415": "the body is not a photo that can be read",
+    "429": "too many wrong PINs; Retry-After says when the next try counts",
     "503": "the queue is full; try again in a moment",
     "507": "the disk is full; nothing was changed",
 }
@@ -122,6 +124,9 @@ _RECORD = _object(
     language=_or_null("string"),
     title=TEXT,
     summary=_or_null("string"),
+    audio=_or_null("string"),
+    link=_or_null("string"),
+    body_html=_or_null("string"),
 )
 _ANSWER = _object(
     landmark=_or_null("string"),
@@ -254,7 +259,7 @@ def document() -> dict[str, Any]:
         "/v1/events": {
             "get": _operation(
                 "events",
-                "Server-sent events: appeared, changed, left, enrolled, removed.",
+                "Server-sent events: appeared, changed, left, enrolled, edited, removed.",
                 None,
                 errors="401 503",
                 kind="text/event-stream",
@@ -264,6 +269,8 @@ def document() -> dict[str, Any]:
         "/metrics": {"get": _operation("metrics", "Metrics for Prometheus.", None, errors="401", kind="text/plain")},
         "/openapi.json": {"get": _operation("openapi", "This document.", {"type": "object"})},
     }
+    for path, operations in staff_paths(_operation, _RECORD, _photo()).items():
+        paths[path] = {**paths.get(path, {}), **operations}
     return {
         "openapi": "3.1.0",
         "info": {

@@ -7,6 +7,7 @@ recogniser works in the threads of `Jobs`, everything else in the event loop.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import re
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 import delf_edge
@@ -33,21 +34,17 @@ from delf_edge.query.options import IdentifyOptions
 from delf_edge.recognizer import Recognizer
 from delf_edge.web.answers import answer_json, event_json
 from delf_edge.web.event_stream import EventStreamResponse
+from delf_edge.web.markdown import safe_html
 from delf_edge.web.openapi import document
+from delf_edge.web.pages import PAGES
 from delf_edge.web.qr import qr_svg
 from delf_edge.web.service import Service
+from delf_edge.web.staff_routes import STAFF_ROUTES
 from delf_edge.web.uploads import Upload
 from delf_edge.web.visit import TYPES
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{8,64}")
-_STATIC = Path(__file__).resolve().parent / "static"
-_SCRIPTS = ("app.js", "service.js", "stage.js", "look.js", "teach.js", "places.js")
-_PAGE = {
-    "/": ("index.html", "text/html"),
-    "/app.css": ("app.css", "text/css"),
-    **{f"/{name}": (name, "text/javascript") for name in _SCRIPTS},
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-}
+_MOST_SHOWN = 24
 
 
 def _service(request: Request) -> Service:
@@ -69,7 +66,9 @@ async def post_identify(request: Request) -> Response:
     if session is None:
         options = IdentifyOptions(languages=_languages(request))
         result = answer_json(await service.jobs.run(partial(service.recognizer.explain, data, options=options)))
+        service.statistics.count("unknown" if result["landmark"] is None else "found", result["landmark"] or "")
     else:
+        service.last_frame = time.time()
         result = await service.jobs.run(partial(_watch, service, session, data))
         for event in result["events"]:
             service.hub.publish(event["kind"], {**event, "session": session})
@@ -84,9 +83,14 @@ def _watch(service: Service, session: str, data: bytes) -> dict[str, Any]:
     image = load_image(data, limits=service.limits)
     watcher, lock = service.sessions.get(session)
     with lock:
-        asked_before = watcher.counts.asked
+        asked_before, state_before = watcher.counts.asked, watcher.voter.state
         events = watcher.step(Frame(image.pixels, "RGB", time.monotonic()))
         asked = watcher.counts.asked > asked_before
+        for event in events:
+            if event.kind in ("appeared", "changed") and event.landmark is not None:
+                service.statistics.count("found", event.landmark)
+        if watcher.voter.state == "unknown" != state_before:
+            service.statistics.count("unknown")
         return answer_json(watcher.latest if asked else None) | {
             "skipped": not asked,
             "verdict": watcher.verdict,
@@ -140,7 +144,16 @@ async def landmark(request: Request) -> Response:
     service = _service(request)
     found = await service.jobs.run(partial(_landmark, service.recognizer, request.path_params["slug"]))
     info = describe(found, _languages(request))
-    body = {**found.as_json(), "language": info.language, "title": info.title, "summary": info.summary}
+    own = found.texts.get(info.language or "")
+    body = {
+        **found.as_json(),
+        "language": info.language,
+        "title": info.title,
+        "summary": info.summary,
+        "audio": info.audio,
+        "link": info.link,
+        "body_html": safe_html(own.body) if own is not None and own.body else None,
+    }
     headers = {"vary": "accept-language", "cache-control": "no-cache"}
     if info.language is not None:
         headers["content-language"] = info.language
@@ -239,7 +252,77 @@ async def remove_landmark(request: Request) -> Response:
     return JSONResponse({"removed": removed})
 
 
+# ---------------------------------------------------------------------- for the visitors' screen
+
+
+async def showcase(request: Request) -> Response:
+    """GET /v1/showcase."""
+    service = _service(request)
+    try:
+        count = int(request.query_params.get("count", "12"))
+    except ValueError:
+        raise HTTPException(400, "count is a number") from None
+    if not 0 < count <= _MOST_SHOWN:
+        raise HTTPException(400, f"count is from 1 to {_MOST_SHOWN}")
+    found = await service.jobs.run(partial(_showcase, service.recognizer, _languages(request), count))
+    return JSONResponse(found, headers={"vary": "accept-language", "cache-control": "no-cache"})
+
+
+def _showcase(recognizer: Recognizer, languages: tuple[str, ...], count: int) -> dict[str, Any]:
+    """Places from all over the list, each with a picture: the catalogue's, if it has one, and a stored photo."""
+    with recognizer.steady() as store:
+        known = [place.name for place in store.landmarks() if place.n_images]
+        chosen = [known[i * len(known) // min(count, len(known))] for i in range(min(count, len(known)))]
+        places = []
+        for name in chosen:
+            record = recognizer.catalogue.find(name)
+            info = describe(record, languages)
+            picture = next((item.name for item in record.media if item.type.startswith("image/")), None)
+            image = next(iter(store.image_ids(name)), None)
+            facts = {"slug": info.slug, "name": name, "title": info.title, "language": info.language}
+            places.append({**facts, "image": image, "picture": picture})
+    return {"known": len(known), "places": places}
+
+
 # ---------------------------------------------------------------------- operation
+
+
+async def status(request: Request) -> Response:
+    """GET /v1/status."""
+    service = _service(request)
+    body = await service.jobs.run(partial(_status, service))
+    return JSONResponse({"status": "ok" if service.healthy else "stuck", **body})
+
+
+def _status(service: Service) -> dict[str, Any]:
+    recognizer, frame = service.recognizer, service.last_frame
+    info = recognizer.info()
+    return {
+        "version": delf_edge.__version__,
+        "title": service.options.branding.title,
+        "started": _iso(service.started),
+        "bundle": recognizer.bundle.id,
+        "database": {
+            "name": Path(info.path).name,
+            "uuid": info.uuid,
+            "revision": info.revision,
+            "images": info.n_images,
+            "landmarks": info.n_landmarks,
+            "bytes": info.bytes,
+            "read_only": info.read_only,
+        },
+        "packs": [pack.path.name for pack in recognizer.combined.packs],
+        "pack_problems": list(recognizer.pack_problems),
+        "last_frame": _iso(frame) if frame else None,
+        "seconds_since_frame": round(time.time() - frame, 1) if frame else None,
+        "cameras": len(service.sessions),
+        "today": dict(service.statistics.today()),
+        "questions": 0 if service.questions is None else len(service.questions.entries()),
+    }
+
+
+def _iso(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
 async def events(request: Request) -> Response:
@@ -278,12 +361,6 @@ async def openapi(request: Request) -> Response:
     return JSONResponse(document())
 
 
-async def page(request: Request) -> Response:
-    """The page; a few files, each by its own route, with the type that is written here: a machine's own may differ."""
-    name, kind = _PAGE[request.url.path]
-    return FileResponse(_STATIC / name, media_type=kind, headers={"cache-control": "no-cache"})
-
-
 async def visit(request: Request) -> Response:
     """GET /visit/...: the page for visitors' phones, without a token: whoever has its address may know the places."""
     service, name = _service(request), request.path_params["path"] or "index.html"
@@ -314,7 +391,10 @@ ROUTES = [
     Route("/healthz", health, methods=["GET"]),
     Route("/metrics", metrics, methods=["GET"]),
     Route("/openapi.json", openapi, methods=["GET"]),
-    *(Route(path, page, methods=["GET"]) for path in _PAGE),
+    Route("/v1/showcase", showcase, methods=["GET"]),
+    Route("/v1/status", status, methods=["GET"]),
+    *STAFF_ROUTES,
+    *PAGES,
     Route("/visit", to_visit, methods=["GET"]),
     Route("/visit/{path:path}", visit, methods=["GET"]),
 ]

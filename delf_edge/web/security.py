@@ -12,20 +12,23 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from delf_edge.errors import OptionError
+from delf_edge.web.access import SignIns, has_pass
 
-OPEN_PATHS = ("/healthz", "/openapi.json")
+OPEN_PATHS = ("/healthz", "/openapi.json", "/v1/staff/session")
+VISITORS_POSTS = ("/v1/identify", "/v1/quality", "/v1/questions")  # the other ones change something
 PROXY_HEADERS = ("forwarded", "via", "x-real-ip")  # and all that begin with x-forwarded
 DEFAULT_PORTS = {"http": 80, "https": 443}
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' blob:; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "img-src 'self' blob:; media-src 'self' blob:; font-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
@@ -49,6 +52,8 @@ class Policy:
         token: what changes need; at least 16 characters.
         hosts: names in `Host` that are served beside loopback ones; "*" serves all.
         loopback_only: the service listens on this machine alone.
+        open_reading: whether everybody who reaches the service may ask and read, without a token.
+        sign_ins: the sessions of staff.
         public_url: the address by which browsers reach it through a proxy, as `public_address` returns it. With one,
             nothing counts as local: a proxy need not say that it is one.
         max_body: bytes.
@@ -59,6 +64,8 @@ class Policy:
     hosts: frozenset[str] = frozenset()
     loopback_only: bool = True
     public_url: str | None = None
+    open_reading: bool = False
+    sign_ins: SignIns = field(default_factory=SignIns, compare=False)
     max_body: int = 16 << 20
     body_timeout: float = 15.0
 
@@ -79,7 +86,12 @@ class Policy:
         path = request.scope["path"]
         if not path.startswith(("/v1/", "/metrics")) or path in OPEN_PATHS:
             return
-        if not self.is_local(request) or changes(request):
+        if for_staff(request):
+            allowed = self.sign_ins.is_staff(request)
+        else:
+            screen = path.startswith("/v1/") and (self.open_reading or has_pass(request, self.token))
+            allowed = self.is_local(request) or screen or self.sign_ins.is_staff(request)
+        if not allowed:
             self._check_token(request)
 
     def is_local(self, request: Request) -> bool:
@@ -139,9 +151,12 @@ class Policy:
         return b"".join(parts)
 
 
-def changes(request: Request) -> bool:
-    """Whether a request would change the database."""
-    return request.method == "DELETE" or (request.method == "POST" and request.scope["path"] == "/v1/images")
+def for_staff(request: Request) -> bool:
+    """Whether a request would change something, or asks for what visitors must not see."""
+    path: str = request.scope["path"]
+    if request.method in ("GET", "HEAD", "OPTIONS"):
+        return path.startswith("/v1/staff/")
+    return request.method != "POST" or path not in VISITORS_POSTS
 
 
 def through_proxy(request: Request) -> bool:

@@ -17,11 +17,13 @@ import uvicorn
 from starlette.applications import Starlette
 
 from delf_edge.errors import OptionError
+from delf_edge.web.access import MIN_PIN
 from delf_edge.web.security import is_loopback
 from delf_edge.web.service import Service
 
 MIN_TOKEN = 16  # characters
 TOKEN_VARIABLE = "DELF_EDGE_TOKEN"
+PIN_VARIABLE = "DELF_EDGE_PIN"
 
 
 def read_token(path: Path | None) -> tuple[str, bool]:
@@ -41,6 +43,23 @@ def read_token(path: Path | None) -> tuple[str, bool]:
     if len(given) < MIN_TOKEN or not given.isascii() or not given.isprintable():
         raise OptionError(f"the token has {len(given)} characters; use at least {MIN_TOKEN} printable ASCII ones")
     return given, False
+
+
+def read_pin(path: Path | None) -> str | None:
+    """The PIN of staff from a file or from the environment; None where there is none.
+
+    Raises:
+        OptionError: it is too short or has other characters than digits, or the file cannot be read.
+    """
+    try:
+        given = path.read_text("utf-8").strip() if path is not None else os.environ.get(PIN_VARIABLE, "")
+    except (OSError, UnicodeDecodeError) as e:
+        raise OptionError(f"{path}: the PIN cannot be read ({e})") from e
+    if not given and path is None:
+        return None
+    if len(given) < MIN_PIN or not (given.isascii() and given.isdigit()):
+        raise OptionError(f"the PIN has {len(given)} characters; use at least {MIN_PIN} digits")
+    return given
 
 
 @contextlib.contextmanager

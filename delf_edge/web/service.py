@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Collection
+from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -14,10 +15,14 @@ from delf_edge.camera.watcher import CameraOptions
 from delf_edge.images.limits import check_header
 from delf_edge.recognizer import Recognizer
 from delf_edge.web.answers import event_json
+from delf_edge.web.branding import Branding
+from delf_edge.web.checks import Checks
 from delf_edge.web.event_stream import Hub
 from delf_edge.web.metrics import Metrics
+from delf_edge.web.questions import Questions
 from delf_edge.web.security import Policy
 from delf_edge.web.sessions import Sessions
+from delf_edge.web.statistics import Statistics
 from delf_edge.web.uploads import Upload, read_upload
 from delf_edge.web.visit import VisitPage
 from delf_edge.web.work_queue import BusyError, Jobs
@@ -37,6 +42,10 @@ class ServiceOptions:
             limit of the recogniser.
         camera: how frames of a session are watched.
         visit: the page for visitors' phones; None: there is none. It stays the caller's to close.
+        kiosk: the page hangs on a wall: it starts the camera by itself and goes back to its start.
+        branding: title, logo, languages, colours, fonts, sizes of the pages.
+        statistics: file of the counts; None keeps them in memory.
+        questions: folder for pictures that visitors leave for staff; None keeps none.
     """
 
     policy: Policy
@@ -47,6 +56,10 @@ class ServiceOptions:
     max_pixels: int | None = None
     camera: CameraOptions = dataclasses.field(default_factory=CameraOptions)
     visit: VisitPage | None = None
+    kiosk: bool = False
+    branding: Branding = dataclasses.field(default_factory=Branding)
+    statistics: Path | None = None
+    questions: Path | None = None
 
 
 class Service:
@@ -61,6 +74,10 @@ class Service:
         hub: events to whoever listens.
         metrics: what is counted.
         sessions: a watcher for each browser's camera.
+        statistics: how often which place was found.
+        questions: pictures that visitors have left; None where none are kept.
+        checks: the quality of the stored photos.
+        started, last_frame: seconds since 1970; `last_frame` of a browser's camera, 0 where there was none.
     """
 
     def __init__(self, recognizer: Recognizer, options: ServiceOptions) -> None:
@@ -71,6 +88,10 @@ class Service:
         self.hub = Hub(first=int(time.time()) << 12)  # numbers go on after a restart
         self.sessions = Sessions(recognizer, options.camera)
         self.metrics = Metrics()
+        self.statistics = Statistics(options.statistics)
+        self.questions = None if options.questions is None else Questions(options.questions)
+        self.checks = Checks(recognizer, self.jobs)
+        self.started, self.last_frame = time.time(), 0.0
         self._uploads = 0
         self._add_metrics()
 
@@ -126,6 +147,9 @@ class Service:
             ("pack_switches", "Times that packs were taken up since the start.", lambda: recognizer.pack_switches),
             ("pack_problems", "Packs whose version in use cannot be used.", lambda: len(recognizer.pack_problems)),
             ("damaged_rows", "Damaged rows met since the start.", lambda: len(recognizer.store.damaged)),
+            ("found_today", "Places that visitors were shown today.", lambda: self.statistics.today()["found"]),
+            ("unknown_today", "Views that were not recognised today.", lambda: self.statistics.today()["unknown"]),
+            ("last_frame_time", "When a camera's frame came last, seconds since 1970.", lambda: self.last_frame),
         ):
             metrics.add_gauge(f"delf_edge_{name}", text, value)
 

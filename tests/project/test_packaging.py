@@ -80,6 +80,9 @@ def test_only_one_name_at_top_level(wheel: Path) -> None:
         "web/static/index.html",
         "web/static/app.js",
         "web/static/app.css",
+        "web/static/staff.html",
+        "web/static/visitor/place.js",
+        "web/static/languages/ar.json",
         "converters/networks/delf.py",
         "assets/default/manifest.json",
     ):

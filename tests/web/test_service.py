@@ -252,20 +252,37 @@ def test_a_stream_of_events_ends_at_once_where_only_its_headers_are_asked_for(cl
     assert (response.status_code, response.headers["content-type"].split(";")[0]) == (200, "text/event-stream")
 
 
-def test_the_page_names_no_other_host_and_has_no_inline_code(client: TestClient) -> None:
-    for path in STATIC.iterdir():
+def test_the_pages_name_no_other_host_and_have_no_inline_code(client: TestClient) -> None:
+    files = [path for path in STATIC.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    for path in files:
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?://|[\"'(]//[a-z]", text), path
+        assert not re.search(r"""(?:src|href)="/|["'`]/(?:v1|healthz|kiosk)""", text), (
+            f"{path}: below a path of a proxy"
+        )
         assert "eval(" not in text
         assert "innerHTML" not in text
-    page = (STATIC / "index.html").read_text(encoding="utf-8")
-    assert not re.search(r"<script(?![^>]*src=)|<style|\sstyle=|\son[a-z]+=", page)
-    scripts = sorted(STATIC.glob("*.js"))
-    assert len(scripts) > 1
-    for script in scripts:
-        assert client.get(f"/{script.name}").text == script.read_text(encoding="utf-8")
-        for name in set(re.findall(r"\$\(\"([a-z-]+)\"\)", script.read_text(encoding="utf-8"))):
-            assert f'id="{name}"' in page, name
+        address = path.relative_to(STATIC).as_posix().replace("index.html", "").replace("staff.html", "staff")
+        assert client.get(f"/{address}").text == path.read_text(encoding="utf-8")
+    for name, folder in (("index.html", "visitor"), ("staff.html", "staff")):
+        page = (STATIC / name).read_text(encoding="utf-8")
+        assert not re.search(r"<script(?![^>]*src=)|<style|\sstyle=|\son[a-z]+=", page)
+        assert not re.search(r'id="(camera|token=.*)"', page), "the address's #camera would move the focus there"
+        scripts = [*(STATIC / folder).glob("*.js"), *([STATIC / "app.js"] if folder == "visitor" else [])]
+        assert len(scripts) > 1
+        for script in scripts:
+            for element in set(re.findall(r"\$\(\"([a-z-]+)\"\)", script.read_text(encoding="utf-8"))):
+                assert f'id="{element}"' in page, element
+
+
+def test_the_visitors_page_has_nothing_of_the_staff(client: TestClient) -> None:
+    scripts = "".join(path.read_text("utf-8") for path in [STATIC / "app.js", *(STATIC / "visitor").glob("*.js")])
+    page = client.get("/").text
+    assert not re.search(r"<a\b|<dialog|<form|<input|<iframe", page)
+    assert not re.search(
+        r"DELETE|PATCH|PUT|v1/images\"|v1/staff|showModal|\.href|window\.open|prompt\(|alert\(", scripts
+    )
 
 
 # ---------------------------------------------------------------- what it refuses
@@ -432,7 +449,8 @@ def test_openapi_lists_every_route_and_what_it_answers(client: TestClient) -> No
         (method, re.sub(r":\w+}", "}", route.path))
         for route in client.app.routes  # type: ignore[attr-defined]
         for method in route.methods - {"HEAD"}
-        if not route.path.endswith((".js", ".css", ".svg")) and route.path != "/" and "/visit" not in route.path
+        if not route.path.endswith((".js", ".css", ".svg", ".json")) or route.path == "/openapi.json"
+        if route.path not in ("/", "/staff", "/brand/{name}") and "/visit" not in route.path
     }
     assert described == routes
     served = client.get("/openapi.json").json()

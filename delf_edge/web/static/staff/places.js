@@ -5,7 +5,7 @@ import { $, ask, call, insist, picture, plural, trouble } from "./service.js";
 let known = { landmarks: [], read_only: false };
 export async function refreshPlaces() {
   try {
-    known = await insist("GET", "/v1/landmarks");
+    known = await insist("GET", "v1/landmarks");
     drawPlaces();
   } catch (e) {
     if (e.status) trouble("task", e.message);
@@ -56,7 +56,7 @@ async function removePlace(place) {
   $("delete-title").textContent = `Delete ${place.name}?`;
   if (!(await ask($("ask-delete"), (end) => { $("delete-yes").onclick = end; }, $("delete-no")))) return;
   try {
-    if (place.images.length) await insist("DELETE", "/v1/images", { query: { landmark: place.name } });
+    if (place.images.length) await insist("DELETE", "v1/images", { query: { landmark: place.name } });
     trouble("task");
   } catch (e) {
     if (e.status) trouble("task", e.message);

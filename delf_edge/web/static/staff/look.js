@@ -1,6 +1,6 @@
 // Looking: the camera or a photo, and the answer.
 
-import { $, call, hash, picture, plural, sleep, trouble } from "./service.js";
+import { $, call, picture, plural, sleep, trouble } from "./service.js";
 import { arrange, setProof } from "./stage.js";
 
 const session = Array.from(crypto.getRandomValues(new Uint8Array(12)), (b) => b.toString(16).padStart(2, "0")).join("");
@@ -51,7 +51,7 @@ async function open() {
     video.play().catch(() => {}); // not waited for: a camera that is lost meanwhile never plays
   }
   $("photo").hidden = $("finder-note").hidden = true;
-  $("camera").textContent = "Stop camera";
+  $("look-camera").textContent = "Stop camera";
   $("shoot").textContent = "Take photo";
   clearAnswer();
   keepAwake();
@@ -82,12 +82,12 @@ function close() {
   stream = null;
   $("video").hidden = $("finder").hidden = true;
   $("finder-note").hidden = false;
-  $("camera").textContent = $("shoot").textContent = "Start camera";
+  $("look-camera").textContent = $("shoot").textContent = "Start camera";
   clearAnswer();
 }
 
 export const toggleCamera = () => (stream ? stopCamera() : startCamera());
-$("camera").onclick = toggleCamera;
+$("look-camera").onclick = toggleCamera;
 
 function keepAwake() {
   navigator.wakeLock?.request("screen").catch(() => {}); // a browser may not have it, a battery may be low
@@ -119,7 +119,7 @@ async function watch(mine) {
       continue;
     }
     try {
-      const answer = await call("POST", "/v1/identify", { query: { session }, body: await grab($("video"), LONG_SIDE) });
+      const answer = await call("POST", "v1/identify", { query: { session }, body: await grab($("video"), LONG_SIDE) });
       if (stream !== mine || $("look").hidden) continue;
       trouble("task");
       steady(answer);
@@ -215,7 +215,7 @@ function steady(answer) {
     runnersUp([], null);
     setProof(null);
   } else if (answer.state === "unknown") {
-    setAnswer("unknown", "I don't know this place", "Unknown", null, "Try another view, or teach it to me.");
+    setAnswer("unknown", "I don't know this place", "Unknown", null, "Try another view, or teach it: Teach.");
     if (!answer.skipped) runnersUp(answer.matches, null);
     setProof(null);
   } else {
@@ -236,9 +236,9 @@ export async function identify(file) {
   runnersUp([], null);
   setProof(null);
   try {
-    const answer = await call("POST", "/v1/identify", { body: file });
+    const answer = await call("POST", "v1/identify", { body: file });
     if (answer.landmark) found(answer.landmark, answer);
-    else setAnswer("unknown", "I don't know this place", "Unknown", null, "Try another view, or teach it to me.");
+    else setAnswer("unknown", "I don't know this place", "Unknown", null, "Try another view, or teach it: Teach.");
     $("why").title = answer.reason;
     runnersUp(answer.matches, answer.landmark);
     setProof(answer.landmark ? answer.proof : null);
@@ -257,7 +257,7 @@ const TILES = 12;
 export async function invite() {
   let known;
   try {
-    known = (await call("GET", "/v1/landmarks", { quiet: true })).landmarks.filter((place) => place.images.length);
+    known = (await call("GET", "v1/landmarks", { quiet: true })).landmarks.filter((place) => place.images.length);
   } catch {
     return; // from another machine, without the token: the plain invitation
   }
@@ -275,4 +275,3 @@ export async function invite() {
   arrange();
 }
 arrange();
-if (hash.has("camera")) startCamera();

@@ -52,7 +52,7 @@ function forget(shot) {
 async function judge(shot) {
   const landmark = $("landmark").value.trim();
   try {
-    shot.quality = await insist("POST", "/v1/quality", { body: shot.blob, query: landmark ? { landmark } : {} });
+    shot.quality = await insist("POST", "v1/quality", { body: shot.blob, query: landmark ? { landmark } : {} });
   } catch (e) {
     forget(shot);
     trouble("task", e.message);
@@ -91,7 +91,7 @@ $("enrol").onsubmit = async (event) => {
   drawShots();
   try {
     while (shots.length) { // one by one: what is stored stays stored, whatever comes; again is the same photo
-      await insist("POST", "/v1/images", { query: { landmark }, body: shots[0].blob });
+      await insist("POST", "v1/images", { query: { landmark }, body: shots[0].blob });
       done += 1;
       forget(shots[0]);
     }
@@ -107,7 +107,7 @@ $("enrol").onsubmit = async (event) => {
 
 // The names that are known already, to add photos to one of them.
 export async function suggest() {
-  const { landmarks } = await call("GET", "/v1/landmarks", { quiet: true }).catch(() => ({ landmarks: [] }));
+  const { landmarks } = await call("GET", "v1/landmarks", { quiet: true }).catch(() => ({ landmarks: [] }));
   $("names").replaceChildren(...landmarks.map(({ name }) => Object.assign(document.createElement("option"), { value: name })));
 }
 

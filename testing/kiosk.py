@@ -1,0 +1,184 @@
+"""The kiosk's pages in Chromium, for tests: a service as a process, a camera that plays a film, and a page."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from delf_edge import Recognizer
+from delf_edge.images.decode import load_image
+from testing.paths import ROOT
+
+DEMO = ROOT / "assets" / "demo"
+OUT = ROOT / "out" / "browser"
+TOKEN, PIN = "only-for-this-test-0", "246810"
+LANDMARKS = ("Colosseum", "Mount Rushmore", "Petra", "Taj Mahal", "Brandenburg Gate", "Hawa Mahal")
+FPS, SIZE = 5, (640, 480)
+PATIENCE = 60  # seconds, for busy machines
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+SCREENS = {
+    "360": (360, 740),
+    "pi": (800, 480),
+    "tablet": (768, 1024),
+    "laptop": (1366, 768),
+    "1080p": (1920, 1080),
+    "portrait": (1080, 1920),
+    "4k": (3840, 2160),
+}
+
+
+def reference(landmark: str) -> np.ndarray:
+    """The demo photo of a landmark, RGB."""
+    return load_image(DEMO / "references" / landmark / "photo.webp").pixels
+
+
+def view_of(photo: np.ndarray, turn: float, zoom: float = 1.0, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """A photo as a camera in the hand sees it: turned, at another distance, filling the frame."""
+    height, width = photo.shape[:2]
+    factor = max(size[0] / width, size[1] / height) * zoom
+    map_ = cv2.getRotationMatrix2D((width / 2, height / 2), turn, factor)
+    map_[:, 2] += np.array([size[0] - width, size[1] - height]) / 2
+    return np.asarray(cv2.warpAffine(photo, map_, size, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT_101))
+
+
+WALK: tuple[tuple[str | None, int], ...] = (("Colosseum", 12), (None, 6), ("Petra", 12), ("stranger", 14))
+
+
+def write_film(path: Path, scenes: Sequence[tuple[str | None, int]] = WALK) -> None:
+    """YUV4MPEG, which Chromium plays in a loop: (landmark, "stranger" or None for darkness; seconds) each."""
+    with path.open("wb") as film:
+        film.write(f"YUV4MPEG2 W{SIZE[0]} H{SIZE[1]} F{FPS}:1 Ip A1:1 C420jpeg\n".encode())
+        for scene, seconds in scenes:
+            photo = None
+            if scene is not None:
+                stranger = DEMO / "queries" / "zimniPalace.webp"
+                photo = load_image(stranger).pixels if scene == "stranger" else reference(scene)
+            for i in range(seconds * FPS):
+                black = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+                frame = black if photo is None else view_of(photo, 3 * np.sin(i / 9), 1.05)
+                film.write(b"FRAME\n" + cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420).tobytes())
+
+
+class Service:
+    """`delf-edge serve` as a process, on a port that it keeps when it is started again.
+
+    Args:
+        database: the file; made where it is not there.
+        prefix: words before the command.
+        options: more options of `serve`.
+    """
+
+    def __init__(self, database: Path, prefix: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> None:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = int(s.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = [*prefix, sys.executable, "-m", "delf_edge.cli.main", "serve", str(database), "--new"]
+        self._command += ["--port", str(self.port), *options]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        environment = os.environ | {"DELF_EDGE_TOKEN": TOKEN, "DELF_EDGE_PIN": PIN}
+        self.process = subprocess.Popen(self._command, env=environment, stdout=subprocess.DEVNULL)
+        for _ in range(1200):
+            try:
+                urllib.request.urlopen(f"{self.url}/healthz").close()
+                return
+            except OSError:
+                assert self.process.poll() is None
+                time.sleep(0.1)
+
+    def names(self) -> dict[str, int]:
+        """Landmark -> how many photos it has."""
+        with urllib.request.urlopen(f"{self.url}/v1/landmarks") as response:
+            return {row["name"]: len(row["images"]) for row in json.load(response)["landmarks"]}
+
+    def stop(self) -> None:
+        """Stop it; it must end in an orderly way."""
+        self.process.terminate()
+        assert self.process.wait(60) == 0
+
+
+def fill(database: Path, names: dict[str, str]) -> Path:
+    """A database of demo photos, each under a name of its own."""
+    with Recognizer.open(database) as recognizer:
+        for folder, landmark in names.items():
+            photo = DEMO / "references" / folder / "photo.webp"
+            recognizer.add(photo, landmark=landmark, name=f"{folder}/photo.webp", thumbnail=True)
+    return database
+
+
+@contextmanager
+def chromium(film: Path) -> Iterator[Any]:
+    """Chromium in front of a camera that plays a film; Playwright must be there."""
+    from playwright.sync_api import sync_playwright
+
+    OUT.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        flags = [*FLAGS, f"--use-file-for-fake-video-capture={film}"]
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield opened
+        opened.close()
+
+
+def open_page(browser: Any, url: str, screen: str = "1080p", scheme: str = "light", **context: Any) -> Any:
+    """A page that is ready; what it complains of is in `page.complaints`."""
+    width, height = SCREENS[screen]
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme, **context)
+    page.set_default_timeout(PATIENCE * 1000)
+    complaints: list[str] = []
+    page.on("pageerror", lambda e: complaints.append(str(e)))
+    page.on("console", lambda m: complaints.append(m.text) if "Content Security Policy" in m.text else None)
+    page.complaints = complaints
+    page.goto(url)
+    until(page, "window.kioskReady === true")
+    return page
+
+
+def encoded(pixels: np.ndarray) -> bytes:
+    """A JPEG."""
+    return cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def upload(name: str, pixels: np.ndarray) -> dict[str, Any]:
+    """A photo for a file chooser."""
+    return {"name": f"{name}.jpg", "mimeType": "image/jpeg", "buffer": encoded(pixels)}
+
+
+def until(page: Any, condition: str, seconds: float = PATIENCE) -> None:
+    """Wait for a condition; Playwright's own waiting evaluates strings in the page, which its CSP forbids."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, condition
+        page.wait_for_timeout(100)
+
+
+def name_is(page: Any, name: str) -> None:
+    """Wait until the page names a place."""
+    until(page, f"document.getElementById('name').textContent === {name!r}")

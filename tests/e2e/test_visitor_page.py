@@ -54,15 +54,15 @@ def tell(database: Path) -> Path:
 
     picture = base64.b64encode(encoded(reference("Colosseum")[::2, ::2])).decode()
     sound = base64.b64encode(silence()).decode()
-    with Recognizer.open(database) as places:
-        places.catalogue.import_file(DEMO / "catalogue.csv")
+    with Recognizer.open(database) as recognizer:
+        recognizer.catalogue.import_file(DEMO / "catalogue.csv")
         media = [
             {"name": "arena.jpg", "data": picture, "credit": "Demo"},
             {"name": "arena.wav", "data": sound, "credit": "Demo"},
         ]
-        places.catalogue.set("colosseum", {"media": media})
+        recognizer.catalogue.set("colosseum", {"media": media})
         texts = {"ar": COLOSSEUM_AR, "en": {"body": BODY, "audio": "arena.wav"}}
-        places.catalogue.set("colosseum", {"texts": texts})
+        recognizer.catalogue.set("colosseum", {"texts": texts})
     return database
 
 

@@ -268,9 +268,10 @@ class Person:
             assert content(self.database) == before, ran
             return
         assert ran.code == 0, ran
-        sha256 = before.images[name][1]
+        place, sha256 = before.images[name]
         self.kept(ran, before, self.now(ran, before, before.images | {name: (landmark, sha256)}))
-        self.corrected[sha256] = landmark
+        if landmark != place or sha256 in self.corrected:  # the same again corrects nothing
+            self.corrected[sha256] = landmark
 
     def rename(self, old: str, new: str, *merge: str) -> None:
         before = content(self.database)

@@ -183,7 +183,7 @@ def open_database(
     max_megapixels: int | None = None,
 ) -> Recognizer:
     """The database and packs of a command."""
-    from delf_edge.images.limits import DEFAULT_LIMITS, ImageLimits
+    from delf_edge.images.limits import limits_of
     from delf_edge.recognizer import Recognizer
 
     return Recognizer.open(
@@ -191,7 +191,7 @@ def open_database(
         bundle=bundle,
         preset=preset,
         num_threads=threads,
-        limits=DEFAULT_LIMITS if max_megapixels is None else ImageLimits(max_pixels=max_megapixels * 1_000_000),
+        limits=limits_of(None if max_megapixels is None else max_megapixels * 1_000_000),
         read_only=read_only,
         packs=packs or (),
     )

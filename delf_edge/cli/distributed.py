@@ -15,6 +15,7 @@ from delf_edge.cli.common import (
     BundleOption,
     CommandGroup,
     JsonOption,
+    LimitOption,
     PresetOption,
     needs,
 )
@@ -69,6 +70,7 @@ def build_command(
     ] = None,
     bundle: BundleOption = None,
     preset: PresetOption = None,
+    max_megapixels: LimitOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Build databases from millions of photos, on one machine or many.
@@ -90,6 +92,7 @@ def build_command(
         split=split,
         scheduler=scheduler,
         workers=workers,
+        max_pixels=None if max_megapixels is None else max_megapixels * 1_000_000,
     )
     started, moved = _progress(shard_size)
     report = run(source, out, options, on_start=started, on_progress=moved)
@@ -165,6 +168,7 @@ def fit_codebook_command(
         ),
     ] = None,
     bundle: BundleOption = None,
+    max_megapixels: LimitOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Fit PCA, words and codes to a sample of your photos, and put them into a bundle of your own.
@@ -193,6 +197,7 @@ def fit_codebook_command(
         work=work,
         scheduler=scheduler,
         workers=workers,
+        max_pixels=None if max_megapixels is None else max_megapixels * 1_000_000,
     )
     started, moved = _progress(options.shard_size)
     done = run(source, out, options, on_start=started, on_progress=moved, report=say)

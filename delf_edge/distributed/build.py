@@ -30,6 +30,7 @@ class BuildOptions:
         split: column whose values get a database each; None for one database.
         scheduler: address of a Dask scheduler; None for a cluster on this machine.
         workers: processes of that cluster; None for one for each core.
+        max_pixels: most pixels of a photo (`ImageLimits`); None for the default.
     """
 
     bundle: str | None = None
@@ -39,6 +40,7 @@ class BuildOptions:
     split: str | None = None
     scheduler: str | None = None
     workers: int | None = None
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if self.shard_size < 1 or (self.workers is not None and self.workers < 1):
@@ -113,6 +115,7 @@ def build(
             bundle_id=bundle.id,
             preset=preset,
             out=f"{out}/shards",
+            max_pixels=options.max_pixels,
         )
         names, progress = make_shards(client, shards, f"{out}/shards", on_progress)
     seconds = _elapsed(progress)

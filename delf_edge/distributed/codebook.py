@@ -42,6 +42,7 @@ class FitOptions:
         work: URL of a folder for the raw features, which every worker can reach; None: beside the new bundle.
         scheduler: address of a Dask scheduler; None for a cluster on this machine.
         workers: processes of that cluster; None for one for each core.
+        max_pixels: most pixels of a photo (`ImageLimits`); None for the default.
     """
 
     bundle: str | None = None
@@ -60,6 +61,7 @@ class FitOptions:
     work: str | None = None
     scheduler: str | None = None
     workers: int | None = None
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         counts = (self.photos, self.per_landmark, self.sample, self.shard_size, self.workers or 1)
@@ -157,6 +159,7 @@ def fit_codebook(
         bundle=folder,
         bundle_id=bundle.id,
         preset=preset,
+        max_pixels=options.max_pixels,
         out=f"{work}/features",
         what="features",
     )

@@ -22,6 +22,7 @@ from delf_edge.codebooks.bundle_writer import identity_codebook, npz
 from delf_edge.errors import BundleMismatchError
 from delf_edge.features.extractor import Extractor, extract_options
 from delf_edge.images.decode import load_image
+from delf_edge.images.limits import ImageLimits
 from delf_edge.types import Features, Float32Array
 
 
@@ -40,14 +41,14 @@ def load_bundle(folder: str, bundle_id: str) -> Bundle:
 
 
 @lru_cache(maxsize=1)
-def raw_describer(folder: str, bundle_id: str, preset: str) -> Callable[[bytes], Features]:
+def raw_describer(folder: str, bundle_id: str, preset: str, limits: ImageLimits) -> Callable[[bytes], Features]:
     """Encoded photo -> features as the networks give them, of unit length; loaded once in every worker."""
     bundle = load_bundle(folder, bundle_id)
     tail = bundle.manifest.network if bundle.manifest.tail is None else bundle.manifest.tail
     identity = identity_codebook(bundle.manifest.network.channels, tail.channels)
     extractor = Extractor(replace(bundle, codebook=identity), num_threads=1)
     options = extract_options(bundle, preset)
-    return lambda data: extractor.extract(load_image(data), options)
+    return lambda data: extractor.extract(load_image(data, limits=limits), options)
 
 
 def write_features(path: Path, photos: Iterable[Features]) -> tuple[int, int]:

@@ -28,6 +28,7 @@ from delf_edge.errors import BuildError
 from delf_edge.features.extractor import Extractor, extract_options
 from delf_edge.files import dump_json, dump_metadata, file_sha256, parse_json
 from delf_edge.images.decode import content_hash, load_image
+from delf_edge.images.limits import DEFAULT_LIMITS, ImageLimits, limits_of
 from delf_edge.interchange.photo_entry import PhotoEntry
 from delf_edge.interchange.photo_tables import SHARD_FORMAT, Shard
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
@@ -93,7 +94,8 @@ class Describer:
         BundleMismatchError: another bundle lies at this path.
     """
 
-    def __init__(self, folder: str, bundle_id: str, preset: str) -> None:
+    def __init__(self, folder: str, bundle_id: str, preset: str, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
         self.bundle = load_bundle(folder, bundle_id)
         self._extractor = Extractor(self.bundle, num_threads=1)
         self._options = extract_options(self.bundle, preset)
@@ -106,15 +108,15 @@ class Describer:
 
     def codes(self, data: bytes) -> Codes:
         """The stored form of an encoded photo."""
-        features = self._extractor.extract(load_image(data), self._options)
+        features = self._extractor.extract(load_image(data, limits=self._limits), self._options)
         words = self._coarse.assign(features.descriptors, exact=True)[0][:, 0]
         return encode(features, words, self.bundle.codebook)
 
 
 @lru_cache(maxsize=1)
-def _describer(folder: str, bundle_id: str, preset: str) -> Describer:
+def _describer(folder: str, bundle_id: str, preset: str, limits: ImageLimits) -> Describer:
     """Loaded once in every worker."""
-    return Describer(folder, bundle_id, preset)
+    return Describer(folder, bundle_id, preset, limits)
 
 
 def make_shard(shard: Shard, known_bad: Mapping[int, str] | None = None, at: Path | None = None) -> ShardManifest:
@@ -190,7 +192,7 @@ class _Attempts:
 
 def _database(path: Path, shard: Shard, attempts: _Attempts) -> tuple[int, int]:
     """Codes as a sealed database; returns the numbers of images and features."""
-    describer = _describer(shard.bundle, shard.bundle_id, shard.preset)
+    describer = _describer(shard.bundle, shard.bundle_id, shard.preset, limits_of(shard.max_pixels))
     with Store.open(path, bundle_id=shard.bundle_id, layout=describer.layout) as store:
         facts = {"uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, shard.key)), "created_at": "0.000", "revision": "1"}
         store.write_rows({"meta": list(facts.items())})
@@ -201,7 +203,7 @@ def _database(path: Path, shard: Shard, attempts: _Attempts) -> tuple[int, int]:
 
 def _features(path: Path, shard: Shard, attempts: _Attempts) -> tuple[int, int]:
     """Raw features as arrays; returns the numbers of images and features."""
-    describe = raw_describer(shard.bundle, shard.bundle_id, shard.preset)
+    describe = raw_describer(shard.bundle, shard.bundle_id, shard.preset, limits_of(shard.max_pixels))
     return write_features(path, (features for _, _, features in attempts.described(describe)))
 
 

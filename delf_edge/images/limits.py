@@ -42,6 +42,11 @@ class ImageLimits:
 DEFAULT_LIMITS = ImageLimits()
 
 
+def limits_of(max_pixels: int | None) -> ImageLimits:
+    """The limits with this many pixels; None: the default ones."""
+    return DEFAULT_LIMITS if max_pixels is None else ImageLimits(max_pixels=max_pixels)
+
+
 def check_header(data: bytes, name: str, limits: ImageLimits) -> Probe:
     """What an image file's header says, if a picture of this size may be decoded.
 
@@ -57,8 +62,16 @@ def check_header(data: bytes, name: str, limits: ImageLimits) -> Probe:
     """
     width, height, kind = probe_size(data)
     pixels = width * height
-    reduced = kind == "JPEG" and limits.reduction(width, height) > 1 and is_streamed(data)
-    check_pixels(width, height, name, limits, 4 if reduced else 1)
+    reduced = kind == "JPEG" and limits.reduction(width, height) > 1
+    if reduced and limits.max_pixels < pixels <= 4 * limits.max_pixels and not is_streamed(data):
+        raise ImageTooLargeError(
+            f"{name} declares {width} x {height} pixels, {pixels / 1e6:.1f} million, as a progressive JPEG, which is "
+            f"kept whole while it is decoded (about {pixels * 3 // 10**6} MB); the cap is "
+            f"{limits.max_pixels / 1e6:.1f} million. "
+            "Save it as a baseline JPEG (jpegtran -copy all IN > OUT), or raise ImageLimits.max_pixels "
+            f"(--max-megapixels {-(-pixels // 10**6)})"
+        )
+    check_pixels(width, height, name, limits, 4 if reduced and is_streamed(data) else 1)
     if pixels > _DENSE_FROM and pixels > _MAX_DENSITY * len(data):  # a black baseline JPEG has 64 pixels a byte
         raise ImageTooLargeError(
             f"{name} declares {pixels / 1e6:.1f} million pixels in {len(data)} bytes; above {_DENSE_FROM / 1e6:.0f} "

@@ -32,6 +32,7 @@ class Shard:
         preset: extraction preset.
         out: URL of the folder for shards.
         what: "codes", a database; or "features", raw features that a codebook is fitted on.
+        max_pixels: most pixels of a photo; None for the default.
     """
 
     number: int
@@ -41,12 +42,14 @@ class Shard:
     preset: str
     out: str
     what: What = "codes"
+    max_pixels: int | None = None
 
     @property
     def key(self) -> str:
         """SHA-256 of everything that the result depends on."""
         facts = [SHARD_FORMAT, self.number, self.bundle_id, self.preset, [asdict(row) for row in self.rows]]
         facts += [] if self.what == "codes" else [self.what]
+        facts += [] if self.max_pixels is None else [self.max_pixels]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     @property
@@ -126,6 +129,7 @@ def cut(
     preset: str,
     out: str,
     what: What = "codes",
+    max_pixels: int | None = None,
 ) -> Iterator[Shard]:
     """Shards of `size` photos each, the last one of what is left."""
     number = 0
@@ -133,7 +137,7 @@ def cut(
     for row in rows:
         waiting.append(row)
         if len(waiting) == size:
-            yield Shard(number, tuple(waiting), bundle, bundle_id, preset, out, what)
+            yield Shard(number, tuple(waiting), bundle, bundle_id, preset, out, what, max_pixels)
             number, waiting = number + 1, []
     if waiting:
-        yield Shard(number, tuple(waiting), bundle, bundle_id, preset, out, what)
+        yield Shard(number, tuple(waiting), bundle, bundle_id, preset, out, what, max_pixels)

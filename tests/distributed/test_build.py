@@ -220,6 +220,30 @@ def test_a_photo_that_kills_workers_does_not_end_the_build(source: Path, tmp_pat
     assert (report.shards, report.bad, report.databases[0].images) == (2, 1, 3)
 
 
+def test_the_limit_on_pixels_is_an_option(source: Path, tmp_path: Path) -> None:
+    """And part of what a shard depends on: a photo that was too large is tried again with a higher limit."""
+    rows = list(read_rows(str(source)))[:2]
+    shards = {
+        limit: next(
+            cut(
+                iter(rows),
+                9,
+                bundle=str(TINY_BUNDLE),
+                bundle_id=Bundle.load(TINY_BUNDLE).id,
+                preset="fast",
+                out=f"{tmp_path}/shards",
+                max_pixels=limit,
+            )
+        )
+        for limit in (None, 1000, 10_000_000)
+    }
+    made = {limit: make_shard(shard) for limit, shard in shards.items()}
+    assert len({shard.name for shard in shards.values()}) == 3
+    assert {limit: manifest.images for limit, manifest in made.items()} == {None: 2, 1000: 0, 10_000_000: 2}
+    assert "the cap is 0.0 million" in made[1000].bad[0].message
+    assert make_shard_isolated(shards[1000]).bad == made[1000].bad
+
+
 def test_any_file_system(source: Path, plain: Path) -> None:
     files = fsspec.filesystem("memory")
     for path in source.parent.iterdir():

@@ -444,6 +444,10 @@ def test_photos_of_200_megapixels_and_panoramas_pass_the_caps_and_bombs_do_not()
     for data in (blank_jpeg(27000, 18000), blank_jpeg(16320, 12240, progressive=True)):
         with pytest.raises(ImageTooLargeError, match="the cap is"):
             check_header(data, "x", DEFAULT_LIMITS)
+    progressive = blank_jpeg(16320, 12240, progressive=True)
+    with pytest.raises(ImageTooLargeError, match=r"jpegtran .* \(--max-megapixels 200\)"):
+        check_header(progressive, "x", DEFAULT_LIMITS)
+    assert check_header(progressive, "x", ImageLimits(max_pixels=200_000_000)).width == 16320
     with pytest.raises(ImageTooLargeError, match="a byte"):
         check_header(blank_jpeg(16320, 12240, size=1_000_000), "x", DEFAULT_LIMITS)
 

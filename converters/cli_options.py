@@ -69,6 +69,7 @@ Opq = Annotated[bool, typer.Option("--opq/--pq", help="Learn a rotation before P
 GlobalDim = Annotated[int, typer.Option(help="G, dimension of the global descriptor.")]
 GlobalWhiten = Annotated[float, typer.Option(help="Exponent of the global whitening, 0 to 1.")]
 Storage = Annotated[str, typer.Option(help="How centroids are stored: int8 or float16.")]
+Licence = Annotated[str, typer.Option(help="Licence of the weights.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random in the fit.")]
 
 
@@ -127,37 +128,6 @@ class ExportOptions:
         if chosen not in ("attention", "l2norm"):
             raise typer.BadParameter(f"selection is {chosen!r}; choose attention or l2norm")
         return chosen
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """What of a codebook is fitted."""
-
-    dim: int = DEFAULT.dim
-    projection: str = DEFAULT.projection
-    whiten: float = DEFAULT.whiten
-    words: int = DEFAULT.n_words
-    code_size: int = DEFAULT.code_size
-    opq: bool = DEFAULT.opq
-    global_dim: int = DEFAULT.global_dim
-    global_whiten: float = DEFAULT.global_whiten
-    storage: str = DEFAULT.centroid_storage
-    seed: int = DEFAULT.seed
-
-    def settings(self) -> CodebookOptions:
-        """The same as the fit takes it."""
-        return CodebookOptions(
-            dim=self.dim,
-            projection=self.projection,
-            whiten=self.whiten,
-            n_words=self.words,
-            code_size=self.code_size,
-            opq=self.opq,
-            global_dim=self.global_dim,
-            global_whiten=self.global_whiten,
-            centroid_storage=self.storage,
-            seed=self.seed,
-        )
 
 
 def say(line: str) -> None:

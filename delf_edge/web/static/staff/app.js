@@ -5,8 +5,10 @@ import { arrange } from "./stage.js";
 import { identify, invite, stream, toggleCamera } from "./look.js";
 import { addShots, suggest } from "./teach.js";
 import { refreshPlaces } from "./places.js";
+import { refreshCheck, refreshQuestions, refreshStatistics } from "./reports.js";
+import { refreshScreen } from "./screen.js";
 
-const VIEWS = ["look", "teach", "places"];
+const VIEWS = ["look", "teach", "places", "statistics", "check", "questions", "screen"];
 let view = "look";
 
 function show(next) {
@@ -24,6 +26,10 @@ function refresh() {
   if (view === "look") invite();
   if (view === "teach") suggest();
   if (view === "places") refreshPlaces();
+  if (view === "statistics") refreshStatistics();
+  if (view === "check") refreshCheck();
+  if (view === "questions") refreshQuestions();
+  if (view === "screen") refreshScreen();
   if (stream) for (const video of [$("video"), $("finder")]) video.play().catch(() => {});
   arrange();
 }
@@ -31,7 +37,7 @@ document.addEventListener("service-back", refresh);
 
 for (const button of document.querySelectorAll("nav button")) button.onclick = () => show(button.dataset.view);
 document.addEventListener("keydown", (event) => {
-  if (event.target.matches("input") || event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
+  if (event.target.matches("input, textarea, select") || event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
   if (VIEWS[event.key - 1]) show(VIEWS[event.key - 1]);
   if (event.key === "c" && view === "look") toggleCamera();
 });

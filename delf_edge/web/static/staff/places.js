@@ -1,9 +1,11 @@
-// The places that are known, with delete.
+// The places that are known: open one, or delete it.
 
+import { closePlace, openPlace } from "./editor.js";
 import { $, ask, call, insist, picture, plural, trouble } from "./service.js";
 
 let known = { landmarks: [], read_only: false };
 export async function refreshPlaces() {
+  closePlace();
   try {
     known = await insist("GET", "v1/landmarks");
     drawPlaces();
@@ -30,6 +32,10 @@ function drawPlace(place) {
   const name = Object.assign(document.createElement("strong"), { textContent: place.name, title: place.name, dir: "auto" });
   words.append(name, Object.assign(document.createElement("small"), { textContent: plural(place.images.length, "photo") }));
   row.append(words);
+  const open = Object.assign(document.createElement("button"), { type: "button", textContent: "Open", className: "open" });
+  open.ariaLabel = `Open ${place.name}`;
+  open.onclick = () => openPlace(place.slug, known.landmarks);
+  row.append(open);
   if (!known.read_only) {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: "Delete" });
     button.ariaLabel = `Delete ${place.name}`;
@@ -56,7 +62,7 @@ async function removePlace(place) {
   $("delete-title").textContent = `Delete ${place.name}?`;
   if (!(await ask($("ask-delete"), (end) => { $("delete-yes").onclick = end; }, $("delete-no")))) return;
   try {
-    if (place.images.length) await insist("DELETE", "v1/images", { query: { landmark: place.name } });
+    await insist("DELETE", `v1/landmarks/${encodeURIComponent(place.slug)}`);
     trouble("task");
   } catch (e) {
     if (e.status) trouble("task", e.message);

@@ -15,9 +15,8 @@ export class Extractor {
   private readonly tail: Network | null;
 
   constructor(private readonly kernels: Kernels, private readonly bundle: Bundle, runtime: Runtime) {
-    this.local = new Network(bundle.network, bundle.manifest.network.stride, runtime);
-    // Our tails halve the map once; LiteRT.js tells the true size, which is checked below.
-    this.tail = bundle.tail === null ? null : new Network(bundle.tail, 2, runtime);
+    this.local = new Network(bundle.network, runtime);
+    this.tail = bundle.tail === null ? null : new Network(bundle.tail, runtime);
   }
 
   /** @throws EngineError the runtime failed; BundleError: an output is not what the manifest says. */

@@ -74,11 +74,8 @@ async function loadFrom({folder, threads}: RuntimeOptions): Promise<number> {
 export class Network {
   private readonly compiled = new Map<string, Promise<CompiledModel>>(); // by size, the one used last at the end
 
-  /**
-   * @param model bytes of a .tflite file, their SHA-256 compared.
-   * @param stride level pixels between neighbouring cells of the outputs.
-   */
-  constructor(private readonly model: Uint8Array, private readonly stride: number, private readonly runtime: Runtime) {}
+  /** @param model bytes of a .tflite file, their SHA-256 compared. */
+  constructor(private readonly model: Uint8Array, private readonly runtime: Runtime) {}
 
   /**
    * Runs the network once.
@@ -114,7 +111,7 @@ export class Network {
 
   private async sized(height: number, width: number): Promise<CompiledModel> {
     const key = `${width}x${height}`;
-    const model = this.compiled.get(key) ?? loadAndCompile(sizedModel(this.model, height, width, this.stride), {
+    const model = this.compiled.get(key) ?? loadAndCompile(sizedModel(this.model, height, width), {
       accelerator: this.runtime.accelerator, cpuOptions: {numThreads: this.runtime.threads},
     });
     this.compiled.delete(key);

@@ -3,6 +3,8 @@
 ``python -m testing.web_sdk_vectors`` writes them to `web-sdk/tests/vectors` anew. What the networks gave is part of the
 vectors, rounded to 16 bits: they differ in the last digits from one processor to the next, and the rest shall not.
 
+Make them anew when the default bundle changes. Words are found by comparing all, as in a browser, not by the graph.
+
 * `vectors.npz` the arrays, `vectors.json` the rest, `demo.pack` a pack of eight demo references.
 """
 
@@ -28,6 +30,7 @@ from delf_edge.features.network import Engine
 from delf_edge.features.pyramid import build_pyramid
 from delf_edge.images.decode import load_image
 from delf_edge.images.quality import measure
+from delf_edge.index.search import SearchOptions
 from delf_edge.packs.create import cut_pack
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.query.options import IdentifyOptions
@@ -129,7 +132,10 @@ def compute(folder: Path, arrays: Arrays, maps: Maps) -> tuple[Arrays, dict[str,
 
 
 def _of_query(places: Recognizer, pixels: NDArray[np.uint8]) -> tuple[Arrays, dict[str, Any]]:
-    image, options = Image(pixels, (pixels.shape[1], pixels.shape[0])), IdentifyOptions()
+    image, options = (
+        Image(pixels, (pixels.shape[1], pixels.shape[0])),
+        IdentifyOptions(search=SearchOptions(exact_words=True)),
+    )
     bundle, pipeline = places.bundle, places.pipeline
     scales = extractor.extract_options(bundle).scales
     features = places.extract(pixels, channel_order="RGB")

@@ -112,6 +112,7 @@ function typed(raw: Section, id: string): Manifest {
   text(raw, 'version');
   text(raw, 'licence');
   named(raw, 'golden', files);
+  if ('graph' in raw) named(raw, 'graph', files); // the graph over the words is not read: every word is compared
   const tail = raw.tail === null ? null : section(raw, 'tail');
   return {
     id,

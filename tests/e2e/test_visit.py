@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import shutil
 import subprocess
 import threading
@@ -22,7 +23,7 @@ import numpy as np
 import pytest
 
 from delf_edge import Recognizer
-from delf_edge.web.visit import TYPES, write_webapp
+from delf_edge.web.visit import TYPES, describe, write_webapp
 from testing.paths import ROOT, TINY_BUNDLE
 
 pytestmark = pytest.mark.browser
@@ -36,9 +37,18 @@ RED, GREEN, BLUE, GREY = (200, 30, 30), (30, 160, 40), (30, 40, 200), (128, 128,
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Plain files, as any web server gives them out: no headers of its own."""
+    """Plain files, as any web server gives them out: no headers of its own, but for those of a test."""
 
     extensions_map = dict(TYPES)  # noqa: RUF012
+
+    def __init__(self, *arguments: Any, headers: dict[str, str], **more: Any) -> None:
+        self._added = headers
+        super().__init__(*arguments, **more)
+
+    def end_headers(self) -> None:
+        for name, value in self._added.items():
+            self.send_header(name, value)
+        super().end_headers()
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -47,17 +57,18 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 class Site:
     """The files at an address; `stop` and `start` are a network that goes and comes."""
 
-    def __init__(self, folder: Path, database: Recognizer, page: Path) -> None:
-        self.folder, self.database, self._page = folder, database, page
+    def __init__(self, folder: Path, database: Recognizer, page: Path, bundle: Path = TINY_BUNDLE) -> None:
+        self.folder, self.database, self._page, self._bundle = folder, database, page, bundle
         self.write()
         self.port = 0
+        self.headers: dict[str, str] = {}
         self.start()
 
     def write(self) -> dict[str, Any]:
-        return write_webapp(self.database.store, self.folder, bundle=TINY_BUNDLE, page=self._page)
+        return write_webapp(self.database.store, self.folder, bundle=self._bundle, page=self._page)
 
     def start(self) -> None:
-        handler = functools.partial(Handler, directory=str(self.folder))
+        handler = functools.partial(Handler, directory=str(self.folder), headers=self.headers)
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), handler)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -203,6 +214,9 @@ def test_it_works_in_flight_mode_after_the_first_visit(browser: Any, site: Site)
     context = phone(browser)
     page = open_page(context, site.url)
     assert page.evaluate("document.documentElement.dataset.ready") == "true"
+    # The worker's own policy, on a server that sends none: no photo leaves it.
+    policy = page.evaluate("fetch('worker.js').then(r => r.headers.get('content-security-policy'))")
+    assert "connect-src 'self'" in policy
     page.close()
     site.stop()
     try:
@@ -392,3 +406,99 @@ def test_it_is_for_the_keyboard_and_installable(browser: Any, site: Site) -> Non
     manifest = session.send("Page.getAppManifest")
     assert manifest["errors"] == []
     context.close()
+
+
+# ---------------------------------------------------------------- the built page, with the real recogniser
+
+DEMO = ROOT / "assets" / "demo"
+DEFAULT_BUNDLE = ROOT / "assets" / "default"
+
+
+@pytest.fixture(scope="module")
+def real_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    built = SDK / "dist" / "visit"
+    if not (built / "worker.js").exists():
+        pytest.skip("the page is not built: make phone")
+    folder = tmp_path_factory.mktemp("real")
+    with Recognizer.open(folder / "places.db") as places:
+        for name in ("Eiffel Tower", "Colosseum", "Taj Mahal", "Brandenburg Gate"):
+            places.add(DEMO / "references" / name / "photo.webp", landmark=name, name=name)
+        opened = Site(folder / "site", places, built, DEFAULT_BUNDLE)
+        with closing(opened):
+            yield opened
+
+
+@pytest.mark.parametrize("query", ["eiffelTower", "brandenburgGate"])
+def test_the_real_page_says_what_python_says(browser: Any, real_site: Site, query: str) -> None:
+    photo = DEMO / "queries" / f"{query}.webp"
+    said = real_site.database.identify(photo)
+    context = phone(browser)
+    page = open_page(context, real_site.url)
+    ask(page, photo.read_bytes())
+    title_is(page, str(said.landmark))
+    points = int(page.text_content("#card-sure").split()[-3])
+    assert abs(points - said.n_inliers) <= 2
+    if query == "eiffelTower":
+        real_site.stop()
+        try:
+            page.reload()
+            until(page, "document.getElementById('about').dataset.places !== undefined")
+            assert page.evaluate("crossOriginIsolated")  # the service worker's headers: threads are allowed
+            ask(page, photo.read_bytes())
+            title_is(page, str(said.landmark))
+        finally:
+            real_site.start()
+    page.screenshot(path=OUT / f"visit_real_{query}.png", full_page=True)
+    assert page.complaints == []
+    context.close()
+
+
+def changed(site: Site, target: Path) -> Site:
+    """A copy of a site's folder at an address of its own."""
+    shutil.copytree(site.folder, target)
+    copy = object.__new__(Site)
+    copy.folder, copy.database, copy.port, copy.headers = target, site.database, 0, {}
+    copy.start()
+    return copy
+
+
+def renew(site: Site) -> None:
+    """Writes `app.json` anew, so that changed files belong to the release."""
+    (site.folder / "app.json").write_text(json.dumps(describe(site.folder, None)), encoding="utf-8")
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_flipped_byte_in_the_database_is_refused(browser: Any, real_site: Site, tmp_path: Path, told: bool) -> None:
+    with closing(changed(real_site, tmp_path / "site")) as site:
+        pack = site.folder / "places.pack"
+        data = bytearray(pack.read_bytes())
+        data[len(data) // 2] ^= 1
+        pack.write_bytes(data)
+        if told:
+            renew(site)  # app.json knows the changed bytes; the pack's own manifest does not
+        context = phone(browser)
+        page = open_page(context, site.url, wait=False)
+        assert "places.pack" in trouble_of(page)
+        context.close()
+
+
+def test_a_bundle_of_another_id_is_refused(browser: Any, real_site: Site, tmp_path: Path) -> None:
+    with closing(changed(real_site, tmp_path / "site")) as site:
+        shutil.rmtree(site.folder / "bundle")
+        shutil.copytree(TINY_BUNDLE, site.folder / "bundle")
+        renew(site)
+        context = phone(browser)
+        page = open_page(context, site.url, wait=False)
+        assert "damaged or does not fit" in trouble_of(page)
+        context.close()
+
+
+def test_a_browser_that_forbids_webassembly_is_told(browser: Any, real_site: Site) -> None:
+    real_site.headers["content-security-policy"] = "script-src 'self'"
+    try:
+        context = phone(browser, service_workers="block")
+        page = open_page(context, real_site.url, wait=False)
+        assert "cannot run the recognition" in trouble_of(page)
+        context.close()
+    finally:
+        real_site.headers.clear()

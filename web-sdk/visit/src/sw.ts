@@ -15,6 +15,9 @@ const scope = self.registration.scope;
 const state = `delf-edge-visit ${scope}`;
 const nameOf = (version: string) => `${state} ${version}`;
 const urlOf = (path: string) => new URL(path, scope).href;
+// A worker has the policy of its own file, not that of the page: no photo may leave it either.
+const POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; style-src 'self'; " +
+  "img-src 'self' blob:; media-src 'self' blob:; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'";
 const pages = new Map<string, string>(); // client -> version that it was opened with
 let updating: Promise<boolean> | null = null;
 
@@ -48,6 +51,7 @@ async function take(release: Release, path: string): Promise<Response> {
     'cross-origin-opener-policy': 'same-origin',
     'cross-origin-embedder-policy': 'require-corp',
     'cross-origin-resource-policy': 'same-origin',
+    'content-security-policy': POLICY,
     'x-content-type-options': 'nosniff',
   });
   const kept = new Response(data, {headers});

@@ -1,0 +1,116 @@
+"""The browser SDK in Chromium, in a worker, gives the answers of the Python SDK to the demo's 26 queries (`make phone`)."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from delf_edge import AddItem, IdentifyOptions, Recognizer
+from delf_edge.interchange.photo_lists import list_folder
+from delf_edge.packs.create import cut_pack
+from testing.paths import ROOT
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not (ROOT / "web-sdk" / "dist" / "worker.js").is_file(), reason="build web-sdk first: `make phone`"
+    ),
+]
+DEMO = ROOT / "assets" / "demo"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+MINUTES = 60_000  # milliseconds
+OPEN = """async ([database, bundle]) => {
+    const {openInWorker} = await import('/web-sdk/dist/client.js');
+    try { window.places = await openInWorker('/web-sdk/dist/worker.js', {bundle, database}); } catch (e) { return e.name; }
+    return window.places.info;
+}"""
+ASK = """async url => {
+    const {proof, ...answer} = await window.places.identify(await (await fetch(url)).blob(), {turns: false});
+    return {...answer, points: proof === null ? 0 : proof.query.length / 2};
+}"""
+FRAMES = """async url => {
+    const session = window.places.session(), photo = await createImageBitmap(await (await fetch(url)).blob());
+    const looks = [];
+    for (let i = 0; i < 10; i++) looks.push(session.look(await createImageBitmap(photo), i / 5));
+    const first = await Promise.all(looks);
+    return [...first, await session.look(await createImageBitmap(photo), 3)].map(r => [r.verdict, r.events.map(e => e.kind)]);
+}"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack of the demo references, its copy with a flipped byte, and the open database."""
+    folder = tmp_path_factory.mktemp("web-sdk")
+    photos, _ = list_folder(DEMO / "references")
+    with Recognizer.open(folder / "demo.db") as places:
+        list(places.add_many(AddItem(p.path, p.landmark, p.name) for p in photos))
+        cut_pack(places.store, folder / "demo.pack", name="demo", version=1)
+    data = bytearray((folder / "demo.pack").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "flipped.pack").write_bytes(data)
+    (folder / "flipped.pack.json").write_bytes((folder / "demo.pack.json").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Iterator[Any]:
+    """A page of a server that gives out the checkout and the packs."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    playwright = pytest.importorskip("playwright.sync_api")
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def translate_path(self, path: str) -> str:
+            packs = path.startswith(("/demo.pack", "/flipped.pack"))
+            return f"{folder}{path}" if packs else super().translate_path(path)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(ROOT)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.set_default_timeout(10 * MINUTES)
+        page.goto(f"http://127.0.0.1:{server.server_port}/web-sdk/README.md")
+        yield page
+        browser.close()
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_flipped_byte_and_a_folder_that_is_no_bundle_are_refused(page: Any) -> None:
+    assert page.evaluate(OPEN, ["/flipped.pack", "/assets/default/"]) == "PackIntegrityError"
+    assert page.evaluate(OPEN, ["/nothing.pack", "/assets/default/"]) in ("FetchError", "PackError")
+    assert page.evaluate(OPEN, ["/demo.pack", "/assets/demo/"]) == "FetchError"
+
+
+def test_the_answers_are_those_of_python(page: Any, folder: Path) -> None:
+    info = page.evaluate(OPEN, ["/demo.pack", "/assets/default/"])
+    with Recognizer.open(folder / "demo.db") as places:
+        assert (info["bundleId"], info["nImages"]) == (places.bundle.id, len(places.store))
+        for query in sorted((DEMO / "queries").glob("*.webp")):
+            said = page.evaluate(ASK, f"/assets/demo/queries/{query.name}")
+            answer = places.identify(query, options=IdentifyOptions(turns=False))
+            assert said["landmark"] == answer.landmark, query.name
+            assert said["nInliers"] == pytest.approx(answer.n_inliers, abs=2), query.name
+            assert said["probability"] == pytest.approx(answer.probability, abs=0.02), query.name
+            assert said["points"] == said["nInliers"]
+
+
+def test_of_ten_frames_at_once_the_newest_is_looked_at(page: Any) -> None:
+    if isinstance(page.evaluate(OPEN, ["/demo.pack", "/assets/default/"]), str):
+        pytest.fail("the demo pack was not opened")
+    results = page.evaluate(FRAMES, "/assets/demo/queries/colosseum.webp")
+    verdicts = [verdict for verdict, _ in results]
+    assert verdicts[0] == verdicts[9] == "look"
+    assert verdicts[1:9] == ["dropped"] * 8
+    assert [kind for _, kinds in results for kind in kinds] == ["appeared"]

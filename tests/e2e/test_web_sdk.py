@@ -1,4 +1,4 @@
-"""The browser SDK in Chromium, in a worker, gives the answers of the Python SDK to the demo's 26 queries (`make phone`)."""
+"""The browser SDK in Chromium, in a worker, gives Python's answers to the demo's 26 queries (`make phone`)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 MINUTES = 60_000  # milliseconds
 OPEN = """async ([database, bundle]) => {
     const {openInWorker} = await import('/web-sdk/dist/client.js');
-    try { window.places = await openInWorker('/web-sdk/dist/worker.js', {bundle, database}); } catch (e) { return e.name; }
+    try {
+        window.places = await openInWorker('/web-sdk/dist/worker.js', {bundle, database});
+    } catch (e) { return e.name; }
     return window.places.info;
 }"""
 ASK = """async url => {
@@ -39,8 +41,9 @@ FRAMES = """async url => {
     const session = window.places.session(), photo = await createImageBitmap(await (await fetch(url)).blob());
     const looks = [];
     for (let i = 0; i < 10; i++) looks.push(session.look(await createImageBitmap(photo), i / 5));
-    const first = await Promise.all(looks);
-    return [...first, await session.look(await createImageBitmap(photo), 3)].map(r => [r.verdict, r.events.map(e => e.kind)]);
+    const results = await Promise.all(looks);
+    results.push(await session.look(await createImageBitmap(photo), 3));
+    return results.map(r => [r.verdict, r.events.map(e => e.kind)]);
 }"""
 
 

@@ -39,6 +39,19 @@ def test_every_entry_has_a_version_and_hashes_and_names_no_registry() -> None:
     assert "://" not in LOCK
 
 
+def test_the_container_installs_exactly_some_of_it() -> None:
+    text = (ROOT / "requirements-web.lock").read_text(encoding="utf-8")
+    entries = {canonicalize_name(name): (version, hashes.split()) for name, version, hashes in ENTRY.findall(text)}
+    whole = {canonicalize_name(name): (version, hashes.split()) for name, version, hashes in ENTRY.findall(LOCK)}
+    assert entries.items() <= whole.items(), "run scripts/lock.py again"
+    extras = PROJECT["optional-dependencies"]
+    needed = {canonicalize_name(Requirement(text).name) for text in [*PROJECT["dependencies"], *extras["web"]]}
+    assert needed <= set(entries)
+    assert "pytest" not in entries
+    container = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert "--require-hashes --no-deps -r requirements-web.lock" in container
+
+
 def table() -> dict[str, list[str]]:
     """Name -> version, licence, and the extra that needs it, as docs/licences.md has them."""
     text = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8").partition("| package |")[2]

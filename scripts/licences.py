@@ -19,7 +19,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 # A package is listed under the first of these that needs it.
 WHY = ("runtime", "web", "heif", "update", "build", "interchange", "docs", "test")
-NAMED_ELSEWHERE = {"hnswlib": "Apache-2.0"}  # by the LICENSE file of its source; its metadata names none
+# By the LICENSE file of their source; their metadata name none. axe.min.js in the first is under MPL-2.0.
+NAMED_ELSEWHERE = {"axe-playwright-python": "MIT, MPL-2.0", "hnswlib": "Apache-2.0"}
 SHORT = {
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD",

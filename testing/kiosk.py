@@ -17,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from delf_edge import Recognizer
 from delf_edge.images.decode import load_image
@@ -135,16 +136,23 @@ def fill(database: Path, names: dict[str, str]) -> Path:
 
 
 @contextmanager
-def chromium(film: Path) -> Iterator[Any]:
-    """Chromium in front of a camera that plays a film; Playwright must be there."""
-    from playwright.sync_api import sync_playwright
-
+def chromium(playwright: Any, film: Path) -> Iterator[Any]:
+    """Chromium in front of a camera that plays a film; `playwright` is what `sync_playwright` gives."""
     OUT.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        flags = [*FLAGS, f"--use-file-for-fake-video-capture={film}"]
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield opened
-        opened.close()
+    flags = [*FLAGS, f"--use-file-for-fake-video-capture={film}"]
+    opened = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def playwright_or_skip() -> Iterator[Any]:
+    """Playwright; a test is skipped where it or Chromium is not there."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium; Debian: apt-get install chromium")
+    with sync_api.sync_playwright() as started:
+        yield started
 
 
 def open_page(browser: Any, url: str, screen: str = "1080p", scheme: str = "light", **context: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from testing.kiosk import CHROMIUM, OUT, Service, chromium, fill, until, write_film
+from testing.kiosk import OUT, Service, chromium, fill, playwright_or_skip, until, write_film
 
 pytestmark = pytest.mark.browser
 STATE = "document.body.dataset.state"
@@ -27,12 +27,9 @@ KEYS += ["Shift+Tab", "Backspace", "Delete", "Control+a", "F6", "Alt+ArrowLeft"]
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium; Debian: apt-get install chromium")
     film = tmp_path_factory.mktemp("film") / "wall.y4m"
     write_film(film, [("Colosseum", 6), (None, 2), ("stranger", 8), ("Petra", 6)])
-    with chromium(film) as opened:
+    with playwright_or_skip() as playwright, chromium(playwright, film) as opened:
         yield opened
 
 

@@ -16,7 +16,6 @@ import pytest
 
 from delf_edge.images.decode import load_image
 from testing.kiosk import (
-    CHROMIUM,
     DEMO,
     LANDMARKS,
     OUT,
@@ -27,6 +26,7 @@ from testing.kiosk import (
     fill,
     name_is,
     open_page,
+    playwright_or_skip,
     reference,
     until,
     upload,
@@ -48,12 +48,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium; Debian: apt-get install chromium")
     film = tmp_path_factory.mktemp("film") / "walk.y4m"
     write_film(film)
-    with chromium(film) as opened:
+    with playwright_or_skip() as playwright, chromium(playwright, film) as opened:
         yield opened
 
 

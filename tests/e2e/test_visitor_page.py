@@ -15,7 +15,6 @@ import pytest
 
 from delf_edge import Recognizer
 from testing.kiosk import (
-    CHROMIUM,
     DEMO,
     LANDMARKS,
     OUT,
@@ -27,6 +26,7 @@ from testing.kiosk import (
     fill,
     name_is,
     open_page,
+    playwright_or_skip,
     reference,
     until,
     write_film,
@@ -87,17 +87,16 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _needs_chromium() -> None:
-    pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium; Debian: apt-get install chromium")
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Any]:
+    with playwright_or_skip() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
-def colosseum(films: dict[str, Path]) -> Iterator[Any]:
+def colosseum(playwright: Any, films: dict[str, Path]) -> Iterator[Any]:
     """Chromium whose camera always sees the Colosseum."""
-    with chromium(films["colosseum"]) as browser:
+    with chromium(playwright, films["colosseum"]) as browser:
         yield browser
 
 
@@ -185,8 +184,10 @@ def test_every_state_fits_every_screen(
 
 
 @pytest.mark.parametrize("film", ["stranger", "dark"])
-def test_what_is_not_known_and_what_is_not_seen(service: Service, films: dict[str, Path], film: str) -> None:
-    with chromium(films[film]) as browser:
+def test_what_is_not_known_and_what_is_not_seen(
+    service: Service, playwright: Any, films: dict[str, Path], film: str
+) -> None:
+    with chromium(playwright, films[film]) as browser:
         for screen in SCREENS:
             page = open_page(browser, service.url, screen)
             if film == "stranger":

@@ -222,3 +222,42 @@ def test_names_of_any_length_and_direction_fit(browser: Any, tmp_path: Path, scr
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.close()
     service.stop()
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_a_place_is_opened_told_of_and_counted(browser: Any, tmp_path: Path, screen: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    database = fill(tmp_path / "places.db", {"Petra": "Petra", "Taj Mahal": "Taj Mahal"})
+    service = Service(database, options=("--keep-questions", str(tmp_path / "questions")))
+    page = open_page(browser, f"{service.url}/staff#token={TOKEN}", screen)
+    page.click("nav button[data-view=places]")
+    page.click("button[aria-label='Open Petra']")
+    page.wait_for_selector("#editor:not([hidden])")
+    page.fill("#editor-new", "de")
+    page.click("#editor-add")
+    page.fill("#editor-title-text", "Felsenstadt Petra")
+    page.fill("#editor-summary", "In den Fels gehauen.")
+    page.click("#editor-form button[type=submit]")
+    until(page, "document.getElementById('editor-saved').textContent === 'Saved.'")
+    assert page.input_value("#editor-title-text") == "Felsenstadt Petra"
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+    views = ("places", "statistics", "check", "questions", "screen", "look", "teach")
+    for view in views:
+        if view != "places":
+            page.click(f"nav button[data-view={view}]")
+            page.wait_for_timeout(500)
+        page.screenshot(path=OUT / f"staff_{view}_{screen}_light.png")
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{view} is too wide"
+        rules = {"color-contrast-enhanced": {"enabled": True}}
+        found = Axe().run(page, options={"runOnly": {"type": "tag", "values": tags}, "rules": rules})
+        assert found.violations_count == 0, (view, found.generate_report())
+    page.click("nav button[data-view=check]")
+    page.click("#check-start")
+    until(page, "document.getElementById('check-words').textContent === '2 of 2 photos'", 120)
+    with page.expect_navigation():
+        page.click("#lock")  # the page begins anew, with nothing open
+    assert page.is_hidden("#lock")
+    assert page.complaints == []
+    page.close()
+    service.stop()

@@ -3,7 +3,7 @@
 
 const RETRY = 3000; // milliseconds between attempts
 const FROZEN = 6000; // milliseconds and
-const CHECKS = 10; // looks without a new picture, after which a camera is lost; a sleeping machine's clock jumps
+const CHECKS = 30; // looks without a new picture, after which a camera is lost; a sleeping machine's clock jumps
 const KEY = "delf-edge camera"; // what staff have set on this machine
 
 export function savedSettings() {

@@ -17,6 +17,10 @@ BY_NAME = {"setattr", "delattr", "getattr"}
 # Members of other packages, which have no public name for what is needed, and of objects that a test made itself.
 OTHERS = {
     ("benchmarks/boards.py", "_get_ops_details"): "LiteRT's interpreter",
+    (
+        "benchmarks/data/safe_pickle.py",
+        "_Unpickler",
+    ): "pickle's class in Python; the one in C hides its stack",
     ("tests/test_native.py", "_name"): "ctypes: the file of a library",
     ("tests/converters/official/test_delf_resnet.py", "_model"): "the TensorFlow model that the test makes",
     ("tests/converters/export/test_tflite.py", "_conv_head"): "the package of the ImageNet weights",

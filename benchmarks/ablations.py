@@ -329,6 +329,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns 0, or 2 for missing data or a bad bundle."""
     a = parser().parse_args(arguments)
+    if not plots.can_draw():
+        return 2
     cv2.setNumThreads(1)
     try:
         dataset = read_json(a.dataset)

@@ -201,6 +201,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns 0, 1 where a row failed (a missing optional package is not a failure), 2 for bad input."""
     a = parser().parse_args(arguments)
+    if not plots.can_draw():
+        return 2
     if not a.dataset.is_file():
         print(f"{a.dataset}: no such file; `make bench` needs ../shared beside the checkout", file=sys.stderr)
         return 2

@@ -392,6 +392,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--out", type=Path, default=Path("out"), help="folder of caches, default out/")
     p.add_argument("--results", type=Path, default=RESULTS, help="folder of search.json and the plots")
     a = p.parse_args(arguments)
+    if not plots.can_draw():
+        return 2
     largest = max(a.images, default=10_000)
     lab = Lab(a.data, a.out, to_stderr, min(largest, a.real or largest))
     file = a.results / ("search_candidates.json" if a.only_candidates else "search.json")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from benchmarks.data.feature_cache import FeatureCache
@@ -13,8 +13,10 @@ from delf_edge.bundle.bundle import Bundle, default_bundle_path
 
 def main() -> int:
     """Extract everything; what is kept already is not extracted again."""
-    data = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
-    raw_features(Bundle.load(default_bundle_path()), all_photos(data), FeatureCache(Path("out/features")), to_stderr)
+    p = argparse.ArgumentParser(prog="python -m benchmarks.search_data", description=(__doc__ or "").splitlines()[0])
+    p.add_argument("data", type=Path, nargs="?", default=Path("../shared/data"), help="default ../shared/data")
+    a = p.parse_args()
+    raw_features(Bundle.load(default_bundle_path()), all_photos(a.data), FeatureCache(Path("out/features")), to_stderr)
     return 0
 
 

@@ -125,6 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--plain", type=Path, help="bundle that was not fine-tuned, default: the ImageNet weights")
     p.add_argument("--out", type=Path, default=Path("selection.png"), help="picture to write")
     a = p.parse_args(arguments)
+    if not plots.can_draw():
+        return 2
     try:
         bundle = Bundle.load(a.bundle or default_bundle_path())
         plain = Bundle.load(a.plain) if a.plain else None

@@ -114,7 +114,8 @@ def stages(bundle: Bundle, images: list[NDArray[np.uint8]]) -> dict[str, float]:
         for i, image in enumerate(images):
             recognizer.add(image, landmark=str(i), channel_order="BGR")
         answers = [recognizer.identify(image, channel_order="BGR").milliseconds for image in images]
-    return {stage: float(np.median([a[stage] for a in answers])) for stage in answers[0]}
+    names = dict.fromkeys(stage for a in answers for stage in a)  # not every photo is turned
+    return {stage: float(np.median([a[stage] for a in answers if stage in a])) for stage in names}
 
 
 def network_rate(bundle: Bundle) -> dict[str, float]:

@@ -7,6 +7,7 @@ long an answer takes.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import tempfile
@@ -58,6 +59,7 @@ def measure() -> dict[str, Any]:
 
 def main() -> int:
     """The command."""
+    argparse.ArgumentParser(prog="python -m benchmarks.turns", description=(__doc__ or "").splitlines()[0]).parse_args()
     result = measure()
     RESULT.write_text(
         json.dumps({"command": "python -m benchmarks.turns", "environment": environment(), **result}, indent=1) + "\n"

@@ -85,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--shown", type=int, default=3, help="photos of each row, default 3")
     p.add_argument("--out", type=Path, default=Path("out/wins.png"), help="picture to write, default out/wins.png")
     a = p.parse_args(arguments)
+    if not plots.can_draw():
+        return 2
     try:
         dataset = read_json(a.dataset)
         systems = json.loads(a.rows.read_text(encoding="utf-8"))["systems"]

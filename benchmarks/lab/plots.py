@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,14 @@ class Point:
     map: float
     interval: tuple[float, float]
     chosen: bool = False
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is there; where not, stderr says what to install. Asked before a command begins its work."""
+    if find_spec("matplotlib") is None:
+        print("this command draws, and matplotlib is missing: python -m pip install matplotlib", file=sys.stderr)
+        return False
+    return True
 
 
 def figure(width: float = 7, height: float = 4.5) -> tuple[Any, Any]:

@@ -99,7 +99,8 @@ def measure_speed(
         photo.write_bytes(asked[0])
         searched = database or Path(scratch) / "places.db"
         start = first_answer(searched, folder, photo, options.starts, num_threads=options.num_threads)
-    stages = {stage: summary(row[stage] for row in identified) for stage in identified[0]}
+    names = dict.fromkeys(stage for row in identified for stage in row)  # not every photo is turned
+    stages = {stage: summary(row[stage] for row in identified if stage in row) for stage in names}
     return {
         "format": SPEED_FORMAT,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

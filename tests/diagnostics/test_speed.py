@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from delf_edge import Bundle, OptionError
+from delf_edge import Bundle, OptionError, Recognizer
 from delf_edge.cli.main import app
 from delf_edge.diagnostics import speed
 from delf_edge.errors import DelfEdgeError
@@ -62,6 +62,18 @@ def test_a_database_of_ones_own_and_a_table(photos: Path, tmp_path: Path) -> Non
     assert "2 photos (own), 7 images searched" in done.stdout
     assert "self-test: passed" in done.stdout
     assert database.read_bytes() == before
+
+
+def test_a_stage_that_some_photos_need_is_counted_for_those(photos: Path, tmp_path: Path) -> None:
+    database = tmp_path / "one.db"
+    with Recognizer.open(database, bundle=TINY_BUNDLE) as recognizer:
+        recognizer.add(photos / "a.png", landmark="a")
+    result = speed.measure_speed(
+        TINY_BUNDLE, database=database, photos=photos, options=speed.BenchOptions(runs=2, starts=1)
+    )
+    check(result)
+    assert result["identify_ms"]["total"]["n"] == 4
+    assert result["identify_ms"]["turns"]["n"] == 2  # of the photo that is not stored
 
 
 def test_without_the_demo_the_picture_of_the_bundle_is_asked_for(

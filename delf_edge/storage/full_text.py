@@ -17,6 +17,9 @@ _COLUMNS = "title, summary, body"
 _SHADOWS = {f"{_FTS}_data": "id, block", f"{_FTS}_idx": "segid, term, pgno"}
 _SHADOWS |= {f"{_FTS}_docsize": "id, sz", f"{_FTS}_config": "k, v"}
 _AT_ONCE = 500
+_COMPARED = 500  # texts that are compared with each other at most
+_LETTERS = (("ł", "l"), ("ø", "o"), ("đ", "d"), ("ß", "ss"), ("æ", "ae"), ("œ", "oe"), ("þ", "th"), ("ı", "i"))
+_SPELLINGS, _POSITIONS = 16, 2  # of a word that are tried, and letters of a kind in it that are changed one by one
 
 
 @contextmanager
@@ -102,20 +105,78 @@ def search_words(db: sqlite3.Connection, query: str, limit: int) -> list[tuple[i
     """(id of a text, score) of texts that hold every word of a query, the best first; a lower score is better.
 
     The last word may be the beginning of one. What is written as "several words" must stand like that. A word in a
-    title counts ten times as much as one in the body, in a summary four times.
+    title counts ten times as much as one in the body, in a summary four times. Where thousands of texts fit, such as
+    those with a word that begins with two given letters, they are not all compared: texts with the whole word come
+    first, titles before the rest, and among too many of a kind the oldest.
     """
-    match = match_of(query)
-    if not match:
+    whole, widest = match_of(query, spelt=True, begun=False), match_of(query, spelt=True)
+    if not widest:
         return []
+    if len(_first(db, widest, _COMPARED + 1)) <= _COMPARED:
+        return _best(db, widest, limit)
+    found: dict[int, float] = {}
+    for match in dict.fromkeys((f"title : ({whole})", whole, f"title : ({widest})", widest)):
+        ids = _first(db, match, _COMPARED + 1)
+        more = [key for key, _ in _best(db, match, limit)] if len(ids) <= _COMPARED else ids
+        for key in more:
+            found.setdefault(key, -1.0 / (1 + len(found)))
+        if len(found) >= limit:
+            break
+    return list(found.items())[:limit]
+
+
+def _first(db: sqlite3.Connection, match: str, n: int) -> list[int]:
+    """Ids of at most n texts that fit, the oldest."""
+    return [int(key) for (key,) in db.execute(f"SELECT rowid FROM {_FTS} WHERE {_FTS} MATCH ? LIMIT ?", (match, n))]
+
+
+def _best(db: sqlite3.Connection, match: str, limit: int) -> list[tuple[int, float]]:
     sql = f"SELECT rowid, bm25({_FTS}, 10.0, 4.0, 1.0) AS score FROM {_FTS} WHERE {_FTS} MATCH ? ORDER BY score LIMIT ?"
     return [(int(key), float(score)) for key, score in db.execute(sql, (match, limit))]
 
 
-def match_of(query: str) -> str:
-    """A query of a person in FTS5's language: each word or phrase in quotes, so that none of them is an operator."""
+def match_of(query: str, *, spelt: bool = False, begun: bool = True) -> str:
+    """A query of a person in FTS5's language: each word or phrase in quotes, so that none of them is an operator.
+
+    Args:
+        query: as it was typed.
+        spelt: allow other `spellings`.
+        begun: the last word may be the beginning of one, unless it is quoted.
+    """
     parts = [a or b for a, b in re.findall(r'"([^"]+)"|([^\s"]+)', query)]
     words = [part.replace("\0", "") for part in parts if any(c.isalnum() for c in part)]
-    if not words:
-        return ""
-    prefix = "" if query.rstrip().endswith('"') else " *"
-    return " ".join(f'"{word}"' for word in words) + prefix
+    ends = [""] * len(words)
+    if words and begun and not query.rstrip().endswith('"'):
+        ends[-1] = " *"
+    choices = [
+        [f'"{w}"{end}' for w in (spellings(word) if spelt else [word])] for word, end in zip(words, ends, strict=True)
+    ]
+    quoted = [some[0] if len(some) == 1 else f"({' OR '.join(some)})" for some in choices]
+    return (" AND " if spelt else " ").join(quoted)
+
+
+def spellings(part: str) -> list[str]:
+    """A word with and without the strokes and ligatures that FTS5 keeps, the plain one first.
+
+    FTS5 folds what Unicode takes for a letter and a mark (ó, ü, č); ł, ø, đ, ß, æ, œ, þ, ı are letters of their own
+    there. A text is found by either: lodz finds Łódź, and Łódź finds Lodz.
+    """
+    plain = part.casefold()
+    for letter, base in _LETTERS:
+        plain = plain.replace(letter, base)
+    found = [plain]
+    for letter, base in _LETTERS:
+        for _ in range(_POSITIONS):  # each place in turn, in words that have not too many of them
+            more = [w[:i] + letter + w[i + len(base) :] for w in found for i in _places(w, base)]
+            new = [w for w in dict.fromkeys(more) if w not in found]
+            if not new or len(found) + len(new) > _SPELLINGS:
+                break
+            found += new
+        everywhere = [w.replace(base, letter) for w in found]  # and all of them at once
+        found += [w for w in dict.fromkeys(everywhere) if w not in found][: _SPELLINGS - len(found)]
+    own = part.casefold()  # casefold makes ss of ß; as it was written it is among them in any case
+    return list(dict.fromkeys([*found, own, part]))
+
+
+def _places(word: str, base: str) -> list[int]:
+    return [i for i in range(len(word)) if word.startswith(base, i)]

@@ -8,7 +8,7 @@ import pytest
 
 from delf_edge.errors import StoreError
 from delf_edge.quantization.packed_codes import CodeLayout
-from delf_edge.storage.full_text import match_of
+from delf_edge.storage.full_text import match_of, spellings
 from delf_edge.storage.rows import delete_rows, put_row
 from delf_edge.storage.store import Store
 
@@ -106,3 +106,78 @@ def test_a_damaged_text_is_left_out_and_named(store: Store) -> None:
 def test_queries_become_quoted_words() -> None:
     assert match_of('eiffel "iron tower" pa') == '"eiffel" "iron tower" "pa" *'
     assert match_of('a "b c"') == '"a" "b c"'
+    assert match_of("łan", spelt=True) == '("lan" * OR "łan" *)'
+
+
+@pytest.fixture
+def polish(tmp_path: Path) -> Store:
+    store = Store.open(tmp_path / "polish.db", bundle_id="3f2a", layout=CodeLayout(4, 8, 1000))
+    titles = [
+        "Łódź Fabryczna",
+        "Lodz, the city",
+        "Wrocław",
+        "Straße",
+        "Strasse",
+        "Møns Klint",
+        "Đakovo",
+        "Þingvellir",
+        "Ærø",
+    ]
+    with store.edit() as edit:
+        for number, title in enumerate(titles, 1):
+            row = (number, edit.landmark_id(title), "en", title, None, None, None, None, edit.revision)
+            put_row(edit.db, "landmark_texts", row)
+    return store
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("lodz", [1, 2]),
+        ("Łódź", [1, 2]),
+        ("łodz fab", [1]),
+        ('"lodz fabryczna"', [1]),
+        ("wroclaw", [3]),
+        ("WROCŁ", [3]),
+        ("strasse", [4, 5]),
+        ("Straße", [4, 5]),
+        ("stras", [5]),
+        ("mons", [6]),
+        ("dakovo", [7]),
+        ("thingvellir", [8]),
+        ("aero", [9]),
+        ("ærø", [9]),
+    ],
+)
+def test_letters_with_strokes_are_found_by_plain_ones_and_the_other_way(
+    polish: Store, query: str, expected: list[int]
+) -> None:
+    assert sorted(found(polish, query)) == expected
+
+
+def test_no_word_has_too_many_spellings() -> None:
+    for word in ("o" * 200, "colorado", "ß" * 60, "lodz " * 40):
+        assert len(spellings(word)) <= 18
+        assert word in spellings(word)
+
+
+def test_among_thousands_whole_words_and_titles_come_first(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "many.db", bundle_id="3f2a", layout=CodeLayout(4, 8, 1000))
+    with store.edit() as edit:
+        for number in range(1, 1401):
+            title, body = f"Place {number}", f"karton{number}"
+            if number == 1350:
+                title = "The Kar"  # the whole word, in a title
+            if number == 1390:
+                body = "a kar in the text"
+            if number == 1300:
+                title = "Kartause"
+            row = (number, edit.landmark_id(f"p{number}"), "en", title, None, body, None, None, edit.revision)
+            put_row(edit.db, "landmark_texts", row)
+    assert found(store, "kar")[:4] == [1350, 1390, 1300, 1]
+    assert len(found(store, "kar")) == 10
+    assert found(store, "place kar")[:2] == [1390, 1]
+    assert found(store, '"place"') == list(range(1, 11))
+    scores = [score for _, score in store.catalogue.search("kar", 10)]
+    assert scores == sorted(scores)
+    assert max(scores) < 0

@@ -7,6 +7,8 @@ train places of `train_more`; never VAL or DEV), at the projection of the bundle
   how many of the right words the graph finds, and what it takes in a bundle;
 * candidate search among 1,000 to 100,000 photos: the time of lists, the features looked at, and how many of the 60
   nearest stored features are found that an exhaustive scan finds, with words by either way;
+* `identify` after extraction among VAL's database, training photos and copies, with the bundle as it is (`--identify`):
+  words by either way in turn, all stages;
 * VAL: mAP of `Recognizer.rank` with the names of landmarks, without a cohort (`--val`; every run is a look at VAL).
 
 Stored are training photos, then perturbed copies of them as in `benchmarks.search` (`lab.search_data.Copies`); asked
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import sys
@@ -49,11 +52,13 @@ from delf_edge.codebooks.kmeans import assign, tree_kmeans
 from delf_edge.codebooks.opq import fit_opq
 from delf_edge.index.inverted_lists import IndexSnapshot
 from delf_edge.index.scoring import neighbours
+from delf_edge.index.search import SearchOptions
 from delf_edge.native import Hits
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.hnsw import HnswGraph
 from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
 from delf_edge.quantization.product_quantizer import encode, inner_product_tables
+from delf_edge.query.options import IdentifyOptions
 from delf_edge.recognizer import Recognizer
 from delf_edge.storage.records import NewImage
 from delf_edge.types import Codebook, Codes, Features, Float32Array
@@ -271,14 +276,78 @@ def val(words: Words, codebook: Codebook, dataset: Dataset) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if name != "ap"}
 
 
+def identify(words: Words, dataset: Dataset, n: int, out: Path, rounds: int) -> dict[str, Any]:
+    """Milliseconds of a question after extraction among n photos: processor, wall, and each stage."""
+    bundle = words.bundle
+    file = out / "words" / bundle.id / f"identify-{n}.db"
+    queries = [words.lab.features(q.name) for q in dataset.queries]
+    with Recognizer.open(_stored(words, dataset, n, file), bundle=bundle) as recognizer:
+        ways = {"hnsw": IdentifyOptions(), "exact": IdentifyOptions(search=SearchOptions(exact_words=True))}
+        cpu: dict[str, list[float]] = {way: [] for way in ways}
+        wall: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        answers: dict[str, list[str | None]] = {way: [] for way in ways}
+        for i in range(rounds + 1):  # the first round warms up
+            for q in queries:
+                for way, options in ways.items():
+                    spent: dict[str, float] = {}
+                    began = time.thread_time()
+                    answer = recognizer.pipeline.answer(q, options, timings=spent)
+                    if i:
+                        cpu[way].append(1e3 * (time.thread_time() - began))
+                        wall[way].append(spent)
+                        answers[way].append(answer.landmark)
+        figures: dict[str, Any] = {"images": n, "features": recognizer.pipeline.index.n_features}
+        for way, times in cpu.items():
+            best = np.array(times).reshape(rounds, -1).min(axis=0)
+            figures[way] = {
+                "cpu_ms": float(np.median(times)),
+                "cpu_best_ms": float(np.median(best)),
+                "cpu_best_p99_ms": float(np.quantile(best, 0.99)),
+                "wall_ms": float(np.median([w["total"] for w in wall[way]])),
+                "wall_p99_ms": float(np.quantile([w["total"] for w in wall[way]], 0.99)),
+                "stages_ms": {s: float(np.median([w[s] for w in wall[way]])) for s in wall[way][0]},
+            }
+        same = [a == b for a, b in zip(answers["hnsw"], answers["exact"], strict=True)]
+        return figures | {"same_answers": float(np.mean(same)), "load_average": os.getloadavg()[0]}
+
+
+def _stored(words: Words, dataset: Dataset, n: int, file: Path) -> Path:
+    """A database of n photos, made once."""
+    if file.exists():
+        return file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    codebook, names = words.bundle.codebook, words.names[:: max(1, len(words.names) // REAL)][:REAL]
+    real, others = codes_of(words, codebook, dataset.database), codes_of(words, codebook, names)
+    copies, partial = Copies(others, codebook), file.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+
+    def image(i: int) -> NewImage:
+        known = [*real, *others]
+        name = dataset.database[i] if i < len(real) else f"image {i}"
+        codes = known[i] if i < len(known) else copies.make(i)
+        return NewImage(
+            name, label(dataset, i) if i < len(real) else name, hashlib.sha256(name.encode()).digest(), codes
+        )
+
+    with Recognizer.open(partial, bundle=words.bundle) as recognizer:
+        for start in range(0, n, 500):
+            recognizer.store.add_many(image(i) for i in range(start, min(start + 500, n)))
+        recognizer.store.snapshot(file)
+    partial.unlink()
+    return file
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.words", description=(__doc__ or "").splitlines()[0])
     p.add_argument("data", type=Path, nargs="?", default=Path("../shared/data"), help="default ../shared/data")
-    p.add_argument("--words", type=int, nargs="+", default=[8192, 16384, 32768, 65536], help="K")
+    p.add_argument("--words", type=int, nargs="*", default=[8192, 16384, 32768, 65536], help="K")
     p.add_argument("--codes", type=str, nargs="+", default=["64x16"], help="as 60x12: dimensions and bytes of a code")
     p.add_argument("--probes", type=int, nargs="+", default=[8, 12, 16, 32], help="words looked up for a feature")
     p.add_argument("--images", type=int, nargs="*", default=[1000, 10_000, 100_000], help="sizes of databases")
+    p.add_argument(
+        "--identify", type=int, nargs="*", default=[], help="sizes of databases that are asked; needs no --words"
+    )
     p.add_argument("--val", action="store_true", help="rank VAL with every codebook")
     p.add_argument("--seeds", type=int, default=1, help="fits of every codebook, default 1; more are for --val")
     p.add_argument("--sample", type=int, default=600_000, help="descriptors fitted on at most")
@@ -297,6 +366,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result: dict[str, Any] = json.loads(a.json.read_text(encoding="utf-8")) if a.json.exists() else {}
     rows = result.setdefault("rows", {})
     command = " ".join(["python -m benchmarks.words", *(sys.argv[1:] if arguments is None else arguments)])
+    for n in a.identify:
+        figures = identify(words, dataset, n, a.out, a.rounds) | {"command": command, "environment": environment()}
+        result.setdefault("identify", {})[str(n)] = jsonable(figures | {"bundle": words.bundle.id})
+        print(json.dumps(result["identify"][str(n)], indent=1), flush=True)
+        _write(a.json, result)
     for seed in range(1, a.seeds + 1):
         for text in a.codes:
             dim, code_size = (int(part) for part in text.split("x"))
@@ -319,9 +393,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     row["val"] = val(words, codebook, dataset)
                 rows[str(size)] = jsonable(row)
                 print(size, json.dumps(jsonable({k: row.get(k) for k in ("words", "centroids", "val")})), flush=True)
-                a.json.parent.mkdir(parents=True, exist_ok=True)
-                a.json.write_text(json.dumps(jsonable(result), indent=1) + "\n", encoding="utf-8")
+                _write(a.json, result)
     return 0
+
+
+def _write(file: Path, result: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(jsonable(result), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -102,23 +102,22 @@ def _copy_rows(db: sqlite3.Connection, copy: sqlite3.Connection, table: str, col
 
 
 def search_words(db: sqlite3.Connection, query: str, limit: int) -> list[tuple[int, float]]:
-    """(id of a text, score) of texts that hold every word of a query, the best first; a lower score is better.
+    """(id of a text, score) of texts that hold every word of a query, the best first; the score is -1 / rank.
 
     The last word may be the beginning of one. What is written as "several words" must stand like that. A word in a
-    title counts ten times as much as one in the body, in a summary four times. Where thousands of texts fit, such as
-    those with a word that begins with two given letters, they are not all compared: texts with the whole word come
-    first, titles before the rest, and among too many of a kind the oldest.
+    title counts ten times as much as one in the body, in a summary four times. Texts with the whole words come first;
+    where there are `limit` of them, none is looked for in which the last word is only begun. Where thousands of texts
+    fit, such as those with a word that begins with two given letters, they are not all compared: titles come before the
+    rest, and of too many of a kind the oldest.
     """
     whole, widest = match_of(query, spelt=True, begun=False), match_of(query, spelt=True)
     if not widest:
         return []
-    if len(_first(db, widest, _COMPARED + 1)) <= _COMPARED:
-        return _best(db, widest, limit)
     found: dict[int, float] = {}
-    for match in dict.fromkeys((f"title : ({whole})", whole, f"title : ({widest})", widest)):
+    for match in dict.fromkeys((whole, widest)):
         ids = _first(db, match, _COMPARED + 1)
-        more = [key for key, _ in _best(db, match, limit)] if len(ids) <= _COMPARED else ids
-        for key in more:
+        few = len(ids) <= _COMPARED
+        for key in _best(db, match, limit) if few else [*_first(db, f"title : ({match})", limit), *ids]:
             found.setdefault(key, -1.0 / (1 + len(found)))
         if len(found) >= limit:
             break
@@ -130,9 +129,9 @@ def _first(db: sqlite3.Connection, match: str, n: int) -> list[int]:
     return [int(key) for (key,) in db.execute(f"SELECT rowid FROM {_FTS} WHERE {_FTS} MATCH ? LIMIT ?", (match, n))]
 
 
-def _best(db: sqlite3.Connection, match: str, limit: int) -> list[tuple[int, float]]:
-    sql = f"SELECT rowid, bm25({_FTS}, 10.0, 4.0, 1.0) AS score FROM {_FTS} WHERE {_FTS} MATCH ? ORDER BY score LIMIT ?"
-    return [(int(key), float(score)) for key, score in db.execute(sql, (match, limit))]
+def _best(db: sqlite3.Connection, match: str, limit: int) -> list[int]:
+    sql = f"SELECT rowid FROM {_FTS} WHERE {_FTS} MATCH ? ORDER BY bm25({_FTS}, 10.0, 4.0, 1.0) LIMIT ?"
+    return [int(key) for (key,) in db.execute(sql, (match, limit))]
 
 
 def match_of(query: str, *, spelt: bool = False, begun: bool = True) -> str:

@@ -115,7 +115,10 @@ class _Editor:
     def _landmark(self, patch: LandmarkPatch) -> tuple[int, bool]:
         """The landmark of a row, which is made where there is none, and whether it was."""
         if self._now_called is not None and patch.name is not None:
-            return self._exported_landmark(self._now_called.get(patch.name, patch.name), patch.slug)
+            name = patch.name  # where it has another name now, and no other landmark has taken its old one since
+            if self._edit.find_landmark(name) is None:
+                name = self._now_called.get(name, name)
+            return self._exported_landmark(name, patch.slug)
         by_slug = None if patch.slug is None else self._find("landmark_details", "landmark_id", "slug", patch.slug)
         by_name = None if patch.name is None else self._edit.find_landmark(patch.name)
         if patch.slug is None:

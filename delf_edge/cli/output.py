@@ -104,7 +104,7 @@ def error_json(e: BaseException) -> dict[str, str]:
 
 def complaint(name: str, error: BaseException) -> str:
     """One line on what is wrong with one of several things; an error that names it already is not named twice."""
-    text = str(error)
+    text = str(error).removeprefix("the photo: ")
     return text if name in text else f"{name}: {text}"
 
 

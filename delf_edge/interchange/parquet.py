@@ -206,7 +206,9 @@ def import_database(store: Store, folder: Path) -> dict[str, Any]:
     path = folder / IMAGES
     counts = {"added": 0, "updated": 0, "replaced": 0}
     places: dict[str, tuple[float | None, float | None]] = {}
-    now = now_called((landmark.name, landmark.metadata) for landmark in store.landmarks())
+    landmarks = store.landmarks()
+    now = now_called((landmark.name, landmark.metadata) for landmark in landmarks)
+    now = {old: new for old, new in now.items() if old not in {landmark.name for landmark in landmarks}}
     try:
         with path.open("rb") as file, pq.ParquetFile(file) as table:
             _check(path, table.schema_arrow, store)

@@ -98,6 +98,8 @@ def connect(
     """
     if not create or file_bytes(path):
         _check_file(path, busy_timeout)
+        if writable:
+            _check_medium(path)
     with translate_errors(path):
         connection = _open(path, "rwc" if create else "rw" if writable else "ro", busy_timeout)
         try:
@@ -220,6 +222,20 @@ def _is_frozen(path: Path) -> bool:
         return True
     writers = (real.stat().st_mode | real.parent.stat().st_mode) & 0o222
     return not writers and not os.access(real.parent, os.W_OK)
+
+
+def _check_medium(path: Path) -> None:
+    """Whether a database's medium can be written.
+
+    Raises:
+        ReadOnlyError: it is mounted read-only.
+    """
+    real = Path(os.path.realpath(path))
+    if os.statvfs(real).f_flag & os.ST_RDONLY:
+        raise ReadOnlyError(
+            f"{path}: its medium is mounted read-only; copy it to a writable one (`delf-edge snapshot DB COPY`), "
+            "or mount that one writable"
+        )
 
 
 def _check_permissions(path: Path) -> None:

@@ -96,6 +96,25 @@ def test_names_that_went_round_come_back(bundle: Bundle, tmp_path: Path) -> None
         assert {image.content_hash: image.name for image in store.images()} == before
 
 
+def test_a_name_that_was_given_up_and_taken_again(bundle: Bundle, tmp_path: Path) -> None:
+    """Found by the model of habits: the new bearer of the name took away the coordinates of the old one."""
+    database = make_database(tmp_path / "a.db", bundle, n_images=4)
+    with Store.open(database) as store:
+        first, second = [landmark.name for landmark in store.landmarks()][:2]
+        store.rename_landmark(first, second, merge=True)
+        store.locate(second, 1.0, 2.0)
+        image = next(image for image in store.images() if image.landmark == second)
+        store.relabel(image.name, first)
+        export_database(store, tmp_path / "out")
+        before = [(place.name, place.latitude, place.n_images) for place in store.landmarks()]
+        import_database(store, tmp_path / "out")
+        assert [(place.name, place.latitude, place.n_images) for place in store.landmarks()] == before
+    with Store.open(tmp_path / "b.db", bundle_id=bundle.id, layout=CodeLayout.of(bundle.codebook)) as new:
+        for _ in range(2):
+            import_database(new, tmp_path / "out")
+            assert [(place.name, place.latitude, place.n_images) for place in new.landmarks()] == before
+
+
 def test_an_export_of_before_undoes_nothing(bundle: Bundle, tmp_path: Path) -> None:
     """Renamed landmarks, other slugs and the paths of photos stay; what the export says of labels is a correction."""
     database = make_database(tmp_path / "a.db", bundle, n_images=4)

@@ -51,6 +51,22 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "places.db"
 
 
+def test_a_medium_that_is_mounted_read_only_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = state(path.parent)
+    real = os.statvfs
+
+    def mounted_read_only(where: str | Path) -> object:
+        facts = real(where)
+        return os.statvfs_result((*facts[:8], facts.f_flag | os.ST_RDONLY, *facts[9:]))
+
+    monkeypatch.setattr(os, "statvfs", mounted_read_only)
+    with pytest.raises(ReadOnlyError, match=r"mounted read-only; copy it .*delf-edge snapshot"):
+        open_rw(path)
+    with Store.open(path, mode="ro") as store:
+        assert len(store) == 2
+    assert state(path.parent) == before
+
+
 def test_a_refused_change_leaves_a_sealed_file_as_it_is(path: Path) -> None:
     with open_rw(path) as store:
         store.seal()

@@ -40,7 +40,7 @@ from delf_edge.errors import DelfEdgeError
 
 STRANGERS = 0.01
 LANDMARK = 2.0  # weight of the landmark's best score in a ranking: VAL and the folds alike, see the note
-SMALL = 8  # databases of each small size
+SMALL = 24  # databases of each small size: with 8, one pair of look-alikes decided the threshold
 RESAMPLES = 500
 
 Column = tuple[int | None, int | None]  # places and photos of each in a database; None: all

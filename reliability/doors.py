@@ -233,10 +233,12 @@ def hostile_sql(path: Path, rng: np.random.Generator, more: tuple[str, ...] = ()
 def right_checksums(path: Path) -> None:
     """Make the checksums of the rows of a database right, as far as they can be written."""
     db = sqlite3.connect(path, isolation_level=None)
+    steps = iter(range(100))
+    db.set_progress_handler(lambda: next(steps, None) is None, 100_000)  # pages that lead to each other have no end
     try:
         for table, n in _TABLES.items():
-            for row in db.execute(f"SELECT rowid, * FROM {table}" if table != "meta" else "SELECT key, * FROM meta"):
-                key = "key" if table == "meta" else "rowid"
+            key = "key" if table == "meta" else "rowid"
+            for row in db.execute(f"SELECT {key}, * FROM {table}").fetchall():
                 crc = row_crc32(table, row[1 : 1 + n])
                 db.execute(f"UPDATE {table} SET crc32 = ? WHERE {key} = ?", (crc, row[0]))
     except (sqlite3.Error, TypeError, ValueError, OverflowError):

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -124,6 +124,8 @@ class _Outermost:
             await self._app(scope, receive, send_more)
         except HTTPException as e:
             await _http_error(request, e)(scope, receive, send_more)
+        except ClientDisconnect:
+            status = 499  # a page was closed while it sent a frame: nobody waits for an answer
         except Exception:
             _LOG.exception("%s %s failed", scope["method"], scope["path"])
             if not started:

@@ -298,3 +298,30 @@ def test_markdown_of_a_text_becomes_harmless_html() -> None:
 def test_default_branding_is_plain() -> None:
     assert Branding().css == ""
     assert Branding().language == "en"
+
+
+def test_a_page_that_is_closed_while_it_sends_a_frame_is_no_error(
+    recognizer: Recognizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    import asyncio
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    with client_of(recognizer, Policy(TOKEN)) as client:
+        scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": "POST",
+            "path": "/v1/identify",
+            "query_string": b"session=kiosk-001",
+            "headers": [(b"host", b"127.0.0.1:8000"), (b"content-length", b"1000")],
+            "client": ("127.0.0.1", 50000),
+            "server": ("127.0.0.1", 8000),
+            "scheme": "http",
+        }
+        asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]
+    assert caplog.records == []

@@ -539,7 +539,9 @@ def test_doctor_passes_on_this_machine() -> None:
         "keypoints",
         "local descriptors",
         "global descriptor",
+        "words",
     }
+    assert any("HNSW in use" in check["detail"] for check in report["checks"])
     assert report["versions"]["numpy"] == np.__version__
     assert "ok: keypoints" in run("doctor").out
 

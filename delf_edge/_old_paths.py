@@ -10,9 +10,12 @@ import importlib
 import importlib.machinery
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from types import ModuleType
-from typing import Any
+
+TYPE_CHECKING = False  # `typing` and `collections.abc` cost a twentieth of `import delf_edge`
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
+    from typing import Any
 
 _ADVICE = "it works until 0.3"
 
@@ -141,7 +144,7 @@ def forward(package: str, *homes: str) -> Callable[[str], Any]:
 
     def get(name: str) -> Any:
         value = lookup(name)
-        if not isinstance(value, ModuleType):
+        if not isinstance(value, type(sys)):
             warnings.warn(
                 f"{package}.{name} is now {value_home(value, homes)}.{name}; {_ADVICE}",
                 DeprecationWarning,

@@ -14,7 +14,7 @@ import pytest
 import delf_edge
 
 # What public attributes and methods give out, and is no public name: the insides of a model and of a search.
-INSIDE = {"CodeLayout", "Cohort", "Codebook", "CombinedStore", "Manifest", "QueryPipeline"}
+INSIDE = {"CodeLayout", "Cohort", "Codebook", "CombinedStore", "Manifest", "QueryPipeline", "WordGraph"}
 UNKNOWN: dict[str, Any] = {"NDArray": list, "BinaryFile": Any, "PillowImage": Any}  # known to type checkers only
 CLASSES = [name for name in delf_edge.__all__ if inspect.isclass(getattr(delf_edge, name))]
 FUNCTIONS = [name for name in delf_edge.__all__ if inspect.isfunction(getattr(delf_edge, name))]

@@ -63,7 +63,7 @@ async def session(request: Request) -> Response:
     return response
 
 
-async def visitor_pass(request: Request) -> Response:
+async def give_visitor_pass(request: Request) -> Response:
     """POST /v1/pass: from now on this browser may ask and read without the token."""
     policy = _service(request).policy
     response = JSONResponse({"reading": True})
@@ -161,7 +161,7 @@ async def put_medium(request: Request) -> Response:
 # ---------------------------------------------------------------------- checks and statistics
 
 
-async def lint(request: Request) -> Response:
+async def check_all_photos(request: Request) -> Response:
     """GET, POST, DELETE /v1/staff/lint."""
     checks = _service(request).checks
     if request.method == "POST":
@@ -233,13 +233,13 @@ async def question(request: Request) -> Response:
 
 STAFF_ROUTES = [
     Route("/v1/staff/session", session, methods=["GET", "POST", "DELETE"]),
-    Route("/v1/pass", visitor_pass, methods=["POST"]),
+    Route("/v1/pass", give_visitor_pass, methods=["POST"]),
     Route("/v1/staff/landmarks/{slug}", place, methods=["GET"]),
     Route("/v1/landmarks/{slug}", change_place, methods=["PATCH"]),
     Route("/v1/landmarks/{slug}", remove_place, methods=["DELETE"]),
     Route("/v1/landmarks/{slug}/merge", merge, methods=["POST"]),
     Route("/v1/landmarks/{slug}/media/{name}", put_medium, methods=["PUT"]),
-    Route("/v1/staff/lint", lint, methods=["GET", "POST", "DELETE"]),
+    Route("/v1/staff/lint", check_all_photos, methods=["GET", "POST", "DELETE"]),
     Route("/v1/staff/statistics", statistics, methods=["GET"]),
     Route("/v1/staff/statistics.csv", statistics, methods=["GET"]),
     Route("/v1/questions", leave_question, methods=["POST"]),

@@ -93,7 +93,7 @@ def write_webapp(
         for name in ("manifest.json", *names):
             shutil.copyfile(bundle / name, staging / BUNDLE / name)
         _put_pack(source, staging / PACK, identity)
-        release = describe(staging, title)
+        release = describe_release(staging, title)
         (staging / RELEASE).write_bytes(dump_json(release))
         staging.chmod(0o755)
         check_out(out, [path, bundle, page])  # once more: the work took its time
@@ -148,7 +148,7 @@ def _listed(folder: Path) -> set[str]:
     return set(files) if isinstance(files, dict) else set()
 
 
-def describe(folder: Path, title: str | None) -> dict[str, Any]:
+def describe_release(folder: Path, title: str | None) -> dict[str, Any]:
     """`app.json` of a folder: its files, and a version that changes with every byte of them."""
     files = {}
     for path in sorted(folder.rglob("*")):

@@ -94,6 +94,7 @@ def test_delf_edge_has_few_levels_and_no_circle() -> None:
     found = structure.measure(ROOT)
     assert found.circles == []
     assert found.levels <= 11, " -> ".join(found.chain)
+    assert found.names_twice == {}
 
 
 @pytest.mark.parametrize("library", ONE_DOOR)

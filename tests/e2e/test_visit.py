@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from delf_edge import Recognizer
-from delf_edge.web.visit import TYPES, describe, write_webapp
+from delf_edge.web.visit import TYPES, describe_release, write_webapp
 from testing.paths import ROOT, TINY_BUNDLE
 
 pytestmark = pytest.mark.browser
@@ -464,7 +464,7 @@ def changed(site: Site, target: Path) -> Site:
 
 def renew(site: Site) -> None:
     """Writes `app.json` anew, so that changed files belong to the release."""
-    (site.folder / "app.json").write_text(json.dumps(describe(site.folder, None)), encoding="utf-8")
+    (site.folder / "app.json").write_text(json.dumps(describe_release(site.folder, None)), encoding="utf-8")
 
 
 @pytest.mark.parametrize("told", [False, True])

@@ -189,6 +189,12 @@ def webapp(
         str | None,
         typer.Option("--title", metavar="TEXT", help="What the page calls itself.", show_default=False),
     ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            "--variant", metavar="NAME", help="Network of the bundle; default: int8, the fast one.", show_default=False
+        ),
+    ] = None,
     bundle: BundleOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -206,10 +212,10 @@ def webapp(
     if not database.exists():
         raise OptionError(f"{database}: no such database or pack; check the path")
     if manifest_path(database).exists():
-        release = write_webapp(database, out, bundle=folder, title=title)
+        release = write_webapp(database, out, bundle=folder, title=title, variant=variant)
     else:
         with contextlib.closing(Store.open(database, mode="ro")) as store:
-            release = write_webapp(store, out, bundle=folder, title=title)
+            release = write_webapp(store, out, bundle=folder, title=title, variant=variant)
     size = sum(file["bytes"] for file in release["files"].values())
     if as_json:
         print_json({"out": str(out), "version": release["version"], "files": len(release["files"]), "bytes": size})

@@ -27,6 +27,9 @@ RELEASE = "app.json"
 FORMAT = 1
 PACK = "places.pack"
 BUNDLE = "bundle"
+# In browsers the float16 network takes four times as long as this one (benchmarks/results/phone.json), which ranks
+# slightly less well (docs/figures.md).
+VARIANT = "int8"
 TYPES: Mapping[str, str] = {
     ".css": "text/css",
     ".html": "text/html",
@@ -59,7 +62,13 @@ def page_folder(folder: Path | None = None) -> Path:
 
 
 def write_webapp(
-    source: Path | Store, out: Path, *, bundle: Path, title: str | None = None, page: Path | None = None
+    source: Path | Store,
+    out: Path,
+    *,
+    bundle: Path,
+    title: str | None = None,
+    variant: str | None = None,
+    page: Path | None = None,
 ) -> dict[str, Any]:
     """Write the page with a bundle and a pack.
 
@@ -68,6 +77,7 @@ def write_webapp(
         out: the folder; absent, empty, or one that this wrote before, which is replaced.
         bundle: folder of the model bundle that the database was made with.
         title: what the page calls itself; None: its own words, in the visitor's language.
+        variant: of the local network; default: `VARIANT` where the bundle has it, else the bundle's own.
         page: folder of the built page; default: that of the package.
 
     Returns:
@@ -82,7 +92,11 @@ def write_webapp(
     page = page_folder(page)
     path = source if isinstance(source, Path) else source.path
     check_out(out, [path, bundle, page])
-    names = Bundle.verify(bundle).files
+    manifest = Bundle.verify(bundle)
+    names, variants = manifest.files, manifest.network.variants
+    if variant is not None and variant not in variants:
+        raise OptionError(f"{bundle}: has no variant {variant!r}; it has {', '.join(sorted(variants))}")
+    variant = variant or (VARIANT if VARIANT in variants else None)
     identity = Bundle.load(bundle).id
     out = resolved(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +107,7 @@ def write_webapp(
         for name in ("manifest.json", *names):
             shutil.copyfile(bundle / name, staging / BUNDLE / name)
         _put_pack(source, staging / PACK, identity)
-        release = describe_release(staging, title)
+        release = describe_release(staging, title, variant)
         (staging / RELEASE).write_bytes(dump_json(release))
         staging.chmod(0o755)
         check_out(out, [path, bundle, page])  # once more: the work took its time
@@ -148,7 +162,7 @@ def _listed(folder: Path) -> set[str]:
     return set(files) if isinstance(files, dict) else set()
 
 
-def describe_release(folder: Path, title: str | None) -> dict[str, Any]:
+def describe_release(folder: Path, title: str | None, variant: str | None = None) -> dict[str, Any]:
     """`app.json` of a folder: its files, and a version that changes with every byte of them."""
     files = {}
     for path in sorted(folder.rglob("*")):
@@ -160,6 +174,7 @@ def describe_release(folder: Path, title: str | None) -> dict[str, Any]:
     release = {
         "format": FORMAT,
         "title": title,
+        "variant": variant,
         "bundle": f"{BUNDLE}/",
         "database": PACK,
         "manifest": f"{PACK}.json",

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import pytest
 
-from delf_edge import Recognizer
+from delf_edge import Bundle, Recognizer
 from delf_edge.web.visit import TYPES, describe_release, write_webapp
 from testing.paths import ROOT, TINY_BUNDLE
 
@@ -420,7 +420,8 @@ def real_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if not (built / "worker.js").exists():
         pytest.skip("the page is not built: make phone")
     folder = tmp_path_factory.mktemp("real")
-    with Recognizer.open(folder / "places.db") as places:
+    fast = Bundle.load(DEFAULT_BUNDLE, variant="int8")  # the page's
+    with Recognizer.open(folder / "places.db", bundle=fast) as places:
         for name in ("Eiffel Tower", "Colosseum", "Taj Mahal", "Brandenburg Gate"):
             places.add(DEMO / "references" / name / "photo.webp", landmark=name, name=name)
         opened = Site(folder / "site", places, built, DEFAULT_BUNDLE)

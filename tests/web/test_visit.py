@@ -109,6 +109,17 @@ def test_nothing_of_anybody_is_lost(places: Recognizer, page: Path, tmp_path: Pa
     assert (photos / "mine.jpg").read_bytes() == b"mine"
 
 
+def test_the_fast_network_is_the_default(places: Recognizer, page: Path, tmp_path: Path) -> None:
+    default = ROOT / "assets" / "default"
+    with Recognizer.open(tmp_path / "default.db", bundle=default) as recognizer:
+        recognizer.add(photo(0), landmark="Town hall", name="a")
+        for given, used in ((None, "int8"), ("float16", "float16")):
+            out = tmp_path / f"out-{given}"
+            assert write_webapp(recognizer.store, out, bundle=default, variant=given, page=page)["variant"] == used
+        with pytest.raises(OptionError, match="float16"):
+            write_webapp(recognizer.store, tmp_path / "x", bundle=default, variant="int4", page=page)
+
+
 def test_another_bundle_is_refused(places: Recognizer, page: Path, tmp_path: Path) -> None:
     pack = tmp_path / "town.pack"
     cut_pack(places.store, pack, name="town", version=1)

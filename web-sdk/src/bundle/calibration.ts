@@ -5,7 +5,7 @@ import {BundleError} from '../errors.js';
 const OTHER_VOTES = 0.01, OTHER_COSINE = 0.25; // what strangers reach, where a bundle has no cohort
 const DEFAULTS = {
   votes: 4, similarity: 1, inliers: 1, floor: 8, bias: -4, slope: 2.5, margin_slope: 1.5, threshold: 0.5, expansion: 0,
-  alpha: 3, support: 0, cohort_slope: 0, landmark: 0,
+  alpha: 3, support: 0, cohort_slope: 0, landmark: 0, size_slope: 0, photos_slope: 0,
 };
 type Weights = Readonly<typeof DEFAULTS>;
 
@@ -46,10 +46,16 @@ export class Calibration {
     return [...scores].sort((a, b) => b - a)[Math.min(1, scores.length - 1)];
   }
 
-  /** Probability of an image with this score, where the best of another landmark has `rival` (0: there is none). */
-  probability(score: number, rival: number, strangers: number): number {
+  /**
+   * Probability of an image with this score, where the best of another landmark has `rival` (0: there is none).
+   *
+   * @param searched photos that were searched.
+   * @param ofLandmark those of them that show the image's landmark.
+   */
+  probability(score: number, rival: number, strangers: number, searched: number, ofLandmark: number): number {
     const w = this.weights, margin = score - Math.max(rival, strangers);
-    const x = w.bias + w.slope * score + w.margin_slope * margin - w.cohort_slope * strangers;
+    const chances = w.size_slope * Math.log(Math.max(1, searched)) + w.photos_slope * Math.log(Math.max(1, ofLandmark));
+    const x = w.bias + w.slope * score + w.margin_slope * margin - w.cohort_slope * strangers - chances;
     return x >= 0 ? 1 / (1 + Math.exp(-x)) : Math.exp(x) / (1 + Math.exp(x));
   }
 }

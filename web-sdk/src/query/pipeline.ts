@@ -48,11 +48,13 @@ export class QueryPipeline {
   readonly quantizer: Quantizer;
   readonly index: SearchIndex;
   private readonly images: ReadonlyMap<number, StoredImage>;
+  private readonly photosOf = new Map<string, number>();
 
   constructor(private readonly kernels: Kernels, private readonly bundle: Bundle, images: readonly StoredImage[]) {
     this.quantizer = new Quantizer(kernels, bundle.codebook);
     this.index = new SearchIndex(kernels, this.quantizer, images.map(i => i.imageId), images.map(i => i.codes), bundle.cohort);
     this.images = new Map(images.map(image => [image.imageId, image]));
+    for (const {landmark} of images) this.photosOf.set(landmark, (this.photosOf.get(landmark) ?? 0) + 1);
   }
 
   /**
@@ -62,11 +64,14 @@ export class QueryPipeline {
    */
   answer(features: Features, options: IdentifyOptions, timings: Timings, began: number): Judged {
     const {verify, certain, minInliers, without, top, deadlineMs, proof} = queryOptions(options), {calibration} = this.bundle;
+    const hidden = new Set([...this.images.values()].filter(i => without.includes(i.landmark)).map(i => i.imageId));
     const {candidates, strangers} = timed(timings, 'candidates', () => {
-      const hidden = new Set([...this.images.values()].filter(i => without.includes(i.landmark)).map(i => i.imageId));
       return this.index.search(features, calibration.balance, Math.max(TOP, verify, 1), hidden);
     });
-    const ranking = new CandidateRanking(calibration, id => this.images.get(id) ?? null, features.n, candidates, strangers);
+    const ranking = new CandidateRanking(calibration, id => this.images.get(id) ?? null, features.n, candidates, strangers, {
+      searched: this.images.size - hidden.size,
+      ofLandmark: landmark => this.photosOf.get(landmark) ?? 0,
+    });
     let cut = false;
     timed(timings, 'verify', () => {
       const shortlist = candidates.slice(0, verify), verifier = this.verifier(features);

@@ -8,6 +8,12 @@ import type {Verification} from '../verification.js';
 /** What is looked up of a candidate: null where the image is not there. */
 export type LookUp = (imageId: number) => {readonly name: string; readonly landmark: string} | null;
 
+/** How many photos were searched, and how many show a landmark. */
+export interface Counts {
+  readonly searched: number;
+  readonly ofLandmark: (landmark: string) => number;
+}
+
 export class CandidateRanking {
   readonly checked = new Map<number, Verification>();
   private readonly scores: Map<number, number>;
@@ -19,6 +25,7 @@ export class CandidateRanking {
     private readonly nFeatures: number,
     private readonly candidates: readonly Candidate[],
     strangers: readonly Candidate[],
+    private readonly counts: Counts,
   ) {
     this.scores = new Map(candidates.map(c => [c.imageId, this.score(c, 0)]));
     this.strangers = calibration.strangers(strangers.map(c => this.score(c, 0)));
@@ -34,13 +41,13 @@ export class CandidateRanking {
     const scored = [...this.scores].sort(([i, a], [j, b]) => b - a || j - i), [best, score] = scored[0];
     const found = this.checked.get(best);
     if (found === undefined || found.nInliers < 3 * minInliers) return false;
-    if (this.probability(score, 0) < certain) return false;
-    const landmark = this.lookUp(best)?.landmark ?? null;
+    const landmark = this.lookUp(best)?.landmark ?? '';
+    if (this.probability(score, 0, landmark) < certain) return false;
     const rival = scored.slice(1).find(([id]) => {
       const row = this.lookUp(id);
       return row !== null && row.landmark !== landmark;
     });
-    return this.probability(score, rival?.[1] ?? 0) >= certain;
+    return this.probability(score, rival?.[1] ?? 0, landmark) >= certain;
   }
 
   /** The candidates, best score first, until images of `nLandmarks` are among them. */
@@ -59,7 +66,7 @@ export class CandidateRanking {
       const score = this.scores.get(candidate.imageId)!;
       return {
         imageId: candidate.imageId, name, landmark, score,
-        probability: this.probability(score, landmark === leader ? second : first),
+        probability: this.probability(score, landmark === leader ? second : first, landmark),
         nInliers: this.checked.get(candidate.imageId)?.nInliers ?? 0,
         similarity: candidate.similarity,
       };
@@ -70,7 +77,8 @@ export class CandidateRanking {
     return this.calibration.score(candidate.votes / Math.max(this.nFeatures, 1), candidate.similarity, nInliers);
   }
 
-  private probability(score: number, rival: number): number {
-    return this.calibration.probability(score, rival, this.strangers);
+  private probability(score: number, rival: number, landmark: string): number {
+    const {searched, ofLandmark} = this.counts;
+    return this.calibration.probability(score, rival, this.strangers, searched, ofLandmark(landmark));
   }
 }

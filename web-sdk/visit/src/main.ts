@@ -44,6 +44,7 @@ function recognizer(): Promise<Recognizer> {
     database: here(release.database),
     manifest: release.manifest === null ? null : here(release.manifest),
     wasm: here('wasm/'),
+    variant: release.variant ?? undefined,
     onProgress: progress => {
       done.set(progress.file, progress.done);
       onProgress(done, bytesToLoad());

@@ -12,6 +12,8 @@ export interface Release {
   /** Changes with every byte of every file. */
   readonly version: string;
   readonly title: string | null;
+  /** Network of the bundle; null: its own default. */
+  readonly variant?: string | null;
   /** Folder of the bundle, with the last slash. */
   readonly bundle: string;
   readonly database: string;

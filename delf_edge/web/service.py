@@ -14,6 +14,7 @@ from starlette.requests import Request
 from delf_edge.camera.watcher import CameraOptions
 from delf_edge.images.limits import check_header
 from delf_edge.recognizer import Recognizer
+from delf_edge.storage.statistics import Statistics
 from delf_edge.web.answers import event_json
 from delf_edge.web.branding import Branding
 from delf_edge.web.checks import Checks
@@ -22,7 +23,6 @@ from delf_edge.web.metrics import Metrics
 from delf_edge.web.questions import Questions
 from delf_edge.web.security import Policy
 from delf_edge.web.sessions import Sessions
-from delf_edge.web.statistics import Statistics
 from delf_edge.web.uploads import Upload, read_upload
 from delf_edge.web.visit import VisitPage
 from delf_edge.web.work_queue import BusyError, Jobs

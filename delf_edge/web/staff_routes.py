@@ -17,10 +17,10 @@ from delf_edge.files import parse_json
 from delf_edge.images.decode import load_image
 from delf_edge.recognizer import Recognizer
 from delf_edge.storage.records import StoredImage
+from delf_edge.storage.statistics import MAX_DAYS
 from delf_edge.web import access
 from delf_edge.web.questions import Questions
 from delf_edge.web.service import Service
-from delf_edge.web.statistics import MAX_DAYS
 
 _FIELDS = ("title", "summary", "body", "link", "audio")
 

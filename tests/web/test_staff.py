@@ -17,10 +17,10 @@ from starlette.testclient import TestClient
 from delf_edge import Recognizer
 from delf_edge.bundle.calibration import Calibration
 from delf_edge.errors import NotFoundError
+from delf_edge.storage.statistics import Statistics
 from delf_edge.web.app import ServiceOptions, create_app
 from delf_edge.web.questions import Questions
 from delf_edge.web.security import Policy
-from delf_edge.web.statistics import Statistics
 from examples import watch_kiosks
 from testing.paths import TINY_BUNDLE
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-_LOG = logging.getLogger("delf_edge.web")
+_LOG = logging.getLogger("delf_edge.storage")
 Outcome = Literal["found", "unknown"]
 _SCHEMA = """CREATE TABLE IF NOT EXISTS counts (
     day TEXT NOT NULL, hour INTEGER NOT NULL, outcome TEXT NOT NULL, landmark TEXT NOT NULL, n INTEGER NOT NULL,

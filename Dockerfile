@@ -30,8 +30,9 @@ USER 10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000
-# Listening on all addresses of the container; everything but the page itself then needs DELF_EDGE_TOKEN.
+# Listening on all addresses of the container; everything but the page itself then needs DELF_EDGE_TOKEN. Open the page once
+# with /#token=... after its address, or add --open-reading where everybody who can reach it may ask.
 ENTRYPOINT ["/opt/delf-edge/bin/delf-edge"]
-CMD ["serve", "/data/places.db", "--host", "0.0.0.0", "--new"]
+CMD ["serve", "/data/places.db", "--host", "0.0.0.0", "--new", "--kiosk"]
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
     CMD ["/opt/delf-edge/bin/python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz')"]

@@ -65,7 +65,7 @@ class Hub:
         self._listeners, self._backlog = listeners, backlog
         # Weak, so that a place is free again whenever a listener is gone, however it ended.
         self._open: weakref.WeakSet[Subscription] = weakref.WeakSet()
-        self._number = self._start = first
+        self._number = first
         self._kept: collections.deque[tuple[int, str]] = collections.deque(maxlen=backlog)
         self._closed = False
         self.sent: collections.Counter[str] = collections.Counter()

@@ -14,7 +14,6 @@ What callers need not know:
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import threading
 from collections.abc import Iterator
@@ -86,10 +85,12 @@ def runtime_version() -> tuple[str, str]:
     Raises:
         EngineError: neither runtime is installed.
     """
+    from importlib import metadata  # 15 ms that only `doctor` needs
+
     name = _runtime()[0].replace("_", "-")
     try:
-        return name, importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
+        return name, metadata.version(name)
+    except metadata.PackageNotFoundError:
         return name, "unknown"
 
 

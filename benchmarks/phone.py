@@ -8,6 +8,7 @@ in the browser, where the networks are made for each size.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import gzip
 import http.server
@@ -89,8 +90,24 @@ def measure(page: Any, pack: Path, variant: str) -> dict[str, Any]:
     }
 
 
+def renderer_memory() -> int:
+    """Bytes of memory of the largest page of a Chromium that runs here (VmHWM, its most so far)."""
+    most = 0
+    for process in Path("/proc").iterdir():
+        try:
+            if b"--type=renderer" in (process / "cmdline").read_bytes():
+                status = (process / "status").read_text()
+                most = max(most, 1024 * int(status.partition("VmHWM:")[2].split()[0]))
+        except (OSError, ValueError, IndexError):
+            continue  # no process, or gone by now
+    return most
+
+
 def main() -> int:
     """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULT, help="where the figures go, default benchmarks/results")
+    given = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -113,7 +130,7 @@ def main() -> int:
             page.goto(f"http://127.0.0.1:{server.server_port}/web-sdk/README.md")
             _Server.fetched.clear()
             rows = {variant: measure(page, pack, variant) for variant in ("int8", "float16")}
-            version = browser.version
+            version, memory = browser.version, renderer_memory()
             browser.close()
         server.shutdown()
     sizes = dict(sorted(_Server.fetched.items()))
@@ -123,8 +140,9 @@ def main() -> int:
         "chromium": version,
         "variants": rows,
         "bytes by gzip": sizes,
+        "bytes of the page's process at most, both variants one after the other": memory,
     }
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    given.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
     return 0
 

@@ -23,7 +23,7 @@ DOCUMENTED = {
         ROOT / "Makefile",
         *(ROOT / "docs").rglob("*.md"),
     )
-    for name in re.findall(r"-m benchmarks\.([a-z_]+)", page.read_text(encoding="utf-8"))
+    for name in re.findall(r"-m benchmarks\.([a-z0-9_]+)", page.read_text(encoding="utf-8"))
 }
 DRAWING = {
     "ablations": ["dev.json"],

@@ -221,7 +221,8 @@ def test_an_event_is_one_short_line(recognizer: Recognizer) -> None:
 
 
 ENDING = """
-import atexit, sys, threading
+import atexit, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it, and so would this
 atexit.register(lambda: print([t.name for t in threading.enumerate() if t is not threading.main_thread()]))
 import numpy as np
 from delf_edge import Recognizer, VideoSource, watch

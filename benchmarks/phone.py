@@ -13,6 +13,7 @@ import functools
 import gzip
 import http.server
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -20,6 +21,9 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy is imported: one thread on both sides
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from benchmarks.lab.records import environment
 from delf_edge import IdentifyOptions, Recognizer

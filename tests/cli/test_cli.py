@@ -117,7 +117,7 @@ def test_every_command_and_option_has_help(name: str) -> None:
 def test_the_commands_are_those_of_the_contract() -> None:
     wanted = (
         "bench build doctor explain export fit-codebook identify import index info lint locate missing pack publish "
-        "relabel remove rename seal serve snapshot update verify"
+        "relabel remove rename seal serve snapshot update verify webapp"
     )
     assert " ".join(sorted(str(name) for name in COMMANDS)) == wanted
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from delf_edge.errors import OptionError
@@ -48,6 +50,38 @@ def require_apart(out: str | Path, inputs: Iterable[str | Path]) -> None:
         if target == source or source in target.parents or target in source.parents:
             how = "is" if target == source else "lies inside" if source in target.parents else "contains"
             raise OptionError(f"{out}: {how} {given}, which is read from; write to another place")
+
+
+def require_own_folder(out: str | Path, what: str, own: Callable[[Path], Collection[str]]) -> None:
+    """Make sure that a folder which will be replaced holds nothing but what the same command wrote before.
+
+    Args:
+        out: the folder; absent and empty are fine.
+        what: what is written there, for the message: "a bundle".
+        own: of a folder, the files in it that may be replaced, as relative paths with slashes.
+
+    Raises:
+        OptionError: `out` is a file, or holds something else.
+    """
+    folder = resolved(out)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OptionError(f"{out}: is a file; {what} is a folder, choose a name that is free")
+    files = set(own(folder))
+    folders = {parent.as_posix() for name in files for parent in PurePosixPath(name).parents}
+    others: list[str] = []
+    for path in sorted(folder.rglob("*")):
+        known = folders if path.is_dir() and not path.is_symlink() else files
+        name = path.relative_to(folder).as_posix()
+        if name not in known and not any(name.startswith(f"{other}/") for other in others):
+            others.append(name)
+    if others:
+        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        raise OptionError(
+            f"{out}: holds what is no part of {what} ({shown}) and would be lost; choose a folder that is absent or "
+            f"empty, or one that holds only {what}"
+        )
 
 
 def parse_json(data: bytes | str) -> Any:
@@ -105,6 +139,45 @@ def replacing(target: Path) -> Iterator[Path]:
         sync_path(target.parent)
     finally:
         remove_database(partial)
+
+
+@contextmanager
+def replacing_folder(target: Path, check: Callable[[], None]) -> Iterator[Path]:
+    """A new folder to write into, which replaces `target` when the block ends without an error.
+
+    A folder cannot be renamed over another: the old one steps aside first, and comes back where the new one cannot take
+    its place.
+
+    Args:
+        target: the folder.
+        check: raises where `target` may not be replaced; called before and after the work, which takes its time.
+    """
+    check()
+    target = resolved(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield staging
+        staging.chmod(0o755)
+        check()
+        _swap(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _swap(new: Path, target: Path) -> None:
+    if not target.exists():
+        new.rename(target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    old = target.rename(aside / "old")
+    try:
+        new.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

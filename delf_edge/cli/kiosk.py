@@ -201,7 +201,8 @@ def webapp(
     """Write the page for visitors' phones: a folder that any web server can give out over HTTPS.
 
     It recognises places on the phone itself, also without a network after the first visit. DB is a pack, which is taken
-    as it is, or a database, of which a pack is cut. A folder that an earlier run wrote is replaced.
+    as it is, or a database, of which a pack is cut. A folder that an earlier run wrote is replaced,
+    unless somebody has changed a file in it.
     """
     from delf_edge.bundle.bundle import default_bundle_path
     from delf_edge.packs.manifest import manifest_path

@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,9 +20,9 @@ from delf_edge.bundle.bundle import Bundle
 from delf_edge.bundle.calibration import Calibration
 from delf_edge.bundle.cohort import Cohort
 from delf_edge.bundle.manifest import BUNDLE_FORMAT, MANIFEST, bundle_id
-from delf_edge.errors import BundleError, OptionError
+from delf_edge.errors import BundleError
 from delf_edge.features.extractor import Extractor
-from delf_edge.files import require_apart, resolved
+from delf_edge.files import replacing_folder, require_apart, require_own_folder
 from delf_edge.quantization.hnsw import HnswGraph
 from delf_edge.types import Codebook, Features, Image, UInt8Array
 
@@ -138,19 +136,7 @@ def check_target(out: Path, inputs: Iterable[Path] = ()) -> None:
         OptionError: `out` is a file, or holds anything but a bundle's own files, or an input is in the way.
     """
     require_apart(out, inputs)
-    folder = resolved(out)
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise OptionError(f"{out}: is a file; a bundle is a folder, choose a name that is free")
-    own = _own_files(folder)
-    others = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() or entry.name not in own)
-    if others:
-        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        raise OptionError(
-            f"{out}: holds what is no part of a bundle ({shown}) and would be lost; choose a folder that is absent or "
-            "empty, or one that holds only a bundle"
-        )
+    require_own_folder(out, "a bundle", _own_files)
 
 
 def _own_files(folder: Path) -> set[str]:
@@ -176,21 +162,14 @@ def complete(out: Path, files: Mapping[str, bytes], head: Mapping[str, Any]) -> 
         BundleError: the files do not fit together; nothing was replaced.
         OptionError: `out` holds anything but a bundle (`check_target`).
     """
-    check_target(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     golden = str(head["golden"])
-    try:
+    with replacing_folder(out, lambda: check_target(out)) as staging:
         write_folder(staging, {**files, golden: empty_golden()}, head)
         loaded = Bundle.load(staging)
         files, head = _graphed(loaded, files, head)
         features = Extractor(loaded).extract(make_golden_image())
         write_folder(staging, {**files, golden: npz(golden_arrays(features))}, head)
         Bundle.verify(staging)
-        staging.chmod(0o755)
-        _swap(staging, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return Bundle.load(out)
 
 
@@ -216,33 +195,10 @@ def with_graph(base: Path, out: Path) -> Bundle:
     head = verified_manifest(base)
     head.pop("id", None)
     files = {file: (base / file).read_bytes() for file in head.pop("files")}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with replacing_folder(out, lambda: check_target(out)) as staging:
         write_folder(staging, *_graphed(Bundle.load(base), files, head))
         Bundle.verify(staging)
-        staging.chmod(0o755)
-        _swap(staging, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return Bundle.load(out)
-
-
-def _swap(new: Path, out: Path) -> None:
-    """Put `new` at `out`. A folder cannot be renamed over another: the old one steps aside first."""
-    check_target(out)  # once more: the work took its time
-    if not out.exists():
-        new.rename(out)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-    old = out.rename(aside / "old")
-    try:
-        new.rename(out)
-    except OSError:
-        old.rename(out)
-        raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def verified_manifest(folder: Path) -> dict[str, Any]:

@@ -11,15 +11,16 @@ import json
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from delf_edge.bundle.bundle import Bundle
-from delf_edge.errors import NotFoundError, OptionError
-from delf_edge.files import dump_json, file_sha256, require_apart, resolved
+from delf_edge.bundle.manifest import MANIFEST, bundle_id, load_manifest
+from delf_edge.errors import BundleMismatchError, NotFoundError, OptionError
+from delf_edge.files import dump_json, file_sha256, replacing_folder, require_apart, require_own_folder
 from delf_edge.packs.create import cut_pack
-from delf_edge.packs.manifest import check_pack, manifest_path
+from delf_edge.packs.manifest import check_pack, manifest_path, open_pack
 from delf_edge.storage.store import Store
 
 BUILT = Path(__file__).resolve().parent / "visit"  # where `make phone` puts the page, and a wheel has it
@@ -74,7 +75,7 @@ def write_webapp(
 
     Args:
         source: a pack with its manifest, which is taken as it is; or an open database, of which a pack is cut.
-        out: the folder; absent, empty, or one that this wrote before, which is replaced.
+        out: the folder; absent, empty, or one that this wrote before, which is replaced unless somebody changed it.
         bundle: folder of the model bundle that the database was made with.
         title: what the page calls itself; None: its own words, in the visitor's language.
         variant: of the local network; default: `VARIANT` where the bundle has it, else the bundle's own.
@@ -91,75 +92,47 @@ def write_webapp(
     """
     page = page_folder(page)
     path = source if isinstance(source, Path) else source.path
-    check_out(out, [path, bundle, page])
-    manifest = Bundle.verify(bundle)
-    names, variants = manifest.files, manifest.network.variants
-    if variant is not None and variant not in variants:
-        raise OptionError(f"{bundle}: has no variant {variant!r}; it has {', '.join(sorted(variants))}")
-    variant = variant or (VARIANT if VARIANT in variants else None)
-    identity = Bundle.load(bundle).id
-    out = resolved(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        shutil.copytree(page, staging, dirs_exist_ok=True)
-        (staging / BUNDLE).mkdir()
-        for name in ("manifest.json", *names):
-            shutil.copyfile(bundle / name, staging / BUNDLE / name)
-        _put_pack(source, staging / PACK, identity)
-        release = describe_release(staging, title, variant)
-        (staging / RELEASE).write_bytes(dump_json(release))
-        staging.chmod(0o755)
-        check_out(out, [path, bundle, page])  # once more: the work took its time
-        if out.exists():
-            shutil.rmtree(out)
-        staging.rename(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    require_apart(out, [path, bundle, page])
+    manifest, identity = Bundle.verify(bundle), bundle_id(load_manifest(bundle))
+    if variant is not None and variant not in manifest.network.variants:
+        raise OptionError(
+            f"{bundle}: has no variant {variant!r}; it has {', '.join(sorted(manifest.network.variants))}"
+        )
+    variant = variant or (VARIANT if VARIANT in manifest.network.variants else None)
+    with replacing_folder(out, lambda: require_own_folder(out, "the page", _own_files)) as folder:
+        shutil.copytree(page, folder, dirs_exist_ok=True)
+        (folder / BUNDLE).mkdir()
+        for name in (MANIFEST, *manifest.files):
+            shutil.copyfile(bundle / name, folder / BUNDLE / name)
+        _put_pack(source, folder / PACK, identity)
+        release = describe_release(folder, title, variant)
+        (folder / RELEASE).write_bytes(dump_json(release))
     return release
 
 
-def _put_pack(source: Path | Store, target: Path, bundle_id: str) -> None:
+def _put_pack(source: Path | Store, target: Path, bundle: str) -> None:
     if isinstance(source, Path):
-        check_pack(source)
-        Store.open(source, bundle_id=bundle_id, mode="ro").close()  # of this bundle
+        open_pack(source, bundle_id=bundle).close()
         shutil.copyfile(source, target)
         shutil.copyfile(manifest_path(source), manifest_path(target))
         check_pack(target)
+    elif source.bundle_id != bundle:
+        raise BundleMismatchError(
+            f"{source.path}: made with bundle {source.bundle_id}, not {bundle}; name it: --bundle"
+        )
     else:
         cut_pack(source, target, name="places", version=max(1, source.revision()))
 
 
-def check_out(out: Path, inputs: Iterable[Path]) -> None:
-    """Make sure that a page put at `out` takes nothing from anybody.
-
-    Raises:
-        OptionError: `out` is a file, or holds what this did not write, or an input is in the way.
-    """
-    require_apart(out, inputs)
-    folder = resolved(out)
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise OptionError(f"{out}: is a file; the page is a folder, choose a name that is free")
-    own = {RELEASE, *_listed(folder)}
-    here = (p for p in folder.rglob("*") if not p.is_dir() or p.is_symlink())
-    others = sorted(name for p in here if (name := p.relative_to(folder).as_posix()) not in own)
-    if others:
-        raise OptionError(
-            f"{out}: holds what is no part of the page ({', '.join(others[:3])}) and would be lost; choose a folder "
-            "that is absent or empty, or one that an earlier run wrote"
-        )
-
-
-def _listed(folder: Path) -> set[str]:
-    """Names of the files that an earlier run wrote; empty where there was none."""
+def _own_files(folder: Path) -> set[str]:
+    """Files that an earlier run wrote, and nobody has changed since; none where there was no such run."""
     try:
         read = json.loads((folder / RELEASE).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        if read["format"] != FORMAT:
+            return set()
+        return {RELEASE, *(n for n, facts in read["files"].items() if file_sha256(folder / n) == facts["sha256"])}
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
         return set()
-    files = read.get("files") if isinstance(read, dict) and read.get("format") == FORMAT else None
-    return set(files) if isinstance(files, dict) else set()
 
 
 def describe_release(folder: Path, title: str | None, variant: str | None = None) -> dict[str, Any]:
@@ -226,7 +199,7 @@ class VisitPage:
         release = write_webapp(self._store, out, bundle=self._bundle, title=self._title, page=self._page)
         before, self._revision = self._revision, revision
         self._files = frozenset(release["files"])
-        # A phone may still be fetching the files of the release before; older ones go.
+        # Answers that have begun still read the files of the release before; older ones go.
         for old in Path(self._folder.name).iterdir():
             if old.name not in (str(before), str(revision)):
                 shutil.rmtree(old, ignore_errors=True)

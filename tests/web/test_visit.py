@@ -107,6 +107,29 @@ def test_nothing_of_anybody_is_lost(places: Recognizer, page: Path, tmp_path: Pa
     with pytest.raises(OptionError, match="link"):
         write(tmp_path / "out")
     assert (photos / "mine.jpg").read_bytes() == b"mine"
+    (tmp_path / "out" / "link").unlink()
+    (tmp_path / "out" / "index.html").write_text("mine")  # what somebody made of the page is theirs
+    with pytest.raises(OptionError, match=r"index\.html"):
+        write(tmp_path / "out")
+    assert (tmp_path / "out" / "index.html").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_replaced_stays(
+    places: Recognizer, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = write_webapp(places.store, tmp_path / "out", bundle=TINY_BUNDLE, page=page)
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if target == (tmp_path / "out").resolve() and self.name != "old":
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no"):
+        write_webapp(places.store, tmp_path / "out", bundle=TINY_BUNDLE, title="New", page=page)
+    assert json.loads((tmp_path / "out" / "app.json").read_bytes()) == release
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".out")] == []
 
 
 def test_the_fast_network_is_the_default(places: Recognizer, page: Path, tmp_path: Path) -> None:
@@ -125,6 +148,9 @@ def test_another_bundle_is_refused(places: Recognizer, page: Path, tmp_path: Pat
     cut_pack(places.store, pack, name="town", version=1)
     with pytest.raises(BundleMismatchError):
         write_webapp(pack, tmp_path / "out", bundle=ROOT / "assets" / "default", page=page)
+    with pytest.raises(BundleMismatchError):
+        write_webapp(places.store, tmp_path / "out", bundle=ROOT / "assets" / "default", page=page)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_page_that_was_not_built_says_how(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -24,6 +25,7 @@ from delf_edge.cli.common import (
 )
 from delf_edge.cli.output import counted, print_json, show, size_text
 from delf_edge.errors import OptionError
+from delf_edge.files import require_apart
 
 commands = CommandGroup("Kiosk")
 
@@ -138,7 +140,9 @@ def serve_command(
         open_reading=open_reading,
         sign_ins=SignIns(read_pin(pin_file)),
     )
-    if kiosk and statistics is None:
+    if statistics is not None:
+        require_apart(statistics, [database])
+    elif kiosk:
         statistics = database.with_name(database.name + "-statistics")
     options = ServiceOptions(
         policy,
@@ -147,8 +151,9 @@ def serve_command(
         statistics=statistics,
         questions=keep_questions,
     )
-    if qr and public is None and is_loopback(host):
-        raise OptionError(f"--qr: a phone cannot open {host}; name the address that it can with --public-url or --host")
+    phones_url = address_of(host, port, None, public) + "visit/"
+    if qr and is_loopback(urlsplit(phones_url).hostname or ""):
+        raise OptionError(f"--qr: a phone cannot open {phones_url}; name the address that it can with --public-url")
     if visit or qr:
         page_folder()
     with (
@@ -168,14 +173,13 @@ def serve_command(
         if visit or qr:
             from delf_edge.bundle.bundle import default_bundle_path
 
-            address = address_of(host, port, None, public) + "visit/"
-            page = VisitPage(recognizer.store, bundle or default_bundle_path(), address)
+            page = VisitPage(recognizer.store, bundle or default_bundle_path(), phones_url)
             if not as_json:
-                show(address)
-        if qr and page is not None and not as_json:
+                show(phones_url)
+        if qr and not as_json:
             from delf_edge.web.qr import qr_text
 
-            show(qr_text(page.url))
+            show(qr_text(phones_url))
         with contextlib.nullcontext() if page is None else contextlib.closing(page):
             run(create_app(recognizer, dataclasses.replace(options, visit=page)), host, port, sockets)
     return FOUND

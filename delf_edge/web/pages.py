@@ -14,17 +14,10 @@ from starlette.routing import Route
 
 import delf_edge
 from delf_edge.web.branding import Branding, known_languages
+from delf_edge.web.media_types import TYPES
 from delf_edge.web.service import Service
 
 _STATIC = Path(__file__).resolve().parent / "static"
-# The type is written here: a machine's own table may say otherwise.
-_TYPES = {
-    ".html": "text/html",
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".svg": "image/svg+xml",
-    ".json": "application/json",
-}
 _FRESH = {"cache-control": "no-cache"}
 
 
@@ -32,7 +25,7 @@ def _files() -> dict[str, Path]:
     """Address -> file of everything that the pages are made of."""
     found = {f"/{path.relative_to(_STATIC).as_posix()}": path for path in sorted(_STATIC.rglob("*")) if path.is_file()}
     pages = {"/": found.pop("/index.html"), "/staff": found.pop("/staff.html")}
-    return pages | {address: path for address, path in found.items() if path.suffix in _TYPES}
+    return pages | {address: path for address, path in found.items() if path.suffix in TYPES}
 
 
 _FILES = _files()
@@ -41,7 +34,7 @@ _FILES = _files()
 async def page(request: Request) -> Response:
     """A page or one of its files, each by its own route."""
     path = _FILES[request.scope["path"]]
-    return FileResponse(path, media_type=_TYPES[path.suffix], headers=_FRESH)
+    return FileResponse(path, media_type=TYPES[path.suffix], headers=_FRESH)
 
 
 async def kiosk(request: Request) -> Response:
@@ -65,7 +58,7 @@ def describe_kiosk(service: Service) -> dict[str, Any]:
         "texts": {language: dict(texts) for language, texts in branding.texts.items()},
         "camera": dataclasses.asdict(branding.camera),
         "pin": service.policy.sign_ins.pin is not None,
-        "visit": options.visit is not None,
+        "visit": options.visit is not None and options.visit.for_phones,
         "questions": None if service.questions is None else {"days": service.questions.days},
     }
     return body | {"build": _build(branding, body)}

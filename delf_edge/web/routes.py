@@ -6,6 +6,7 @@ recogniser works in the threads of `Jobs`, everything else in the event loop.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime
 import re
@@ -35,13 +36,13 @@ from delf_edge.recognizer import Recognizer
 from delf_edge.web.answers import answer_json, event_json
 from delf_edge.web.event_stream import EventStreamResponse
 from delf_edge.web.markdown import safe_html
+from delf_edge.web.media_types import TYPES
 from delf_edge.web.openapi import document
 from delf_edge.web.pages import PAGES
 from delf_edge.web.qr import qr_svg
 from delf_edge.web.service import Service
 from delf_edge.web.staff_routes import STAFF_ROUTES
 from delf_edge.web.uploads import Upload
-from delf_edge.web.visit import TYPES
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _MOST_SHOWN = 24
@@ -65,8 +66,7 @@ async def post_identify(request: Request) -> Response:
     began = time.perf_counter()
     if session is None:
         options = IdentifyOptions(languages=_languages(request))
-        result = answer_json(await service.jobs.run(partial(service.recognizer.explain, data, options=options)))
-        service.statistics.count("unknown" if result["landmark"] is None else "found", result["landmark"] or "")
+        result = await service.jobs.run(partial(_ask, service, data, options))
     else:
         service.last_frame = time.time()
         result = await service.jobs.run(partial(_watch, service, session, data))
@@ -76,6 +76,13 @@ async def post_identify(request: Request) -> Response:
     outcome = "skipped" if result.get("skipped") else "unknown" if result["landmark"] is None else "found"
     service.metrics.answers.labels(outcome).inc()
     return JSONResponse(result)
+
+
+def _ask(service: Service, data: bytes, options: IdentifyOptions) -> dict[str, Any]:
+    """A single photo: its answer, which is counted."""
+    result = answer_json(service.recognizer.explain(data, options=options))
+    service.statistics.count("unknown" if result["landmark"] is None else "found", result["landmark"] or "")
+    return result
 
 
 def _watch(service: Service, session: str, data: bytes) -> dict[str, Any]:
@@ -368,7 +375,8 @@ async def visit(request: Request) -> Response:
         raise NotFoundError("there is no page for phones here; start the service with --visit")
     if name == "qr.svg":
         return Response(qr_svg(service.options.visit.url), media_type="image/svg+xml")
-    path = await service.jobs.run(partial(service.options.visit.file, name))
+    # Not a job: a phone that loads the page must not wait for photos, nor take their places in the queue.
+    path = await asyncio.to_thread(service.options.visit.file, name)
     return FileResponse(path, media_type=TYPES.get(path.suffix), headers={"cache-control": "no-cache"})
 
 

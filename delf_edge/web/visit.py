@@ -11,9 +11,9 @@ import json
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.bundle.manifest import MANIFEST, bundle_id, load_manifest
@@ -22,6 +22,7 @@ from delf_edge.files import dump_json, file_sha256, replacing_folder, require_ap
 from delf_edge.packs.create import cut_pack
 from delf_edge.packs.manifest import check_pack, manifest_path, open_pack
 from delf_edge.storage.store import Store
+from delf_edge.web.security import is_loopback
 
 BUILT = Path(__file__).resolve().parent / "visit"  # where `make phone` puts the page, and a wheel has it
 RELEASE = "app.json"
@@ -31,17 +32,6 @@ BUNDLE = "bundle"
 # In browsers the float16 network takes four times as long as this one (benchmarks/results/phone.json), which ranks
 # slightly less well (docs/figures.md).
 VARIANT = "int8"
-TYPES: Mapping[str, str] = {
-    ".css": "text/css",
-    ".html": "text/html",
-    ".js": "text/javascript",
-    ".json": "application/json",
-    ".mjs": "text/javascript",
-    ".png": "image/png",
-    ".svg": "image/svg+xml",
-    ".wasm": "application/wasm",
-    ".webmanifest": "application/manifest+json",
-}
 # Kept from the first visit on. WebAssembly, bundle and pack are kept when they are used: of several a phone uses one.
 _PAGE = (".css", ".html", ".js", ".json", ".svg", ".webmanifest")
 
@@ -203,6 +193,11 @@ class VisitPage:
         for old in Path(self._folder.name).iterdir():
             if old.name not in (str(before), str(revision)):
                 shutil.rmtree(old, ignore_errors=True)
+
+    @property
+    def for_phones(self) -> bool:
+        """Whether another machine can open the address: a QR code of "localhost" leads a phone to itself."""
+        return not is_loopback(urlsplit(self.url).hostname or "")
 
     def close(self) -> None:
         """Remove the folder."""

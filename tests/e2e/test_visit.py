@@ -23,7 +23,8 @@ import numpy as np
 import pytest
 
 from delf_edge import Bundle, Recognizer
-from delf_edge.web.visit import TYPES, describe_release, write_webapp
+from delf_edge.web.media_types import TYPES
+from delf_edge.web.visit import describe_release, write_webapp
 from testing.paths import ROOT, TINY_BUNDLE
 
 pytestmark = pytest.mark.browser
@@ -365,6 +366,7 @@ def test_it_speaks_the_visitors_language(browser: Any, site: Site, locale: str, 
     title_is(page, title)
     page.screenshot(path=OUT / f"visit_{locale}_dark_360.png", full_page=True)
     page.select_option("#language", "fr")
+    until(page, "document.documentElement.lang === 'fr'")
     # There is no French text: the browser's languages come next, then what there is.
     title_is(page, title if locale == "ar" else "Red tower")
     assert page.text_content("#open-camera") == "Ouvrir l’appareil photo"

@@ -20,7 +20,7 @@ from delf_edge.packs.create import cut_pack
 from delf_edge.packs.manifest import check_pack
 from delf_edge.web.app import ServiceOptions, create_app
 from delf_edge.web.qr import qr_svg, qr_text
-from delf_edge.web.security import Policy
+from delf_edge.web.security import VISIT_HEADERS, Policy
 from delf_edge.web.visit import VisitPage, page_folder, write_webapp
 from testing.paths import ROOT, TINY_BUNDLE
 
@@ -183,6 +183,9 @@ def test_the_service_gives_it_out(places: Recognizer, page: Path) -> None:
             pack = client.get("/visit/places.pack").content
             assert hashlib.sha256(pack).hexdigest() == second["files"]["places.pack"]["sha256"]
             assert client.get("/visit/qr.svg").content == qr_svg(URL)
+            assert client.get("/kiosk.json").json()["visit"]
+    with closing(VisitPage(places.store, TINY_BUNDLE, "http://localhost:8000/visit/", page=page)) as visit:
+        assert not visit.for_phones  # the kiosk shows no code that leads a phone to itself
 
 
 def test_without_the_option_there_is_no_page(places: Recognizer) -> None:
@@ -219,14 +222,24 @@ def test_the_commands(
     said = json.loads(capsys.readouterr().out)
     assert said["version"] == json.loads((tmp_path / "out" / "app.json").read_bytes())["version"]
     assert run("webapp", tmp_path / "typo.db", tmp_path / "x", "--bundle", TINY_BUNDLE) == 2
-    assert run("serve", places.store.path, "--bundle", TINY_BUNDLE, "--qr") == 2
-    assert "--public-url" in capsys.readouterr().err
+    for more in ([], ["--host", "0.0.0.0"], ["--host", "::"]):  # all addresses have none that a phone can open
+        assert run("serve", places.store.path, "--bundle", TINY_BUNDLE, "--qr", *more) == 2
+        assert "--public-url" in capsys.readouterr().err
+    assert run("serve", places.store.path, "--bundle", TINY_BUNDLE, "--statistics", places.store.path) == 2
+    assert "write to another place" in capsys.readouterr().err
     monkeypatch.setattr("delf_edge.web.visit.BUILT", tmp_path / "none")
     assert run("serve", places.store.path, "--bundle", TINY_BUNDLE, "--visit") == 2
     assert "make phone" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- the page's own files
+
+
+def test_the_policy_is_the_same_from_the_service_and_in_the_page() -> None:
+    page = (SOURCE / "index.html").read_text(encoding="utf-8")
+    (said,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', page)
+    # A page cannot forbid by itself to be framed: only a server's header does.
+    assert VISIT_HEADERS["content-security-policy"] == f"{said}; frame-ancestors 'none'"
 
 
 def test_every_language_has_every_word() -> None:

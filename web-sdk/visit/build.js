@@ -19,7 +19,9 @@ for (const name of ['index.html', 'visit.css', 'visit.webmanifest', 'icon.svg', 
 }
 const recognizer = fake ? './visit/tests/fake.ts' : './src/client.ts';
 await build({...common, entryPoints: {visit: 'visit/src/main.ts'}, outdir: out, format: 'esm', alias: {'delf-edge': recognizer}});
-await build({...common, entryPoints: {sw: 'visit/src/sw.ts'}, outdir: out, format: 'iife'});
+const policy = /Content-Security-Policy" content="([^"]+)"/.exec(readFileSync('visit/index.html', 'utf8'))[1];
+const define = {POLICY: JSON.stringify(policy)};
+await build({...common, entryPoints: {sw: 'visit/src/sw.ts'}, outdir: out, format: 'iife', define});
 if (fake) {
   await build({...common, entryPoints: {worker: 'visit/tests/worker.ts'}, outdir: out, format: 'iife'});
 } else {

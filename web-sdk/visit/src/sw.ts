@@ -7,6 +7,7 @@
  * with the release that it was opened with.
  */
 
+import {sha256} from '../../src/files/sha256.js';
 import {parseRelease, type FromWorker, type Release, type ToWorker} from './release.js';
 
 declare const self: ServiceWorkerGlobalScope;
@@ -15,9 +16,8 @@ const scope = self.registration.scope;
 const state = `delf-edge-visit ${scope}`;
 const nameOf = (version: string) => `${state} ${version}`;
 const urlOf = (path: string) => new URL(path, scope).href;
-// A worker has the policy of its own file, not that of the page: no photo may leave it either.
-const POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; style-src 'self'; " +
-  "img-src 'self' blob:; media-src 'self' blob:; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'";
+// Of index.html, put in by build.js: a worker has the policy of its own file, and no photo may leave it either.
+declare const POLICY: string;
 const pages = new Map<string, string>(); // client -> version that it was opened with
 let updating: Promise<boolean> | null = null;
 
@@ -32,17 +32,12 @@ async function fetched(): Promise<Release> {
   return parseRelease(await answer.json());
 }
 
-async function sha256(data: ArrayBuffer): Promise<string> {
-  const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', data));
-  return [...hash].map(byte => byte.toString(16).padStart(2, '0')).join('');
-}
-
 /** A file of a release, from the network; kept in the release's cache. Rejects where the bytes are others. */
 async function take(release: Release, path: string): Promise<Response> {
   const answer = await fetch(urlOf(path), {cache: 'no-cache'});
   if (!answer.ok) throw new Error(`${path}: status ${answer.status}`);
   const data = await answer.arrayBuffer();
-  const found = await sha256(data);
+  const found = await sha256(new Uint8Array(data));
   if (found !== release.files[path].sha256) throw new Error(`${path}: SHA-256 ${found} is not that of app.json`);
   const headers = new Headers({
     'content-type': answer.headers.get('content-type') ?? 'application/octet-stream',

@@ -109,16 +109,28 @@ class Statistics:
 
 def _open(path: Path | None) -> sqlite3.Connection:
     """The file; where it cannot be used, memory, and a line in the log: visitors do not wait for statistics."""
-    for place in [str(path)] if path is not None else []:
+    if path is not None:
         try:
-            db = sqlite3.connect(place, check_same_thread=False, timeout=2.0)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.execute(_SCHEMA)
-            db.commit()
-            return db
+            return _opened(path)
         except sqlite3.Error as e:
-            _LOG.warning("%s: no statistics are kept there (%s); they are in memory until the service ends", place, e)
+            _LOG.warning("%s: no statistics are kept there (%s); they are in memory until the service ends", path, e)
     db = sqlite3.connect(":memory:", check_same_thread=False)
     db.execute(_SCHEMA)
+    return db
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """The file, looked at before anything is written: it may be a database of something else."""
+    db = sqlite3.connect(path, check_same_thread=False, timeout=2.0)
+    try:
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables - {"counts"}:
+            raise sqlite3.DatabaseError("it holds something else; name a file of its own")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(_SCHEMA)
+        db.commit()
+    except BaseException:
+        db.close()
+        raise
     return db

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import io
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,6 +166,20 @@ def test_counts_outlive_the_service_and_a_wrong_file_stops_nobody(tmp_path: Path
         assert memory.today()["unknown"] == 1
         memory.close()
     assert (tmp_path / "no database").read_bytes() == b"x" * 4096
+
+
+def test_statistics_change_no_other_database(tmp_path: Path) -> None:
+    path = tmp_path / "mine.db"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE mine (x)")
+        db.commit()
+    before = path.read_bytes()
+    statistics = Statistics(path)
+    statistics.count("found", "Colosseum")
+    assert statistics.today()["found"] == 1  # in memory, until the service ends
+    statistics.close()
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.db"]
 
 
 def test_a_visitor_leaves_a_picture_and_staff_teach_it(client: TestClient) -> None:

@@ -140,7 +140,7 @@ def _of_query(places: Recognizer, pixels: NDArray[np.uint8]) -> tuple[Arrays, di
     scales = extractor.extract_options(bundle).scales
     features = places.extract(pixels, channel_order="RGB")
     words, similarity = CoarseIndex(bundle.codebook.centroids).assign(features.descriptors, 8)
-    candidates, strangers = pipeline.candidates_and_strangers(features, options, options.search.top)
+    candidates, strangers, _ = pipeline.look_up(features, options, options.search.top)
     checked = [check for _, check in pipeline.verified(features, candidates[:CHECKED], options)]
     answer = pipeline.answer(features, options)
     frame = measure(pixels, "RGB")

@@ -148,8 +148,8 @@ class Lab:
     ) -> tuple[CandidateRanking, list[Candidate]]:
         """A ranking whose best `options.verify` candidates are verified, and its candidates."""
         features = self.features(name)
-        candidates, strangers = recognizer.pipeline.candidates_and_strangers(features, options, top)
-        ranking = recognizer.pipeline.ranking(features, options, candidates, strangers)
+        looked_up = recognizer.pipeline.look_up(features, options, top)
+        candidates, ranking = looked_up.candidates, recognizer.pipeline.ranking(features, looked_up)
         asked = candidates[: options.verify]
         rows = {r.image_id: r.name for r in recognizer.combined.images_by_id([c.image_id for c in asked])}
         missing = [c for c in asked if (name, rows[c.image_id]) not in self._pairs]

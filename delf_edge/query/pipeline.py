@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,6 +58,20 @@ class Explanation:
     query_keypoints: Float32Array
     stored_keypoints: Float32Array
     stored: StoredImage | None
+
+
+class LookedUp(NamedTuple):
+    """What the index knows of a query.
+
+    Attributes:
+        candidates: in the order of their score before verification.
+        strangers: images of the bundle's cohort, in the same order.
+        searched: photos that were searched.
+    """
+
+    candidates: list[Candidate]
+    strangers: list[Candidate]
+    searched: int
 
 
 class QueryPipeline:
@@ -105,8 +120,8 @@ class QueryPipeline:
         with clock(timings, "refresh"):
             self.index.refresh(self._shelf)
         with clock(timings, "candidates"):
-            candidates, strangers = self.candidates_and_strangers(features, options, options.search.top)
-        ranking = self.ranking(features, options, candidates, strangers)
+            looked_up = self.look_up(features, options, options.search.top)
+        candidates, ranking = looked_up.candidates, self.ranking(features, looked_up)
         cut = False
         with clock(timings, "verify"):
             shortlist = candidates[: options.verify]
@@ -171,8 +186,8 @@ class QueryPipeline:
             raise OptionError(f"top_k is {top_k!r}; it must be a whole number, at least 1")
         options = options or RANKING
         self.index.refresh(self._shelf)
-        candidates, strangers = self.candidates_and_strangers(features, options, top_k)
-        ranking = self.ranking(features, options, candidates, strangers)
+        looked_up = self.look_up(features, options, top_k)
+        candidates, ranking = looked_up.candidates, self.ranking(features, looked_up)
         for candidate, verification in self.verified(features, candidates[: options.verify], options):
             ranking.add(candidate, verification)
         known = self.index.global_descriptors([c.image_id for c in candidates])
@@ -193,28 +208,21 @@ class QueryPipeline:
 
     def candidates(self, features: Features, options: IdentifyOptions, top: int) -> list[Candidate]:
         """At least as many candidates as are verified, in the order of their score before verification."""
-        return self.candidates_and_strangers(features, options, top)[0]
+        return self.look_up(features, options, top).candidates
 
-    def candidates_and_strangers(
-        self, features: Features, options: IdentifyOptions, top: int
-    ) -> tuple[list[Candidate], list[Candidate]]:
-        """`candidates`, and images of the bundle's cohort in the same order."""
+    def look_up(self, features: Features, options: IdentifyOptions, top: int) -> LookedUp:
+        """What the index knows of a query, before anything is verified."""
         weights = self.calibration
         balance = weights.similarity / weights.votes if weights.votes > 0 else options.search.global_weight
         search = replace(options.search, top=max(top, options.verify, 1), global_weight=balance)
         snapshot, without = self.index.snapshot, self._excluded(options)
-        return search_beside(snapshot, self._cohort, features, self._codebook, self._coarse, search, without=without)
+        searched = self.index.n_images - len(without)
+        found = search_beside(snapshot, self._cohort, features, self._codebook, self._coarse, search, without=without)
+        return LookedUp(*found, searched)
 
-    def ranking(
-        self,
-        features: Features,
-        options: IdentifyOptions,
-        candidates: Sequence[Candidate],
-        strangers: Sequence[Candidate],
-    ) -> CandidateRanking:
+    def ranking(self, features: Features, looked_up: LookedUp) -> CandidateRanking:
         """What is known of candidates before any of them is verified."""
-        searched = self.index.n_images - len(self._excluded(options))
-        return CandidateRanking(self.calibration, self._shelf, features, candidates, strangers, searched)
+        return CandidateRanking(self.calibration, self._shelf, features, *looked_up)
 
     def _excluded(self, options: IdentifyOptions) -> list[int]:
         """Ids of the images that `near` and `without` rule out."""

@@ -70,13 +70,13 @@ def test_an_answer_counts_the_photos_that_may_be_found(recognizer: Recognizer) -
     features = recognizer.extract(photo(0))
     recognizer.pipeline.index.refresh(recognizer.combined)
     for options, expected in ((IdentifyOptions(), 4), (IdentifyOptions(without=frozenset("b")), 2)):
-        found, strangers = recognizer.pipeline.candidates_and_strangers(features, options, 5)
-        first = recognizer.pipeline.ranking(features, options, found, strangers).first()
+        looked_up = recognizer.pipeline.look_up(features, options, 5)
+        first = recognizer.pipeline.ranking(features, looked_up).first()
         assert (first.searched, first.of_landmark) == (expected, 2)
     recognizer.remove("2.png")
     recognizer.pipeline.index.refresh(recognizer.combined)
-    found, strangers = recognizer.pipeline.candidates_and_strangers(features, IdentifyOptions(), 5)
-    first = recognizer.pipeline.ranking(features, IdentifyOptions(), found, strangers).first()
+    looked_up = recognizer.pipeline.look_up(features, IdentifyOptions(), 5)
+    first = recognizer.pipeline.ranking(features, looked_up).first()
     assert (first.searched, first.landmark, first.of_landmark) == (3, "a", 1)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from delf_edge.bundle.arrays import named, require_forms
 from delf_edge.errors import BundleError
 from delf_edge.types import Codebook, UInt8Array, UInt16Array
 
@@ -45,24 +46,16 @@ class Cohort:
         Raises:
             BundleError: one is missing, or of another type or shape, or a word is out of range.
         """
-        missing = {f.name for f in fields(cls)} - set(arrays)
-        if missing:
-            raise BundleError(f"cohort: array {', '.join(sorted(missing))} is missing; pack the bundle again")
-        found = cls(**{f.name: arrays[f.name] for f in fields(cls)})
+        own = named(arrays, [f.name for f in fields(cls)], "cohort")
+        found = cls(**own)
         T = int(found.counts.sum()) if found.counts.dtype == np.uint16 and found.counts.ndim == 1 else -1
-        expected = {
-            "counts": (np.uint16, (len(found.counts),)),
+        forms = {
+            "counts": (np.uint16, (found.counts.size,)),
             "words": (np.uint16, (T,)),
             "codes": (np.uint8, (T, codebook.code_size)),
-            "global_codes": (np.int8, (len(found.counts), codebook.global_dim)),
+            "global_codes": (np.int8, (found.counts.size, codebook.global_dim)),
         }
-        for name, (dtype, shape) in expected.items():
-            array = getattr(found, name)
-            if array.dtype != dtype or array.shape != shape:
-                raise BundleError(
-                    f"cohort: {name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}; "
-                    "code the photos with this codebook"
-                )
+        require_forms(own, forms, "cohort", "code the photos with this codebook")
         if T and int(found.words.max()) >= codebook.n_words:
             raise BundleError(f"cohort: word {int(found.words.max())}, but the codebook has {codebook.n_words}")
         return found

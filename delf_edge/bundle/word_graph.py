@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from delf_edge.bundle.arrays import named, require_forms
 from delf_edge.errors import BundleError
 from delf_edge.types import Float32Array, UInt8Array, UInt16Array
 
@@ -64,25 +65,17 @@ class WordGraph:
         Raises:
             BundleError: an array is missing, or of another type or shape, or a link leads nowhere.
         """
-        missing = {f.name for f in fields(cls)} - set(arrays)
-        if missing:
-            raise BundleError(f"graph: array {', '.join(sorted(missing))} is missing; pack the bundle again")
-        found = cls(**{f.name: arrays[f.name] for f in fields(cls)})
+        own = named(arrays, [f.name for f in fields(cls)], "graph")
+        found = cls(**own)
         M = found.upper.shape[1] if found.upper.ndim == 2 else -1
-        expected = {
+        forms = {
             "links": (np.uint16, (n_words, 2 * M)),
-            "nodes": (np.uint16, (len(found.nodes) if found.nodes.ndim else -1,)),
-            "upper": (np.uint16, (found.nodes.size, M)),
+            "nodes": (np.uint16, (found.nodes.size,)),
+            "upper": (np.uint16, (found.nodes.size, M if M >= 2 else -1)),
             "entry": (np.uint16, (1,)),
             "made_for": (np.uint8, (32,)),
         }
-        for name, (dtype, shape) in expected.items():
-            array = getattr(found, name)
-            if array.dtype != dtype or array.shape != shape or M < 2:
-                raise BundleError(
-                    f"graph: {name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}; "
-                    "pack the bundle again"
-                )
+        require_forms(own, forms, "graph", "pack the bundle again")
         found._check(n_words)
         return found
 

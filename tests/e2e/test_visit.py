@@ -12,7 +12,6 @@ import json
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -25,15 +24,11 @@ import pytest
 from delf_edge import Bundle, Recognizer
 from delf_edge.web.media_types import TYPES
 from delf_edge.web.visit import describe_release, write_webapp
+from testing.kiosk import DEMO, OUT, PATIENCE, chromium, playwright_or_skip, until
 from testing.paths import ROOT, TINY_BUNDLE
 
 pytestmark = pytest.mark.browser
 SDK = ROOT / "web-sdk"
-OUT = ROOT / "out" / "browser"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream"]
-PATIENCE = 60  # seconds
 RED, GREEN, BLUE, GREY = (200, 30, 30), (30, 160, 40), (30, 40, 200), (128, 128, 128)
 
 
@@ -122,16 +117,9 @@ def film(path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium; Debian: apt-get install chromium")
-    OUT.mkdir(parents=True, exist_ok=True)
     film_path = film(tmp_path_factory.mktemp("film") / "film.y4m")
-    with sync_api.sync_playwright() as playwright:
-        flags = [*FLAGS, f"--use-file-for-fake-video-capture={film_path}"]
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+    with playwright_or_skip() as playwright, chromium(playwright, film_path) as opened:
         yield opened
-        opened.close()
 
 
 def phone(browser: Any, **more: Any) -> Any:
@@ -151,13 +139,6 @@ def open_page(context: Any, url: str, wait: bool = True) -> Any:
         until(page, "document.documentElement.dataset.ready !== undefined")
         until(page, "document.getElementById('about').dataset.places !== undefined")
     return page
-
-
-def until(page: Any, condition: str, seconds: float = PATIENCE) -> None:
-    end = time.monotonic() + seconds
-    while not page.evaluate(condition):
-        assert time.monotonic() < end, condition
-        page.wait_for_timeout(50)
 
 
 def ask(page: Any, data: bytes) -> None:
@@ -412,7 +393,6 @@ def test_it_is_for_the_keyboard_and_installable(browser: Any, site: Site) -> Non
 
 # ---------------------------------------------------------------- the built page, with the real recogniser
 
-DEMO = ROOT / "assets" / "demo"
 DEFAULT_BUNDLE = ROOT / "assets" / "default"
 
 

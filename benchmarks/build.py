@@ -265,7 +265,7 @@ def merge_speed(folder: Path, n: int, size: int = 256) -> dict[str, Any]:
             make_shard(shard)
             names.append(shard.name)
     began, spent = time.perf_counter(), time.process_time()
-    (made,), bad = merge_shards(f"{folder}/merge", names)
+    (made,), bad, _ = merge_shards(f"{folder}/merge", names)
     seconds, cpu = time.perf_counter() - began, time.process_time() - spent
     shutil.rmtree(folder / "merge")
     return {

@@ -12,15 +12,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from delf_edge.catalogue.reader import CatalogueReader
 from delf_edge.catalogue.records import ImportReport, LandmarkRecord
 from delf_edge.errors import OptionError
 from delf_edge.storage.store import Store
-
-if TYPE_CHECKING:
-    from delf_edge.catalogue.records import LandmarkPatch
 
 
 class Catalogue(CatalogueReader):
@@ -56,19 +53,11 @@ class Catalogue(CatalogueReader):
             OptionError: a value cannot be stored; the message names row and column, and nothing is stored.
             StoreError: the database cannot be written.
         """
-        from delf_edge.catalogue.columns import understand
+        from delf_edge.catalogue.columns import read_patches
         from delf_edge.catalogue.editor import apply_patches
-        from delf_edge.catalogue.languages import check_language
-        from delf_edge.catalogue.tables import read_table
 
-        path, language = Path(path), None if language is None else check_language(language)
         database = Path(self._own.path).resolve().parent
-        patches: list[LandmarkPatch] = []
-        unknown: list[str] = []
-        for row in read_table(path, kind):
-            patch, more = understand(row, files=path.resolve().parent, database=database, language=language)
-            patches.append(patch)
-            unknown += more
+        patches, unknown = read_patches(Path(path), database=database, kind=kind, language=language)
         return apply_patches(self._own, patches, not_understood=unknown, dry_run=dry_run, from_export=from_export)
 
     def set(self, landmark: str, values: Mapping[str, Any], *, dry_run: bool = False) -> ImportReport:

@@ -37,7 +37,7 @@ from delf_edge.catalogue.fields import (
 )
 from delf_edge.catalogue.languages import check_language
 from delf_edge.catalogue.records import TEXT_FIELDS, LandmarkPatch, NewMedia
-from delf_edge.catalogue.tables import TableRow
+from delf_edge.catalogue.tables import TableRow, read_table
 from delf_edge.errors import OptionError
 from delf_edge.files import parse_json
 
@@ -254,6 +254,30 @@ def understand(
         raise OptionError(f"{row.where}, column media: two of them are called {max(names, key=names.count)!r}")
     patch = LandmarkPatch(row.where, slug, name, reader.facts, reader.texts, tuple(reader.media), reader.columns)
     return patch, reader.unknown
+
+
+def read_patches(
+    path: Path, *, database: Path, kind: str | None = None, language: str | None = None
+) -> tuple[list[LandmarkPatch], list[str]]:
+    """What a table says of landmarks, a patch a row, and the columns that were not understood.
+
+    Args:
+        path: CSV, TSV, JSON, JSON Lines or GeoJSON; files that it names lie below its folder.
+        database: folder of the database, which paths of media are below.
+        kind: the table's format, if the suffix does not say it.
+        language: of columns such as `title` that do not name one.
+
+    Raises:
+        OptionError: the table cannot be read, or a value cannot be stored; the message names row and column.
+    """
+    language = None if language is None else check_language(language)
+    patches: list[LandmarkPatch] = []
+    unknown: list[str] = []
+    for row in read_table(path, kind):
+        patch, more = understand(row, files=path.resolve().parent, database=database, language=language)
+        patches.append(patch)
+        unknown += more
+    return patches, list(dict.fromkeys(unknown))
 
 
 def parse_text(text: str) -> Any:

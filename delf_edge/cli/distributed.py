@@ -68,6 +68,15 @@ def build_command(
             "--split", metavar="COLUMN", help="One database for each value of this column.", show_default=False
         ),
     ] = None,
+    catalogue: Annotated[
+        str | None,
+        typer.Option(
+            "--catalogue",
+            metavar="FILE",
+            help="Table of what is known of the landmarks, as `catalogue import` reads it.",
+            show_default=False,
+        ),
+    ] = None,
     bundle: BundleOption = None,
     preset: PresetOption = None,
     max_megapixels: LimitOption = None,
@@ -93,6 +102,7 @@ def build_command(
         scheduler=scheduler,
         workers=workers,
         max_pixels=None if max_megapixels is None else max_megapixels * 1_000_000,
+        catalogue=catalogue,
     )
     started, moved = _progress(shard_size)
     report = run(source, out, options, on_start=started, on_progress=moved)
@@ -104,6 +114,10 @@ def build_command(
             show(f"{made.url}: {images}, {size_text(made.bytes)}")
         shards = f"{counted(report.shards, 'shard')} made, {report.skipped} found finished"
         show(f"{shards}, {counted(report.bad, 'row')} without an image")
+        for column in report.not_understood:
+            show(f"not understood: {column}")
+        for row in report.catalogue_unused:
+            show(f"{row}: no photo shows this landmark; it is in no database")
     return UNKNOWN if report.bad else FOUND
 
 

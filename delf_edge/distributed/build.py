@@ -6,8 +6,12 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
+from delf_edge.catalogue.columns import read_patches
+from delf_edge.catalogue.editor import check_twice
+from delf_edge.catalogue.records import LandmarkPatch
 from delf_edge.distributed.cluster import Progress, check, connect_cluster, make_shards
 from delf_edge.distributed.merging import Merged, merge_shards
 from delf_edge.distributed.remote_files import names_in, put_file
@@ -31,6 +35,8 @@ class BuildOptions:
         scheduler: address of a Dask scheduler; None for a cluster on this machine.
         workers: processes of that cluster; None for one for each core.
         max_pixels: most pixels of a photo (`ImageLimits`); None for the default.
+        catalogue: table of what is known of the landmarks, a path on this machine; each database takes the rows of the
+            landmarks that its photos show. None for none.
     """
 
     bundle: str | None = None
@@ -41,6 +47,7 @@ class BuildOptions:
     scheduler: str | None = None
     workers: int | None = None
     max_pixels: int | None = None
+    catalogue: str | None = None
 
     def __post_init__(self) -> None:
         if self.shard_size < 1 or (self.workers is not None and self.workers < 1):
@@ -59,6 +66,8 @@ class BuildReport:
         seconds: of the shards, in this run.
         careful: shards that were on too many dying workers, and so were made isolated, in a child process. (The name
             is that of the report's JSON.)
+        catalogue_unused: rows of the catalogue whose landmark no photo of the manifest names.
+        not_understood: columns of the catalogue that were passed over.
     """
 
     databases: tuple[Merged, ...]
@@ -68,6 +77,8 @@ class BuildReport:
     bad: int
     seconds: float
     careful: tuple[int, ...]
+    catalogue_unused: tuple[str, ...] = ()
+    not_understood: tuple[str, ...] = ()
 
 
 def build(
@@ -91,7 +102,8 @@ def build(
         What was made. Beside the databases `build.json` says the same, and `bad.csv` lists the rows without an image.
 
     Raises:
-        OptionError: the manifest or an option makes no sense, or `out` has files of these names from somebody else.
+        OptionError: the manifest, the catalogue or an option makes no sense, or `out` has files of these names from
+            somebody else.
         BuildError: shards could not be made; everything else is kept, start it again.
         BundleError: the bundle cannot be used.
     """
@@ -102,6 +114,7 @@ def build(
     bundle = Bundle.load(folder)
     preset = options.preset or bundle.manifest.default_preset
     extract_options(bundle, preset)  # a wrong name is noticed here and not on the workers
+    told, not_understood = _catalogue(options.catalogue)  # before the long part, for the same reason
     n_photos = sum(1 for _ in read_rows(source, options.base))
     if not n_photos:
         raise OptionError(f"{source}: no row below the header; write one row for each photo")
@@ -120,7 +133,7 @@ def build(
         names, progress = make_shards(client, shards, f"{out}/shards", on_progress)
     seconds = _elapsed(progress)
     check(progress, len(names))
-    databases, bad = merge_shards(out, names, split=options.split)
+    databases, bad, unused = merge_shards(out, names, split=options.split, catalogue=told)
     report = BuildReport(
         databases=tuple(databases),
         shards=progress.shards,
@@ -129,11 +142,23 @@ def build(
         bad=len(bad),
         seconds=seconds,
         careful=tuple(progress.isolated),
+        catalogue_unused=tuple(unused),
+        not_understood=tuple(not_understood),
     )
     put_bad(out, bad)
     facts = {"format": 1, "bundle_id": bundle.id, "preset": preset, **asdict(report)}
     put_file(dump_json(facts), f"{out}/build.json")
     return report
+
+
+def _catalogue(table: str | None) -> tuple[list[LandmarkPatch], list[str]]:
+    """What a table says of landmarks, and its columns that were not understood."""
+    if table is None:
+        return [], []
+    path = Path(table)
+    patches, not_understood = read_patches(path, database=path.resolve().parent)
+    check_twice(patches)
+    return patches, not_understood
 
 
 def check_folder(out: str, source: str) -> None:

@@ -1,7 +1,8 @@
 """Finished shards become one database, or one for each value of a column; in the order of the manifest.
 
 Images of the shards keep their ids (the row of the manifest plus 1) where they go into one database. Of a photo that is
-in several rows the first counts, of a name likewise; the others are reported like bad rows.
+in several rows the first counts, of a name likewise; the others are reported like bad rows. Rows of a catalogue go to
+the databases that have their landmarks.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 
+from delf_edge.catalogue.editor import apply_patches
+from delf_edge.catalogue.reader import CatalogueReader
+from delf_edge.catalogue.records import LandmarkPatch
 from delf_edge.distributed.remote_files import put_path
 from delf_edge.distributed.shards import BadRow, ShardManifest, read_manifests
 from delf_edge.errors import BuildError, OptionError
@@ -37,6 +41,20 @@ class Merged:
     features: int
     bytes: int
     sha256: str
+
+
+class Merge(NamedTuple):
+    """Databases that were made together.
+
+    Attributes:
+        databases: by name.
+        bad: all rows of the manifest that gave no image.
+        unused: rows of the catalogue whose landmark is in no database.
+    """
+
+    databases: list[Merged]
+    bad: list[BadRow]
+    unused: list[str]
 
 
 class _Target:
@@ -73,22 +91,25 @@ def merge_shards(
     names: Sequence[str],
     *,
     split: str | None = None,
+    catalogue: Sequence[LandmarkPatch] = (),
     on_shard: Callable[[int, int], None] | None = None,
-) -> tuple[list[Merged], list[BadRow]]:
+) -> Merge:
     """Put shards together.
 
     Args:
         out: URL of the build's folder; shards are in its folder `shards`.
         names: shards in the order of the manifest.
         split: a column of the manifest; each of its values gets a database of its own. None: one database.
+        catalogue: what is known of landmarks; each database takes what is said of those that its photos show.
         on_shard: called with (shards merged, shards in all).
 
     Returns:
-        The databases by name, and all rows that gave no image.
+        What was made, and what was left over.
 
     Raises:
         BuildError: a shard is damaged.
-        OptionError: a value of the column cannot be a file's name, or two are too alike.
+        OptionError: a value of the column cannot be a file's name, or two are too alike; or a row of the catalogue
+            contradicts another.
     """
     targets: dict[str, _Target] = {}
     bad: list[BadRow] = []
@@ -105,7 +126,9 @@ def merge_shards(
                 if on_shard is not None:
                     on_shard(i + 1, len(names))
             bad.sort(key=lambda row: row.row)
-            return [_put(target, out, key) for key, target in sorted(targets.items())], bad
+            told = {where for key in targets for where in _describe(targets[key].store, catalogue)}
+            unused = [patch.where for patch in catalogue if patch.where not in told]
+            return Merge([_put(target, out, key) for key, target in sorted(targets.items())], bad, unused)
         finally:
             for target in targets.values():
                 target.store.close()
@@ -156,7 +179,6 @@ def _add_new(target: _Target, shard: Store, rows: Sequence[Row]) -> Iterator[Bad
 
 def _put(target: _Target, out: str, key: str) -> Merged:
     """Finish a database and put it into the build's folder."""
-    target.store.complete_details()
     target.store.compact()
     n_images, n_landmarks = len(target.store), len(target.landmarks)
     target.store.close()
@@ -164,3 +186,24 @@ def _put(target: _Target, out: str, key: str) -> Merged:
     url = f"{out}/{key}.db"
     put_path(target.path, url)
     return Merged(url, n_images, n_landmarks, target.features, *facts)
+
+
+def _describe(store: Store, catalogue: Sequence[LandmarkPatch]) -> list[str]:
+    """Give the landmarks their slugs, and what a catalogue says of them; its slugs come before those made of names.
+
+    Returns:
+        The rows of the catalogue that were used.
+    """
+    if catalogue:
+        with store.edit() as edit:
+            for patch in catalogue:
+                found = None if patch.name is None or patch.slug is None else edit.find_landmark(patch.name)
+                if found is not None and patch.slug is not None:
+                    edit.set_slug(found, str(patch.name), patch.slug)
+    store.complete_details()
+    by_name = CatalogueReader([store]).slugs()
+    slugs = set(by_name.values())
+    told = [patch for patch in catalogue if patch.name in by_name or patch.slug in slugs]
+    if told:
+        apply_patches(store, told)
+    return [patch.where for patch in told]

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,8 @@ from testing.paths import ROOT, TINY_BUNDLE
 pytest.importorskip("distributed", reason="the extra 'build' is not installed")
 import fsspec
 
+from delf_edge.catalogue.columns import read_patches
+from delf_edge.catalogue.reader import CatalogueReader
 from delf_edge.distributed.build import BuildOptions, build
 from delf_edge.distributed.cluster import Progress, make_shards
 from delf_edge.distributed.isolation import make_shard_isolated
@@ -158,11 +161,48 @@ def test_a_whole_build_is_resumed(source: Path, plain: Path, tmp_path: Path) -> 
 
 def test_one_database_for_each_value_of_a_column(source: Path, plain: Path, tmp_path: Path) -> None:
     shutil.copytree(plain / "shards", tmp_path / "shards")
-    databases, bad = merge_shards(str(tmp_path), sorted(finished(f"{tmp_path}/shards")), split="region")
+    databases, bad, _ = merge_shards(str(tmp_path), sorted(finished(f"{tmp_path}/shards")), split="region")
     assert [(Path(d.url).name, d.images) for d in databases] == [("a.db", 11), ("b.db", 9)]
     assert [row.row for row in bad] == [3, 9, 20]
-    (whole,), _ = merge_shards(str(tmp_path), sorted(finished(f"{tmp_path}/shards")), split="absent")
+    (whole,), _, _ = merge_shards(str(tmp_path), sorted(finished(f"{tmp_path}/shards")), split="absent")
     assert Path(whole.url).name == "none.db"
+
+
+def test_a_catalogue_goes_to_the_databases_that_have_its_landmarks(source: Path, plain: Path, tmp_path: Path) -> None:
+    (tmp_path / "p0.png").write_bytes(cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes())
+    rows: list[dict[str, object]] = [
+        {"slug": "nought", "name": "place 0", "title.en": "Nought", "picture": "p0.png", "odd": "x"},
+        {"slug": "place-1", "name": "", "title.en": "One", "picture": "", "odd": ""},  # the slug that a build gives
+        {"slug": "", "name": "place 9", "title.en": "Nine", "picture": "", "odd": ""},
+    ]
+    told, not_understood = read_patches(write_table(tmp_path / "known.csv", rows), database=tmp_path)
+    assert not_understood == ["odd"]
+    hashes = []
+    for folder in ("first", "again"):
+        shutil.copytree(plain / "shards", tmp_path / folder / "shards")
+        names = sorted(finished(f"{tmp_path / folder}/shards"))
+        made = merge_shards(str(tmp_path / folder), names, split="region", catalogue=told)
+        assert [where.rpartition(", ")[2] for where in made.unused] == ["row 3"]
+        hashes.append([d.sha256 for d in made.databases])
+    assert hashes[0] == hashes[1]
+    titles: dict[str, dict[str, str]] = {}
+    for file in sorted((tmp_path / "first").glob("*.db")):
+        with Store.open(file, mode="ro") as store:
+            assert store.verify() == []
+            records = list(CatalogueReader([store]))
+            titles[file.name] = {r.slug: str(r.texts["en"].title) for r in records if r.texts}
+            assert [r.name for r in records if r.media] == [r.name for r in records if r.slug == "nought"]
+    assert titles == {"a.db": {"nought": "Nought"}, "b.db": {"place-1": "One"}}
+
+
+def test_a_wrong_catalogue_is_noticed_before_any_photo_is_read(source: Path, tmp_path: Path) -> None:
+    table = write_table(tmp_path / "known.csv", [{"name": "place 0", "latitude": "95", "longitude": "1"}])
+    with pytest.raises(OptionError, match=r"known\.csv, row 1, column latitude"):
+        build(str(source), str(tmp_path / "out"), replace(OPTIONS, catalogue=str(table)))
+    twice = write_table(tmp_path / "twice.csv", [{"name": "place 0", "title.en": t} for t in "ab"])
+    with pytest.raises(OptionError, match="was in row 1 already"):
+        build(str(source), str(tmp_path / "out"), replace(OPTIONS, catalogue=str(twice)))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_value_that_is_no_file_name_is_refused(source: Path, tmp_path: Path) -> None:
@@ -256,7 +296,7 @@ def test_any_file_system(source: Path, plain: Path) -> None:
     for shard in shards:
         make_shard(shard)
     assert finished("memory://out/shards") == {shard.name for shard in shards}
-    databases, bad = merge_shards("memory://out", [shard.name for shard in shards])
+    databases, bad, _ = merge_shards("memory://out", [shard.name for shard in shards])
     assert (databases[0].images, len(bad)) == (N - 3, 3)
     with Store.open(plain / "places.db", mode="ro") as store:
         assert databases[0].features <= store.info().n_features

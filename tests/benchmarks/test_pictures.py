@@ -62,7 +62,7 @@ def row(ap: list[float], default: bool, cost: float = 1.0) -> dict[str, object]:
 
 
 def test_a_verdict_needs_more_than_chance() -> None:
-    base = list(np.linspace(0.2, 0.9, 40))
+    base: list[float] = np.linspace(0.2, 0.9, 40).tolist()
     better = [v + 0.05 for v in base]
     noise = [v + (0.3 if i % 2 else -0.3) for i, v in enumerate(base)]
     text = ablations.verdict({"a": row(base, True), "b": row(better, False), "c": row(noise, False)})

@@ -16,53 +16,53 @@ function across(v: v128): f32 {
   return f32x4.extract_lane(v, 0) + f32x4.extract_lane(v, 1) + (f32x4.extract_lane(v, 2) + f32x4.extract_lane(v, 3));
 }
 
+/** The sums of the lanes of four vectors, each added up as `across` does. */
+// @ts-ignore: decorator
+@inline
+function acrossFour(a: v128, b: v128, c: v128, d: v128): v128 {
+  const ab = i32x4.shuffle(a, b, 0, 4, 1, 5), AB = i32x4.shuffle(a, b, 2, 6, 3, 7);
+  const cd = i32x4.shuffle(c, d, 0, 4, 1, 5), CD = i32x4.shuffle(c, d, 2, 6, 3, 7);
+  const first = i64x2.shuffle(ab, cd, 0, 2), second = i64x2.shuffle(ab, cd, 1, 3);
+  const third = i64x2.shuffle(AB, CD, 0, 2), fourth = i64x2.shuffle(AB, CD, 1, 3);
+  return f32x4.add(f32x4.add(first, second), f32x4.add(third, fourth));
+}
+
 /** out[i, j] = <a[i], b[j]> of rows (n, d) and (k, d). */
 export function products(a: usize, n: i32, b: usize, k: i32, d: i32, out: usize): void {
-  const row: usize = <usize>d << 2;
+  const row: usize = <usize>d << 2, line: usize = <usize>k << 2;
   for (let from = 0; from < k; from += BLOCK) {
     const to = min(from + BLOCK, k);
     let i = 0;
-    for (; (d & 3) == 0 && i + 4 <= n; i += 4) {
-      const a0 = a + <usize>i * row, a1 = a0 + row, a2 = a1 + row, a3 = a2 + row;
-      const o0 = out + ((<usize>i * <usize>k) << 2), o1 = o0 + (<usize>k << 2), o2 = o1 + (<usize>k << 2), o3 = o2 + (<usize>k << 2);
+    for (; (d & 3) == 0 && i + 2 <= n; i += 2) {
+      const a0 = a + <usize>i * row, a1 = a0 + row, o0 = out + <usize>i * line, o1 = o0 + line;
       let j = from;
-      for (; j + 2 <= to; j += 2) {
-        const b0 = b + <usize>j * row, b1 = b0 + row;
+      for (; j + 4 <= to; j += 4) {
+        const b0 = b + <usize>j * row, b1 = b0 + row, b2 = b1 + row, b3 = b2 + row;
         let p0 = f32x4.splat(0), p1 = p0, p2 = p0, p3 = p0, q0 = p0, q1 = p0, q2 = p0, q3 = p0;
         for (let at: usize = 0; at < row; at += 16) {
-          const x = v128.load(b0 + at), y = v128.load(b1 + at);
-          const r0 = v128.load(a0 + at), r1 = v128.load(a1 + at), r2 = v128.load(a2 + at), r3 = v128.load(a3 + at);
-          p0 = f32x4.add(p0, f32x4.mul(r0, x));
-          p1 = f32x4.add(p1, f32x4.mul(r1, x));
-          p2 = f32x4.add(p2, f32x4.mul(r2, x));
-          p3 = f32x4.add(p3, f32x4.mul(r3, x));
-          q0 = f32x4.add(q0, f32x4.mul(r0, y));
-          q1 = f32x4.add(q1, f32x4.mul(r1, y));
-          q2 = f32x4.add(q2, f32x4.mul(r2, y));
-          q3 = f32x4.add(q3, f32x4.mul(r3, y));
+          const x = v128.load(a0 + at), y = v128.load(a1 + at);
+          const r0 = v128.load(b0 + at), r1 = v128.load(b1 + at), r2 = v128.load(b2 + at), r3 = v128.load(b3 + at);
+          p0 = f32x4.add(p0, f32x4.mul(x, r0));
+          p1 = f32x4.add(p1, f32x4.mul(x, r1));
+          p2 = f32x4.add(p2, f32x4.mul(x, r2));
+          p3 = f32x4.add(p3, f32x4.mul(x, r3));
+          q0 = f32x4.add(q0, f32x4.mul(y, r0));
+          q1 = f32x4.add(q1, f32x4.mul(y, r1));
+          q2 = f32x4.add(q2, f32x4.mul(y, r2));
+          q3 = f32x4.add(q3, f32x4.mul(y, r3));
         }
         const at: usize = <usize>j << 2;
-        store<f32>(o0 + at, across(p0));
-        store<f32>(o1 + at, across(p1));
-        store<f32>(o2 + at, across(p2));
-        store<f32>(o3 + at, across(p3));
-        store<f32>(o0 + at, across(q0), 4);
-        store<f32>(o1 + at, across(q1), 4);
-        store<f32>(o2 + at, across(q2), 4);
-        store<f32>(o3 + at, across(q3), 4);
+        v128.store(o0 + at, acrossFour(p0, p1, p2, p3));
+        v128.store(o1 + at, acrossFour(q0, q1, q2, q3));
       }
       for (; j < to; j++) {
         const b0 = b + <usize>j * row, at: usize = <usize>j << 2;
         store<f32>(o0 + at, dot(a0, b0, row));
         store<f32>(o1 + at, dot(a1, b0, row));
-        store<f32>(o2 + at, dot(a2, b0, row));
-        store<f32>(o3 + at, dot(a3, b0, row));
       }
     }
     for (; i < n; i++) {
-      for (let j = from; j < to; j++) {
-        store<f32>(out + ((<usize>i * <usize>k + <usize>j) << 2), dot(a + <usize>i * row, b + <usize>j * row, row));
-      }
+      for (let j = from; j < to; j++) store<f32>(out + <usize>i * line + (<usize>j << 2), dot(a + <usize>i * row, b + <usize>j * row, row));
     }
   }
 }
@@ -89,6 +89,11 @@ export function nearest(product: usize, half: usize, n: i32, k: i32, p: i32, wor
     }
     let least: f32 = -f32.MAX_VALUE;
     for (let w = 0; w < k; w++) {
+      // Four that are not among the largest are passed over together.
+      while (w + 4 <= k && !v128.any_true(f32x4.gt(
+        f32x4.sub(v128.load(row + (<usize>w << 2)), v128.load(half + (<usize>w << 2))), f32x4.splat(least),
+      ))) w += 4;
+      if (w >= k) break;
       const v = load<f32>(row + (<usize>w << 2)) - load<f32>(half + (<usize>w << 2));
       if (!(v > least)) continue;
       let at = p - 1;
@@ -143,6 +148,34 @@ export function scan(
     }
   }
   return found;
+}
+
+/**
+ * The k-th largest of n floats, by Hoare's quickselect. `values` is room for a copy.
+ */
+export function kthLargest(floats: usize, n: i32, k: i32, values: usize): f32 {
+  memory.copy(values, floats, <usize>n << 2);
+  let left = 0, right = n - 1;
+  const wanted = k - 1;
+  while (left < right) {
+    const pivot = load<f32>(values + (<usize>((left + right) >>> 1) << 2));
+    let i = left, j = right;
+    while (i <= j) {
+      while (load<f32>(values + (<usize>i << 2)) > pivot) i++;
+      while (load<f32>(values + (<usize>j << 2)) < pivot) j--;
+      if (i <= j) {
+        const one = values + (<usize>i << 2), other = values + (<usize>j << 2), kept = load<f32>(one);
+        store<f32>(one, load<f32>(other));
+        store<f32>(other, kept);
+        i++;
+        j--;
+      }
+    }
+    if (wanted <= j) right = j;
+    else if (wanted >= i) left = i;
+    else break;
+  }
+  return load<f32>(values + (<usize>wanted << 2));
 }
 
 /** Unit rows (n, m d): the turned centroid of a feature's word plus the codewords of its code. */

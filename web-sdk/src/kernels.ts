@@ -15,6 +15,7 @@ interface Loops {
     codes: number, starts: number, words: number, base: number, p: number, tables: number, m: number, least: number,
     scores: number, features: number,
   ): number;
+  kthLargest(floats: number, n: number, k: number, values: number): number;
   decode(centroids: number, words: number, pq: number, codes: number, n: number, m: number, d: number, out: number): void;
   best(product: number, n: number, k: number, columns: number, values: number, most: number): void;
   costs(maps: number, h: number, points: number, p: number, limit: number, out: number): void;

@@ -62,9 +62,9 @@ export function estimateAffine(
 ): {transform: Float64Array; inliers: Uint8Array; nInliers: number} {
   const P = source.length / 2, nothing = {transform: new Float64Array(6).fill(NaN), inliers: new Uint8Array(P), nInliers: 0};
   if (P < 3) return nothing;
-  const points = centred(source, target, P), maps = hypotheses(points);
+  const points = centred(source, target, P);
   let most = 0, best: Uint8Array = nothing.inliers, bestMap: AffineMap = [];
-  for (const chosen of mostPromising(kernels, maps, points, tolerance)) {
+  for (const chosen of mostPromising(kernels, points, tolerance)) {
     const refined = refine(chosen, points, tolerance);
     if (refined.n <= most) continue;
     most = refined.n;
@@ -106,21 +106,31 @@ function centred(source: Float32Array, target: Float32Array, n: number): Points 
 }
 
 /** No mirror image, no extreme scale, no extreme squeeze. */
-function plausible([a0, a1, , b0, b1]: AffineMap): boolean {
+function plausible(a0: number, a1: number, b0: number, b1: number): boolean {
   // In the order of a map of row vectors: [[a0, b0], [a1, b1]].
   const det = a0 * b1 - b0 * a1, norm = a0 * a0 + b0 * b0 + a1 * a1 + b1 * b1, scale = Math.sqrt(det);
   return det > 0 && scale <= MAX_SCALE && scale >= 1 / MAX_SCALE && norm / det <= SQUEEZE;
 }
 
-/** Half of the maps come from three pairs (affine), half from two (rotation, one scale, shift). */
-function hypotheses(p: Points): AffineMap[] {
-  const {n, x, y, u, v} = p, random = draws(), maps: AffineMap[] = [];
-  let extent = 0, far = 0;
+/** Half of the maps come from three pairs (affine), half from two (rotation, one scale, shift): 32-bit (6, wide), and how many. */
+function hypotheses(p: Points): {maps: Float32Array; count: number; wide: number} {
+  const {n, x, y, u, v} = p, random = draws(), wide = HYPOTHESES, maps = new Float32Array(6 * wide);
+  let extent = 0, far = 0, count = 0;
   for (let i = 0; i < n; i++) {
     extent = Math.max(extent, Math.abs(x[i]), Math.abs(y[i]));
     far = Math.max(far, x[i] * x[i] + y[i] * y[i]);
   }
   const leastArea = 1e-4 * (extent * extent) + 1e-9, leastSquare = 1e-4 * far + 1e-18;
+  const keep = (a0: number, a1: number, a2: number, b0: number, b1: number, b2: number): void => {
+    if (!plausible(a0, a1, b0, b1)) return;
+    maps[count] = a0;
+    maps[wide + count] = a1;
+    maps[2 * wide + count] = a2;
+    maps[3 * wide + count] = b0;
+    maps[4 * wide + count] = b1;
+    maps[5 * wide + count] = b2;
+    count++;
+  };
   for (let h = 0; h < HYPOTHESES; h++) {
     const a = Math.trunc(random[3 * h] * n);
     let b = a + 1 + Math.trunc(random[3 * h + 1] * (n - 1));
@@ -128,47 +138,61 @@ function hypotheses(p: Points): AffineMap[] {
     let c = Math.trunc(random[3 * h + 2] * (n - 2));
     if (c >= Math.min(a, b)) c++;
     if (c >= Math.max(a, b)) c++;
-    let map: AffineMap;
+    const dx = x[b] - x[a], dy = y[b] - y[a], du = u[b] - u[a], dv = v[b] - v[a];
     if (h < Math.trunc((HYPOTHESES + 1) / 2)) {
-      const ux = x[b] - x[a], uy = y[b] - y[a], vx = x[c] - x[a], vy = y[c] - y[a], det = ux * vy - uy * vx;
+      const ex = x[c] - x[a], ey = y[c] - y[a], eu = u[c] - u[a], ev = v[c] - v[a], det = dx * ey - dy * ex;
       if (!(Math.abs(det) > leastArea)) continue;
-      const row = (goal: Float64Array): number[] => {
-        const s = goal[b] - goal[a], t = goal[c] - goal[a], c0 = (vy * s - uy * t) / det, c1 = (ux * t - vx * s) / det;
-        return [c0, c1, goal[a] - (x[a] * c0 + y[a] * c1)];
-      };
-      map = [...row(u), ...row(v)];
+      const a0 = (ey * du - dy * eu) / det, a1 = (dx * eu - ex * du) / det;
+      const b0 = (ey * dv - dy * ev) / det, b1 = (dx * ev - ex * dv) / det;
+      keep(a0, a1, u[a] - (x[a] * a0 + y[a] * a1), b0, b1, v[a] - (x[a] * b0 + y[a] * b1));
     } else {
-      const dx = x[b] - x[a], dy = y[b] - y[a], square = dx * dx + dy * dy;
+      const square = dx * dx + dy * dy;
       if (!(square > leastSquare)) continue;
-      const du = u[b] - u[a], dv = v[b] - v[a], cos = (dx * du + dy * dv) / square, sin = (dx * dv - dy * du) / square;
-      map = [cos, -sin, u[a] - (cos * x[a] - sin * y[a]), sin, cos, v[a] - (sin * x[a] + cos * y[a])];
+      const cos = (dx * du + dy * dv) / square, sin = (dx * dv - dy * du) / square;
+      keep(cos, -sin, u[a] - (cos * x[a] - sin * y[a]), sin, cos, v[a] - (sin * x[a] + cos * y[a]));
     }
-    if (plausible(map)) maps.push(map);
   }
-  return maps;
+  return {maps, count, wide};
 }
 
 /** Inliers of the maps of least truncated cost, the best first, all in 32-bit floats. */
-function mostPromising(kernels: Kernels, maps: readonly AffineMap[], p: Points, tolerance: number): Uint8Array[] {
-  const H = maps.length, wide = Math.ceil(H / 4) * 4, limit = Math.fround(tolerance * tolerance), flat = new Float32Array(6 * wide);
-  if (!H) return [];
-  maps.forEach((map, h) => map.forEach((value, i) => (flat[i * wide + h] = value)));
-  const points = Float32Array.from({length: 4 * p.n}, (_, i) => [p.x, p.y, p.u, p.v][i & 3][i >> 2]);
+function mostPromising(kernels: Kernels, p: Points, tolerance: number): Uint8Array[] {
+  const {maps, count, wide} = hypotheses(p), limit = Math.fround(tolerance * tolerance), f = Math.fround;
+  if (!count) return [];
+  const points = new Float32Array(4 * p.n);
+  for (let i = 0; i < p.n; i++) {
+    points[4 * i] = p.x[i];
+    points[4 * i + 1] = p.y[i];
+    points[4 * i + 2] = p.u[i];
+    points[4 * i + 3] = p.v[i];
+  }
   const cost = kernels.during(() => {
     const out = kernels.room(4 * wide);
-    kernels.loops.costs(kernels.put(flat), wide, kernels.put(points), p.n, limit, out);
-    return kernels.floats(out, H).slice();
+    kernels.loops.costs(kernels.put(maps), wide, kernels.put(points), p.n, limit, out);
+    return kernels.floats(out, count).slice();
   });
-  const order = Array.from(cost, (_, h) => h).sort((s, t) => cost[s] - cost[t] || s - t).slice(0, REFINED), f = Math.fround;
-  return order.map(h => {
-    const at = (i: number) => flat[i * wide + h], found = new Uint8Array(p.n);
+  return leastOf(cost, REFINED).map(h => {
+    const [a0, a1, a2, b0, b1, b2] = [0, 1, 2, 3, 4, 5].map(i => maps[i * wide + h]), found = new Uint8Array(p.n);
     for (let i = 0; i < p.n; i++) {
-      const [x, y, u, v] = points.subarray(4 * i, 4 * i + 4);
-      const r = f(f(f(f(x * at(0)) + f(y * at(1))) + at(2)) - u), s = f(f(f(f(x * at(3)) + f(y * at(4))) + at(5)) - v);
+      const x = points[4 * i], y = points[4 * i + 1];
+      const r = f(f(f(f(x * a0) + f(y * a1)) + a2) - points[4 * i + 2]), s = f(f(f(f(x * b0) + f(y * b1)) + b2) - points[4 * i + 3]);
       found[i] = Number(f(f(r * r) + f(s * s)) <= limit);
     }
     return found;
   });
+}
+
+/** Places of the k least values, the least first, of equal ones the first. */
+function leastOf(values: Float32Array, k: number): number[] {
+  const found: number[] = [];
+  values.forEach((value, i) => {
+    if (found.length === k && !(value < values[found[k - 1]])) return;
+    if (found.length === k) found.pop();
+    let at = found.length;
+    while (at > 0 && value < values[found[at - 1]]) at--;
+    found.splice(at, 0, i);
+  });
+  return found;
 }
 
 /** Least squares on the inliers, inliers of the result, and again. */
@@ -176,7 +200,7 @@ function refine(chosen: Uint8Array, p: Points, tolerance: number): {n: number; i
   let best: {n: number; inliers: Uint8Array; map: AffineMap} = {n: 0, inliers: new Uint8Array(p.n), map: []};
   for (let round = 0; round < REFINEMENTS; round++) {
     const map = leastSquares(chosen, p);
-    if (map === null || !plausible(map)) break;
+    if (map === null || !plausible(map[0], map[1], map[3], map[4])) break;
     const [a0, a1, a2, b0, b1, b2] = map, agree = new Uint8Array(p.n);
     let n = 0;
     for (let i = 0; i < p.n; i++) {

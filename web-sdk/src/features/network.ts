@@ -4,6 +4,7 @@ import {type CompiledModel, loadAndCompile, loadLiteRt, Tensor} from '@litertjs/
 
 import {EngineError} from '../errors.js';
 import {messageOf} from '../files/fetch.js';
+import {plainWeights} from './plain_weights.js';
 import {sizedModel} from './tflite.js';
 
 const MOST_THREADS = 4;
@@ -74,8 +75,12 @@ async function loadFrom({folder, threads}: RuntimeOptions): Promise<number> {
 export class Network {
   private readonly compiled = new Map<string, Promise<CompiledModel>>(); // by size, the one used last at the end
 
+  private readonly model: Uint8Array;
+
   /** @param model bytes of a .tflite file, their SHA-256 compared. */
-  constructor(private readonly model: Uint8Array, private readonly runtime: Runtime) {}
+  constructor(model: Uint8Array, private readonly runtime: Runtime) {
+    this.model = plainWeights(model);
+  }
 
   /**
    * Runs the network once.
@@ -92,7 +97,7 @@ export class Network {
         const found = new Map<string, NetworkMap>();
         model.getOutputDetails().forEach(({name}, i) => {
           const [, h, w, c] = results[i].type.layout.dimensions;
-          found.set(name, {height: h, width: w, channels: c, data: Float32Array.from(results[i].toTypedArray() as Float32Array)});
+          found.set(name, {height: h, width: w, channels: c, data: (results[i].toTypedArray() as Float32Array).slice()});
         });
         return found;
       } finally {

@@ -8,6 +8,7 @@
  */
 
 import {EngineError} from '../errors.js';
+import {operatorKinds, Reader, readModel} from './flatbuffer.js';
 
 type Shape = readonly number[];
 
@@ -16,60 +17,13 @@ const ADD = 0, AVERAGE_POOL = 1, CONV = 3, DEPTHWISE_CONV = 4, MAX_POOL = 17, PA
 const ELEMENTWISE = new Set([ADD, 6, 14, 18, 19, 21, 28, 41, 53, 54, 55, 57, 98, 114, 117]);
 const VALID = 1;
 
-/** Reads a FlatBuffer. */
-class Reader {
-  readonly view: DataView;
-
-  constructor(readonly bytes: Uint8Array) {
-    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  }
-
-  follow(at: number): number {
-    return at + this.view.getUint32(at, true);
-  }
-
-  /** Where the i-th field of a table lies, 0 if it is left out. */
-  field(table: number, i: number): number {
-    const layout = table - this.view.getInt32(table, true), at = 4 + 2 * i;
-    const offset = at < this.view.getUint16(layout, true) ? this.view.getUint16(layout + at, true) : 0;
-    return offset && table + offset;
-  }
-
-  int(table: number, i: number, missing: number, read: 'getInt32' | 'getUint32' = 'getInt32'): number {
-    const at = this.field(table, i);
-    return at ? this.view[read](at, true) : missing;
-  }
-
-  byte(table: number, i: number): number {
-    const at = this.field(table, i);
-    return at ? this.view.getInt8(at) : 0;
-  }
-
-  ints(table: number, i: number): number[] {
-    const at = this.field(table, i);
-    if (!at) return [];
-    const vector = this.follow(at);
-    return Array.from({length: this.view.getUint32(vector, true)}, (_, k) => this.view.getInt32(vector + 4 + 4 * k, true));
-  }
-
-  tables(table: number, i: number): number[] {
-    const at = this.field(table, i);
-    if (!at) return [];
-    const vector = this.follow(at);
-    return Array.from({length: this.view.getUint32(vector, true)}, (_, k) => this.follow(vector + 4 + 4 * k));
-  }
-}
-
 /**
  * A model for inputs (1, height, width, C).
  *
  * @throws EngineError the bytes are no TFLite model, or it has an operator whose output's size is not known here.
  */
 export function sizedModel(model: Uint8Array, height: number, width: number): Uint8Array {
-  if (new TextDecoder('latin1').decode(model.subarray(4, 8)) !== 'TFL3') {
-    throw new EngineError(`not a TFLite model (${model.length} bytes, no TFL3 mark); export it again`);
-  }
-  const reader = new Reader(model), root = reader.follow(0), [graph] = reader.tables(root, 2), tensors = reader.tables(graph, 0);
+  const reader = readModel(model), root = reader.follow(0), [graph] = reader.tables(root, 2), tensors = reader.tables(graph, 0);
   const shapes = inferShapes(reader, root, graph, tensors, height, width);
   const start = (model.length + 3) & ~3, bytes = new Uint8Array(start + 20 * shapes.size), view = new DataView(bytes.buffer);
   bytes.set(model);
@@ -84,10 +38,6 @@ export function sizedModel(model: Uint8Array, height: number, width: number): Ui
     at += 20;
   }
   return bytes;
-}
-
-function operatorKinds(reader: Reader, root: number): number[] {
-  return reader.tables(root, 1).map(code => Math.max(reader.byte(code, 0), reader.int(code, 3, 0)));
 }
 
 /** Shapes of the tensors that depend on the input, by index. */

@@ -110,17 +110,22 @@ export class SearchIndex {
     return kernels.during(() => {
       const query: number[] = [], feature: number[] = [], score: number[] = [];
       const wordsAt = kernels.put(words), baseAt = kernels.put(similarity), turnedAt = kernels.put(turned);
-      const table = kernels.room(4 * M * 256), scores = kernels.room(4 * (this.nFeatures + 1)), found = kernels.room(4 * (this.nFeatures + 1));
+      const most = 4 * (this.nFeatures + 1), table = kernels.room(4 * M * 256);
+      const scores = kernels.room(most), found = kernels.room(most), copy = kernels.room(most);
       for (let q = 0; q < features.n; q++) {
         kernels.loops.table(turnedAt + 4 * q * D, quantizer.pq, M, D / M, table);
         const count = kernels.loops.scan(
           this.lists, this.starts, wordsAt + 4 * q * P, baseAt + 4 * q * P, P, table, M, least, scores, found,
         );
         const s = kernels.floats(scores, count), f = kernels.ints(found, count);
-        const keep = all ? null : Array.from(f, at => alive[this.slotOf[at]]);
-        const limit = kthLargest(keep === null ? s : s.filter((_, i) => keep[i]), K_NEIGHBOURS);
-        for (let i = 0; i < count; i++) {
-          if (s[i] < limit || (keep !== null && !keep[i])) continue;
+        let n = count;
+        if (!all) {
+          n = 0;
+          for (let i = 0; i < count; i++) if (alive[this.slotOf[f[i]]]) [s[n], f[n++]] = [s[i], f[i]];
+        }
+        const limit = n <= K_NEIGHBOURS ? -Infinity : kernels.loops.kthLargest(scores, n, K_NEIGHBOURS, copy);
+        for (let i = 0; i < n; i++) {
+          if (s[i] < limit) continue;
           query.push(q);
           feature.push(f[i]);
           score.push(s[i]);
@@ -132,18 +137,21 @@ export class SearchIndex {
 
   /** Votes by slot: of each (query, image) the best hit, shared among the queries that vote for the same feature. */
   private count({query, feature, score}: Hits): Float64Array {
-    const votes = new Float64Array(this.nSlots), chosen: number[] = [], times = new Map<number, number>();
-    const order = Array.from(query, (_, i) => i).sort((a, b) =>
-      query[a] - query[b] || this.slotOf[feature[a]] - this.slotOf[feature[b]] || score[b] - score[a] || feature[a] - feature[b],
-    );
-    let lastQuery = -1, lastSlot = -1;
-    for (const i of order) {
-      const slot = this.slotOf[feature[i]];
-      if (query[i] === lastQuery && slot === lastSlot) continue;
-      [lastQuery, lastSlot] = [query[i], slot];
-      chosen.push(i);
-      times.set(feature[i], (times.get(feature[i]) ?? 0) + 1);
+    const best = new Int32Array(this.nSlots).fill(-1), chosen: number[] = [], times = new Map<number, number>();
+    for (let i = 0; i < query.length;) { // hits come query by query
+      const slots: number[] = [];
+      for (const q = query[i]; i < query.length && query[i] === q; i++) {
+        const slot = this.slotOf[feature[i]], before = best[slot];
+        if (before < 0) slots.push(slot);
+        if (before < 0 || score[i] > score[before] || (score[i] === score[before] && feature[i] < feature[before])) best[slot] = i;
+      }
+      for (const slot of slots) {
+        chosen.push(best[slot]);
+        times.set(feature[best[slot]], (times.get(feature[best[slot]]) ?? 0) + 1);
+        best[slot] = -1;
+      }
     }
+    const votes = new Float64Array(this.nSlots);
     for (const i of chosen) votes[this.slotOf[feature[i]]] += score[i] / Math.sqrt(times.get(feature[i])!);
     return votes;
   }
@@ -163,11 +171,6 @@ export class SearchIndex {
     }
     return found.sort((a, b) => b.score - a.score || a.imageId - b.imageId).slice(0, top);
   }
-}
-
-/** The K-th largest value; the least possible one where there are fewer. */
-function kthLargest(values: Float32Array, k: number): number {
-  return values.length <= k ? -Infinity : values.slice().sort()[values.length - k];
 }
 
 /** Hits with the weight of the vote, a(q) max(0, s - r(q)) ** power, in place of the score; what weighs nothing goes. */

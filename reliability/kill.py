@@ -146,13 +146,13 @@ def _kill_operation(folder: Path, operation: str, n: int, rng: np.random.Generat
             what = world.complaint(folder / file, contents, rng, sealed=file in sealed, ask=0.2)
             if what is not None:
                 found.append(f"{operation}, kill {i}: {file}: {what}")
-        for copy in folder.glob("*sealed*"):
+        for copy in (*folder.glob("*sealed*"), *folder.glob("old*")):
             copy.unlink()
         with Store.open(folder / "places.db") as store:
-            state = {image.name: (image.landmark, image.content_hash.hex()) for image in store.images()}
+            state = world.content(store)
         if operation == "snapshot" and (folder / "copy.db").exists():
             with Store.open(folder / "copy.db", mode="ro") as store:
-                copied = {image.name: (image.landmark, image.content_hash.hex()) for image in store.images()}
+                copied = world.content(store)
     return found, between
 
 

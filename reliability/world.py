@@ -21,6 +21,11 @@ import cv2
 import numpy as np
 
 from delf_edge.bundle.bundle import Bundle
+from delf_edge.catalogue.catalogue import Catalogue
+from delf_edge.catalogue.editor import apply_patches
+from delf_edge.catalogue.media import blob
+from delf_edge.catalogue.reader import CatalogueReader
+from delf_edge.catalogue.records import LandmarkPatch
 from delf_edge.files import sync_path
 from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.query.options import IdentifyOptions
@@ -28,12 +33,16 @@ from delf_edge.recognizer import Recognizer
 from delf_edge.storage.records import NewImage
 from delf_edge.storage.store import Store
 from delf_edge.types import Codes, Features
-from testing.paths import TINY_BUNDLE
+from testing.paths import FIXTURES, TINY_BUNDLE
 
 PRESET = "fast"
+OLD = FIXTURES / "places-0.1.db"
 PHOTOS = 400  # that there are
 
-State = dict[str, tuple[str, str]]  # name of an image -> its landmark, its photo's SHA-256 in hexadecimal
+# Name of an image -> its landmark, its photo's SHA-256 in hexadecimal; and what is known of landmarks: "text LANDMARK
+# LANGUAGE" -> its title; "media LANDMARK NAME" -> the SHA-256.
+State = dict[str, tuple[str, str]]
+KNOWN = ("text ", "media ")
 
 
 @cache
@@ -114,7 +123,33 @@ OPERATIONS = (
     "snapshot",
     "seal",
     "close and open",
+    "catalogue import",
+    "merge",
+    "migrate",
 )
+
+
+def images(state: State) -> State:
+    """The images of a content."""
+    return {key: value for key, value in state.items() if not key.startswith(KNOWN)}
+
+
+def content(store: Store) -> State:
+    """Everything a database holds."""
+    found = {i.name: (i.landmark, i.content_hash.hex()) for i in store.images()}
+    for record in CatalogueReader([store]):
+        for language, text in record.texts.items():
+            found[f"text {record.name} {language}"] = (str(text.title), "")
+        for item in record.media:
+            found[f"media {record.name} {item.name}"] = (item.sha256, "")
+    return found
+
+
+@cache
+def old_content() -> State:
+    """What the database of version 0.1 holds."""
+    with Store.open(OLD, mode="ro") as store:
+        return content(store)
 
 
 class World:
@@ -128,7 +163,7 @@ class World:
         self.folder, self.state, self.copied, self.rng = folder, state, copied, rng
         self.recognizer = self._open()
         self.number = int(rng.integers(300))
-        self.copies = 0  # that were made to be sealed
+        self.copies = 0  # that were made to be sealed or migrated
 
     def _open(self) -> Recognizer:
         return Recognizer.open(self.folder / "places.db", bundle=bundle(), preset=PRESET)
@@ -146,18 +181,18 @@ class World:
     def step(self, operation: str) -> Step:
         """An operation on the present content; carry it out, then call `done`."""
         state, store = self.state, self.recognizer.store
-        if operation not in ("add", "add many") and len(state) < 3:
+        if operation not in ("add", "add many") and len(images(state)) < 3:
             operation = "add many"
         if operation in ("add", "add many"):
-            images, after = [], dict(state)
+            new, after = [], dict(state)
             for _ in range(1 if operation == "add" else 5):
                 self.state = after
                 number, name = self._unused()
-                images.append(new_image(number, name, f"l{number % 5}"))
+                new.append(new_image(number, name, f"l{number % 5}"))
                 after = after | {name: (f"l{number % 5}", digest(number))}
             self.state = state
-            return Step(operation, "places.db", state, after, lambda: store.add_many(images))
-        name = str(self.rng.choice(sorted(state)))
+            return Step(operation, "places.db", state, after, lambda: store.add_many(new))
+        name = str(self.rng.choice(sorted(images(state))))
         landmark = state[name][0]
         if operation == "replace":
             number, _ = self._unused()
@@ -171,7 +206,8 @@ class World:
             after = {k: v for k, v in state.items() if k != name}
             return Step(operation, "places.db", state, after, lambda: self.recognizer.remove(name))
         if operation == "remove landmark":
-            after = {k: v for k, v in state.items() if v[0] != landmark}
+            gone = tuple(f"{kind}{landmark} " for kind in KNOWN)
+            after = {k: v for k, v in state.items() if v[0] != landmark and not k.startswith(gone)}
             return Step(operation, "places.db", state, after, lambda: self.recognizer.remove_landmark(landmark))
         if operation == "compact":
             return Step(operation, "places.db", state, state, store.compact)
@@ -184,7 +220,38 @@ class World:
             store.snapshot(kiosk)
             sync_path(self.folder)
             return Step(operation, kiosk.name, state, state, lambda: seal(kiosk))
+        if operation == "catalogue import":
+            patches, after = self._told(sorted({v[0] for v in images(state).values()})[:3])
+            return Step(operation, "places.db", state, after, lambda: apply_patches(store, patches))
+        if operation == "merge":
+            other = next((v[0] for v in images(state).values() if v[0] != landmark), None)
+            if other is None:
+                return self.step("add many")
+            return Step(operation, "places.db", state, _merged(state, landmark, other), self._merge(landmark, other))
+        if operation == "migrate":
+            self.copies += 1
+            old = self.folder / f"old{self.copies}.db"
+            old.write_bytes(OLD.read_bytes())  # the shim does not see how shutil copies
+            sync_path(old)
+            sync_path(self.folder)
+            return Step(operation, old.name, old_content(), old_content(), lambda: Store.open(old).close())
         return Step("close and open", "places.db", state, state, self._reopen)
+
+    def _told(self, landmarks: list[str]) -> tuple[list[LandmarkPatch], State]:
+        """Texts in two languages and a picture for each landmark, and the content with them."""
+        patches, after = [], dict(self.state)
+        for landmark in landmarks:
+            number = int(self.rng.integers(PHOTOS))
+            titles = {"en": f"title {number}", "ja": f"\u984c {number}"}
+            picture = blob(f"{number}.png", photo(number))
+            texts = {language: {"title": title} for language, title in titles.items()}
+            patches.append(LandmarkPatch(landmark, None, landmark, {"kind": "tower"}, texts, (picture,)))
+            after |= {f"text {landmark} {language}": (title, "") for language, title in titles.items()}
+            after[f"media {landmark} {picture.name}"] = (picture.sha256, "")
+        return patches, after
+
+    def _merge(self, landmark: str, into: str) -> Callable[[], object]:
+        return lambda: Catalogue([self.recognizer.store]).merge(landmark, into, prefer="new")
 
     def _reopen(self) -> None:
         self.recognizer.close()
@@ -196,6 +263,21 @@ class World:
             self.state = step.after
         elif step.file == "copy.db":
             self.copied = step.after
+
+
+def _merged(state: State, landmark: str, into: str) -> State:
+    """A content in which one landmark has gone to another, whose texts stay."""
+    after: State = {}
+    for key, value in state.items():
+        kind = next((k for k in KNOWN if key.startswith(f"{k}{landmark} ")), None)
+        if kind is None:
+            after[key] = (into, value[1]) if value[0] == landmark else value
+            continue
+        moved = f"{kind}{into} {key.removeprefix(f'{kind}{landmark} ')}"
+        after.setdefault(moved, value)
+        if moved in state:
+            after[moved] = state[moved]
+    return after
 
 
 def seal(path: Path) -> None:
@@ -227,7 +309,8 @@ def complaint(
     """
     if not path.exists():
         return None if None in allowed else "the file is gone"
-    mode: dict[str, Any] = {"bundle_id": bundle().id, "layout": layout()}
+    old = path.name.startswith("old")
+    mode: dict[str, Any] = {} if old else {"bundle_id": bundle().id, "layout": layout()}
     if sealed or path.name.startswith("sealed"):
         with Store.open(path, mode="ro") as store:
             if store.sealed:
@@ -237,10 +320,11 @@ def complaint(
             return "acknowledged as sealed, and is not"
         if problems := store.verify():
             return f"verify: {problems[0].what}"
-        found = {i.name: (i.landmark, i.content_hash.hex()) for i in store.images()}
+        found = content(store)
         if found not in [state or {} for state in allowed]:
             return f"content {sorted(found)} is none of the {len(allowed)} allowed"
-        if not found or rng.random() >= ask:
+        found = images(found)
+        if old or not found or rng.random() >= ask:
             return None
         recognizer = Recognizer(store, bundle(), preset=PRESET)
         wanted = str(rng.choice(sorted(found)))

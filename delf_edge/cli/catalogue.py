@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from delf_edge.catalogue.catalogue import Catalogue
     from delf_edge.catalogue.records import LandmarkRecord
 
-commands = CommandGroup(
-    "What is known of places", under="catalogue", help="Texts, pictures, sounds and ids of landmarks: see and change."
-)
+commands = CommandGroup(under="catalogue", help="Texts, pictures, sounds and ids of landmarks: see and change.")
 
 LandmarkArgument = Annotated[str, typer.Argument(metavar="LANDMARK", help="Its slug, or its name.", show_default=False)]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]

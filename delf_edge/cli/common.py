@@ -93,17 +93,16 @@ JsonLinesOption = Annotated[
 
 
 class CommandGroup:
-    """Commands under one heading of `delf-edge --help`.
+    """The commands of a module; `command_list` says under which heading they stand.
 
     Args:
-        heading: the heading.
         under: the command that they are commands of, as `catalogue` in `delf-edge catalogue list`; None: the program.
         help: what `under` is for.
     """
 
-    def __init__(self, heading: str, *, under: str | None = None, help: str | None = None) -> None:
-        self.heading, self._under, self._help = heading, under, help
-        self._commands: list[tuple[str, Callable[..., None]]] = []
+    def __init__(self, *, under: str | None = None, help: str | None = None) -> None:
+        self._under, self._help = under, help
+        self._commands: dict[str, Callable[..., None]] = {}
 
     def command(self, name: str, *, resumes: bool = False) -> Callable[[Callable[..., int]], Callable[..., None]]:
         """Register a command that returns its exit code; errors become one line on stderr and exit code 2.
@@ -115,21 +114,20 @@ class CommandGroup:
 
         def register(body: Callable[..., int]) -> Callable[..., None]:
             run = _with_exit_code(body, _GOES_ON if resumes else "")
-            self._commands.append((name, run))
+            self._commands[name] = run
             return run
 
         return register
 
-    def add_to(self, app: typer.Typer) -> None:
-        """Make the commands those of a program."""
-        if self._under is None:
-            for name, run in self._commands:
-                app.command(name, rich_help_panel=self.heading)(run)
-            return
-        inner = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-        for name, run in self._commands:
-            inner.command(name)(run)
-        app.add_typer(inner, name=self._under, help=self._help, rich_help_panel=self.heading)
+    def click_command(self, name: str) -> Any:
+        """One of the commands, or the one that all of them are under, as Click has it."""
+        app = typer.Typer(
+            name=self._under, help=self._help, no_args_is_help=True, rich_markup_mode=None, add_completion=False
+        )
+        for own, run in self._commands.items():
+            if self._under == name or own == name:
+                app.command(own)(run)
+        return typer.main.get_command(app)
 
 
 def _with_exit_code(body: Callable[..., int], after_interruption: str) -> Callable[..., None]:

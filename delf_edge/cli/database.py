@@ -22,7 +22,7 @@ from delf_edge.cli.common import (
 from delf_edge.cli.output import counted, print_json, say, show, size_text
 from delf_edge.errors import OptionError
 
-commands = CommandGroup("Database")
+commands = CommandGroup()
 
 
 @commands.command("info")

@@ -25,7 +25,7 @@ from delf_edge.cli.output import counted, print_json, print_json_line, progress,
 if TYPE_CHECKING:
     from delf_edge.diagnostics.reference_quality import Finding
 
-commands = CommandGroup("Diagnostics")
+commands = CommandGroup()
 
 
 @commands.command("lint")

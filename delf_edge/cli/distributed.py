@@ -24,7 +24,7 @@ from delf_edge.cli.output import counted, print_json, say, show, size_text
 if TYPE_CHECKING:  # Dask is an extra, and slow to import
     from delf_edge.distributed.cluster import Progress
 
-commands = CommandGroup("Many photos")
+commands = CommandGroup()
 
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="CSV or Parquet table of photos, a path or URL.", show_default=False)

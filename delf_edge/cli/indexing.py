@@ -29,7 +29,7 @@ from delf_edge.errors import OptionError
 if TYPE_CHECKING:
     from delf_edge.interchange.photo_lists import FolderListing
 
-commands = CommandGroup("Recognition")
+commands = CommandGroup()
 # Pictures of kinds that are not read; other files are counted only.
 _PICTURES = frozenset(
     f".{kind}"

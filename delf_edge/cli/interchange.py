@@ -10,7 +10,7 @@ import typer
 from delf_edge.cli.common import FOUND, BundleOption, CommandGroup, Database, JsonOption, needs
 from delf_edge.cli.output import print_json, show
 
-commands = CommandGroup("Other programs")
+commands = CommandGroup()
 
 
 @commands.command("export")

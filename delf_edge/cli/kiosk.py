@@ -25,9 +25,8 @@ from delf_edge.cli.common import (
 )
 from delf_edge.cli.output import counted, print_json, show, size_text
 from delf_edge.errors import OptionError
-from delf_edge.files import require_apart
 
-commands = CommandGroup("Kiosk")
+commands = CommandGroup()
 
 
 @commands.command("serve")
@@ -141,6 +140,8 @@ def serve_command(
         sign_ins=SignIns(read_pin(pin_file)),
     )
     if statistics is not None:
+        from delf_edge.files import require_apart
+
         require_apart(statistics, [database])
     elif kiosk:
         statistics = database.with_name(database.name + "-statistics")

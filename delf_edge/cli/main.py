@@ -1,9 +1,9 @@
-"""The program `delf-edge`: its commands, from the modules beside this one, under one heading each.
+"""The program `delf-edge`: its commands, from the modules beside this one.
 
 Results go to stdout, progress and complaints to stderr. Exit codes: 0 found or done; 1 unknown, a failed check, or a
 photo that could not be indexed; 2 wrong usage, bad input, or output that cannot be written; 130 interrupted; 141 the
-reader of the output has gone, as of `delf-edge info DB | head`. Heavy modules are imported inside the commands, so
-that `--help` is quick.
+reader of the output has gone, as of `delf-edge info DB | head`. A module of commands is imported when one of them is
+asked for (`command_list`), and heavy modules inside the commands, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -14,53 +14,31 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import delf_edge
-from delf_edge.cli import (
-    catalogue,
-    database,
-    diagnostics,
-    distributed,
-    indexing,
-    interchange,
-    kiosk,
-    packs,
-    recognition,
-)
+from delf_edge.cli.command_list import HEADINGS, LazyCommands
 from delf_edge.cli.common import BAD_INPUT, FOUND, INTERRUPTED
 from delf_edge.cli.output import OutputError, abandon_output, finish_output, print_json, print_json_line, say, show
-
-GROUPS = (
-    indexing.commands,
-    recognition.commands,
-    database.commands,
-    catalogue.commands,
-    kiosk.commands,
-    packs.commands,
-    interchange.commands,
-    distributed.commands,
-    diagnostics.commands,
-)
 
 BROKEN_PIPE = 141  # as a shell says it of SIGPIPE
 
 
 class Program(TyperGroup):
-    """The group of all commands, whose help lists them under their headings."""
+    """The group of all commands, whose help lists them under their headings; each is loaded when it is asked for."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = LazyCommands()
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """The commands under their headings, in the order of `GROUPS`."""
-        commands = list(self.commands.values())
-        width = formatter.width - 6 - max(len(str(command.name)) for command in commands)
-        for heading in dict.fromkeys(group.heading for group in GROUPS):
-            rows = [
-                (str(command.name), command.get_short_help_str(width))
-                for command in commands
-                if getattr(command, "rich_help_panel", None) == heading
-            ]
+        """The commands under their headings."""
+        width = formatter.width - 6 - max(map(len, self.commands))
+        for heading, commands in HEADINGS.items():
             with formatter.section(heading):
-                formatter.write_dl(rows)
+                formatter.write_dl(
+                    [(n, TyperCommand(n, help=c.summary).get_short_help_str(width)) for n, c in commands.items()]
+                )
 
 
 app = typer.Typer(
@@ -73,8 +51,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for group in GROUPS:
-    group.add_to(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -12,7 +12,7 @@ from delf_edge.cli.common import FOUND, UNKNOWN, BundleOption, CommandGroup, Dat
 from delf_edge.cli.output import counted, print_json, say, show, size_text
 from delf_edge.errors import OptionError
 
-commands = CommandGroup("Packs")
+commands = CommandGroup()
 
 KeysOption = Annotated[
     Path, typer.Option("--keys", metavar="DIR", help="Folder of the channel's private keys.", show_default=False)

@@ -33,13 +33,12 @@ from delf_edge.cli.common import (
 )
 from delf_edge.cli.output import complaint, error_json, print_json, print_json_line, progress, show
 from delf_edge.errors import ImageError, OptionError
-from delf_edge.files import require_apart
 
 if TYPE_CHECKING:
     from delf_edge.query.options import IdentifyOptions
     from delf_edge.types import Answer
 
-commands = CommandGroup("Recognition")
+commands = CommandGroup()
 
 PIPE = Path("-")
 
@@ -131,6 +130,7 @@ def explain(
     the best candidate, and the exit code is 1. A picture that explain made before is replaced.
     """
     from delf_edge.diagnostics.match_drawing import draw, is_own_picture, save_picture
+    from delf_edge.files import require_apart
 
     inputs = [database, *(packs or []), *([] if photo == PIPE else [photo]), *([] if bundle is None else [bundle])]
     require_apart(out, inputs)

@@ -13,10 +13,13 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import typer
 
 import delf_edge
 from delf_edge import Recognizer
-from delf_edge.cli.main import GROUPS, app, main
+from delf_edge.cli import command_list
+from delf_edge.cli.command_list import COMMANDS, HEADINGS
+from delf_edge.cli.main import app, main
 from delf_edge.cli.output import progress
 from testing.paths import ROOT, TINY_BUNDLE
 
@@ -63,11 +66,38 @@ def test_it_runs_as_a_module() -> None:
 def test_help_lists_every_command_under_its_heading(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "-h")
     assert code == 0
-    for heading in {group.heading for group in GROUPS}:
+    for heading in HEADINGS:
         assert out.count(f"\n{heading}:\n") == 1
-    for command in app.registered_commands:
-        assert re.search(rf"^  {command.name} ", out, re.MULTILINE)
-        assert run(capsys, str(command.name), "-h")[0] == 0
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} ", out, re.MULTILINE)
+        assert run(capsys, name, "-h")[0] == 0
+
+
+def test_the_list_of_commands_says_what_their_own_help_says() -> None:
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert command.name == name
+        assert " ".join(command.help.split("\n\n")[0].split()) == COMMANDS[name].summary
+
+
+def test_every_command_of_every_module_is_listed() -> None:
+    for path in sorted(Path(command_list.__file__).parent.glob("*.py")):
+        names = re.findall(r'^@commands\.command\("([a-z-]+)"', path.read_text(encoding="utf-8"), re.MULTILINE)
+        if path.stem == "catalogue":  # they are under one command of the program
+            names = ["catalogue"]
+        assert names == [name for name, listed in COMMANDS.items() if listed.module == path.stem]
+
+
+def test_a_command_loads_its_own_module_alone() -> None:
+    code = """
+import sys
+from delf_edge.cli.main import main
+try:
+    main(["info", "--help"])
+except SystemExit:
+    print(*sorted(m.removeprefix("delf_edge.cli.") for m in sys.modules if m.startswith("delf_edge.cli.")))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ran.stdout.splitlines()[-1] == "command_list common database main output"
 
 
 def test_the_shell_can_complete_commands() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -42,15 +43,21 @@ FLAGS = [
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
 ]
-SCREENS = {
+SCREENS = {  # every state of every page is tried at each of them
     "360": (360, 740),
-    "pi": (800, 480),
+    "414": (414, 896),
     "tablet": (768, 1024),
-    "laptop": (1366, 768),
+    "pi": (800, 480),
+    "1024x600": (1024, 600),
+    "1024x768": (1024, 768),
+    "1280x800": (1280, 800),
     "1080p": (1920, 1080),
     "portrait": (1080, 1920),
+    "1440p": (2560, 1440),
     "4k": (3840, 2160),
 }
+ARABIC = {"title": "الكولوسيوم", "summary": "أكبر مدرّج روماني في العالم، افتتحه الإمبراطور تيتوس سنة 80."}
+BODY = "## History\n\nThe *amphitheatre* held some fifty thousand people.\n\n* Travertine\n* Tuff\n* Concrete"
 
 
 def reference(landmark: str) -> np.ndarray:
@@ -135,6 +142,30 @@ def fill(database: Path, names: dict[str, str]) -> Path:
     return database
 
 
+def silence() -> bytes:
+    """A second of a sound that is heard as nothing (WAV, 8 kHz)."""
+    samples = bytes([128] * 8000)
+    head = b"RIFF" + (36 + len(samples)).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
+    form = b"\x01\x00\x01\x00" + (8000).to_bytes(4, "little") * 2 + b"\x01\x00\x08\x00"
+    return head + form + b"data" + len(samples).to_bytes(4, "little") + samples
+
+
+def tell(database: Path) -> Path:
+    """The demo's texts, and more of the Colosseum: Arabic, a picture, a sound, a long text."""
+    picture = base64.b64encode(encoded(reference("Colosseum")[::2, ::2])).decode()
+    sound = base64.b64encode(silence()).decode()
+    with Recognizer.open(database) as recognizer:
+        recognizer.catalogue.import_file(DEMO / "catalogue.csv")
+        media = [
+            {"name": "arena.jpg", "data": picture, "credit": "Demo"},
+            {"name": "arena.wav", "data": sound, "credit": "Demo"},
+        ]
+        recognizer.catalogue.set("colosseum", {"media": media})
+        texts = {"ar": ARABIC, "en": {"body": BODY, "audio": "arena.wav"}}
+        recognizer.catalogue.set("colosseum", {"texts": texts})
+    return database
+
+
 @contextmanager
 def chromium(playwright: Any, film: Path) -> Iterator[Any]:
     """Chromium in front of a camera that plays a film; `playwright` is what `sync_playwright` gives."""
@@ -155,10 +186,22 @@ def playwright_or_skip() -> Iterator[Any]:
         yield started
 
 
-def open_page(browser: Any, url: str, screen: str = "1080p", scheme: str = "light", **context: Any) -> Any:
-    """A page that is ready; what it complains of is in `page.complaints`."""
-    width, height = SCREENS[screen]
-    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme, **context)
+def open_page(
+    browser: Any, url: str, screen: str = "1080p", scheme: str = "light", *, zoom: int = 100, **context: Any
+) -> Any:
+    """A page that is ready; what it complains of is in `page.complaints`.
+
+    Args:
+        browser: of Playwright.
+        url: of the page.
+        screen: one of `SCREENS`.
+        scheme: "light" or "dark".
+        zoom: of the browser, in percent: the same screen has fewer pixels of CSS, and each is larger.
+        context: more options of the browser's context.
+    """
+    width, height = (round(side * 100 / zoom) for side in SCREENS[screen])
+    view = {"width": width, "height": height}
+    page = browser.new_page(viewport=view, color_scheme=scheme, device_scale_factor=zoom / 100, **context)
     page.set_default_timeout(PATIENCE * 1000)
     complaints: list[str] = []
     page.on("pageerror", lambda e: complaints.append(str(e)))
@@ -190,3 +233,16 @@ def until(page: Any, condition: str, seconds: float = PATIENCE) -> None:
 def name_is(page: Any, name: str) -> None:
     """Wait until the page names a place."""
     until(page, f"document.getElementById('name').textContent === {name!r}")
+
+
+def letters_alone(page: Any, percent: int) -> None:
+    """What a user sets in the browser: letters of another size, and all else as it is."""
+    sizes = {"standard": round(16 * percent / 100), "fixed": round(13 * percent / 100)}
+    page.context.new_cdp_session(page).send("Page.setFontSizes", {"fontSizes": sizes})
+
+
+def resize(page: Any, screen: str) -> None:
+    """The same page on another of `SCREENS`."""
+    width, height = SCREENS[screen]
+    page.set_viewport_size({"width": width, "height": height})
+    page.wait_for_timeout(250)

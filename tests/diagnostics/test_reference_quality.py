@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,13 +13,28 @@ import pytest
 
 from delf_edge import Bundle, ImageError, Recognizer
 from delf_edge.bundle.calibration import Calibration
+from delf_edge.diagnostics import reference_quality
 from delf_edge.diagnostics.reference_quality import WEIGHTS, assess, lint
-from testing.paths import TINY_BUNDLE
+from delf_edge.images.decode import load_image
+from testing.paths import ROOT, TINY_BUNDLE
 
 
 def scene(seed: int) -> np.ndarray:
     blocks = np.random.default_rng(seed).integers(0, 256, (12, 16, 3)).astype(np.uint8)
     return np.asarray(cv2.resize(blocks, (640, 480), interpolation=cv2.INTER_NEAREST))
+
+
+def extractions(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What features are taken of, from now on."""
+    looks: list[object] = []
+    extract = recognizer.extract
+
+    def counted(photo: Any, **options: Any) -> Any:
+        looks.append(photo)
+        return extract(photo, **options)
+
+    monkeypatch.setattr(recognizer, "extract", counted)
+    return looks
 
 
 @pytest.fixture
@@ -84,3 +100,45 @@ def test_lint_judges_by_file_or_by_codes(recognizer: Recognizer, tmp_path: Path)
     assert "recall" not in found["codes only"].quality.parts
     assert found["black"].quality.score == 0
     assert found["codes only"].quality.score > 0
+
+
+def spoilt(photo: np.ndarray) -> dict[str, np.ndarray]:
+    height, width = photo.shape[:2]
+    return {
+        "as it is": photo,
+        "blurred": cv2.GaussianBlur(photo, (0, 0), 6),
+        "dark": photo // 7,
+        "small": cv2.resize(photo, None, fx=180 / max(height, width), fy=180 / max(height, width)),
+        "a part": np.ascontiguousarray(photo[height // 20 : 2 * height // 5, width // 20 : 2 * width // 5]),
+    }
+
+
+@pytest.mark.parametrize("place", ["Petra", "Hawa Mahal"])
+def test_one_copy_decides_as_the_five_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    photo = load_image(ROOT / "assets" / "demo" / "references" / place / "photo.webp").pixels
+    with Recognizer.open(tmp_path / "places.db") as opened:
+        for other in ("Colosseum", "Taj Mahal", "Red Pyramid"):
+            opened.add(ROOT / "assets" / "demo" / "references" / other / "photo.webp", landmark=other)
+        looks = extractions(opened, monkeypatch)
+        quick, numbers = {}, {}
+        for kind, pixels in spoilt(photo).items():
+            looks.clear()
+            quick[kind] = assess(opened, pixels, landmark=place, channel_order="RGB")
+            numbers[kind] = len(looks)
+        assert numbers["as it is"] == 2  # the photo, and one copy of it
+        assert set(numbers.values()) <= {2, 7}
+        monkeypatch.setattr(reference_quality, "_BEYOND_DOUBT", 10**6)  # the five decide
+        for kind, pixels in spoilt(photo).items():
+            assert quick[kind] == assess(opened, pixels, landmark=place, channel_order="RGB"), kind
+
+
+def test_a_photo_that_one_copy_does_not_decide_is_looked_at_in_all_ways(
+    recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = extractions(recognizer, monkeypatch)
+    twin = np.clip(scene(0).astype(int) + 8, 0, 255).astype(np.uint8)
+    recognizer.add(twin, landmark="town hall", channel_order="BGR")
+    looks.clear()
+    report = assess(recognizer, scene(0), channel_order="BGR", landmark="church")
+    assert len(looks) == 7
+    assert report.parts["recall"] < 1  # the other one proves as much

@@ -137,6 +137,9 @@ def index(
         for name, sources in listing.sources.items()
         if len(sources) > 1
     ]
+    columns = sorted({name for entry in listing.photos for name in entry.metadata})
+    if columns:
+        warnings.append(f"columns that are kept as metadata: {', '.join(columns)}")
     for warning in [*warnings, *_passed_over(listing)]:
         say(warning)
     if dry_run:

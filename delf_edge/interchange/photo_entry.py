@@ -80,6 +80,7 @@ def entry_from(row: int, cells: Mapping[str, Any], where: str, locate: Callable[
     """
     values = {key: value.strip() if isinstance(value, str) else value for key, value in cells.items()}
     path, landmark, name = ("" if values.get(key) is None else str(values[key]) for key in ("path", "landmark", "name"))
+    landmark = " ".join(landmark.splitlines())  # a cell of a spreadsheet may have several lines
     if not path or not landmark:
         raise OptionError(f"{where}: path {path!r}, landmark {landmark!r}; neither may be empty")
     rest = {key: value for key, value in values.items() if key not in COLUMNS and value not in (None, "")}

@@ -89,7 +89,12 @@ def walk_folder(
     if level == 0:
         raise OptionError("level 0 is no folder; 1 is the first one below the folder that is indexed, -1 the last")
     if not folder.is_dir():
-        raise OptionError(f"{folder}: not a folder; name one that has a subfolder of photos for each landmark")
+        what = "name one that has a subfolder of photos for each landmark"
+        if folder.suffix.lower() in (".csv", ".tsv", ".txt") and folder.exists():
+            what = f"a table of photos goes to `--manifest {folder.name}`, beside the folder that its paths are below"
+        elif folder.exists():
+            what = f"it is a file; {what}"
+        raise OptionError(f"{folder}: not a folder; {what}")
     listing = FolderListing([], [], {}, {}, [], {})
     for path, inside in _files(folder, exclude, listing):
         suffix = path.suffix.lower()

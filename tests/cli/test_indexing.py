@@ -346,6 +346,23 @@ def test_a_copy_of_a_folder_changes_nothing(desk: Desk) -> None:
         assert report["warnings"] == []
 
 
+def test_columns_that_are_not_understood_are_named(desk: Desk) -> None:
+    desk.put("photos/a.bmp", 1)
+    table = desk.manifest('path,landmark,GPS Latitude,year\na.bmp,"Two\nlines",1,\n')
+    told = "columns that are kept as metadata: GPS Latitude"
+    report = desk.index("photos", "--manifest", table)
+    assert report["warnings"] == [told]
+    assert told in report["err"]
+    assert desk.stored == {"a.bmp": "Two lines"}
+
+
+def test_a_file_in_place_of_the_folder(desk: Desk) -> None:
+    table = desk.manifest("path,landmark\na.bmp,A\n")
+    assert "`--manifest list.csv`" in desk.index(table.name, code=2)["err"]
+    assert "it is a file" in desk.index(desk.put("a.bmp", 1).name, code=2)["err"]
+    assert not desk.database.exists()
+
+
 def test_a_table_that_contradicts_itself(desk: Desk) -> None:
     desk.put("photos/a.bmp", 1)
     table = desk.manifest("path,landmark,lat,lon\na.bmp,A,1,2\na.bmp,B,1,2\na.bmp,A,3,4\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from delf_edge.cli.common import FOUND, MAX_ROWS, UNKNOWN, CommandGroup, Database, JsonOption, LanguageOption
+from delf_edge.cli.common import FOUND, MAX_ROWS, UNKNOWN, CommandGroup, Database, JsonOption, LanguageOption, path_of
 from delf_edge.cli.output import print_json, show
 from delf_edge.errors import OptionError
 
@@ -140,7 +140,9 @@ def set_values(
 @commands.command("import")
 def import_table(
     database: Database,
-    table: Annotated[Path, typer.Argument(metavar="FILE", help="The table of landmarks.", show_default=False)],
+    table: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The table of landmarks.", show_default=False, parser=path_of)
+    ],
     kind: FormatOption = None,
     language: Annotated[
         str | None,
@@ -174,7 +176,7 @@ def import_table(
 @commands.command("export")
 def export_table(
     database: Database,
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.", show_default=False, parser=path_of)],
     kind: FormatOption = None,
     media: Annotated[bool, typer.Option("--media/--no-media", help="With pictures and sounds.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,

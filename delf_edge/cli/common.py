@@ -21,11 +21,25 @@ MAX_THREADS = 1024  # more is a slip of the hand; what the machine has not got i
 MAX_ROWS = 1_000_000
 _GOES_ON = "; what was stored is safe, and the same command goes on from there"
 
-Database = Annotated[Path, typer.Argument(metavar="DB", help="The database, one file.", show_default=False)]
-Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="The photo.", show_default=False)]
+
+def path_of(text: str) -> Path:
+    """A path of the command line: an empty one is a mistake, not the current folder, and a URL is no file."""
+    if not text.strip():
+        raise typer.BadParameter("the path is empty; '.' is the current folder")
+    if "://" in text:
+        raise typer.BadParameter(f"{text} is a URL; download it, and give the file")
+    return Path(text)
+
+
+Database = Annotated[
+    Path, typer.Argument(metavar="DB", help="The database, one file.", show_default=False, parser=path_of)
+]
+Photo = Annotated[Path, typer.Argument(metavar="PHOTO", help="The photo.", show_default=False, parser=path_of)]
 BundleOption = Annotated[
     Path | None,
-    typer.Option("--bundle", metavar="DIR", help="Model bundle, instead of the built-in one.", show_default=False),
+    typer.Option(
+        "--bundle", metavar="DIR", help="Model bundle, instead of the built-in one.", show_default=False, parser=path_of
+    ),
 ]
 PresetOption = Annotated[
     str | None,
@@ -84,6 +98,7 @@ PacksOption = Annotated[
         metavar="PATH",
         help="A pack to search as well, or the folder that `update` keeps packs in; may be repeated.",
         show_default=False,
+        parser=path_of,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

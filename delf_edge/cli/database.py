@@ -10,15 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from delf_edge.cli.common import (
-    FOUND,
-    UNKNOWN,
-    CommandGroup,
-    Database,
-    JsonOption,
-    naming,
-    parse_numbers,
-)
+from delf_edge.cli.common import FOUND, UNKNOWN, CommandGroup, Database, JsonOption, naming, parse_numbers, path_of
 from delf_edge.cli.output import counted, print_json, say, show, size_text
 from delf_edge.errors import OptionError
 
@@ -233,7 +225,7 @@ def verify_command(database: Database, as_json: JsonOption = False) -> int:
 @commands.command("snapshot")
 def snapshot_command(
     database: Database,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The copy.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The copy.", show_default=False, parser=path_of)],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     as_json: JsonOption = False,
 ) -> int:
@@ -257,7 +249,11 @@ def seal_command(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE", help="Seal a copy of this name and leave DB as it is.", show_default=False
+            "--out",
+            metavar="FILE",
+            help="Seal a copy of this name and leave DB as it is.",
+            show_default=False,
+            parser=path_of,
         ),
     ] = None,
     as_json: JsonOption = False,

@@ -19,6 +19,7 @@ from delf_edge.cli.common import (
     PresetOption,
     ThreadsOption,
     open_database,
+    path_of,
 )
 from delf_edge.cli.output import counted, print_json, print_json_line, progress, show
 
@@ -98,7 +99,12 @@ def doctor(bundle: BundleOption = None, threads: ThreadsOption = 1, as_json: Jso
 def bench(
     database: Annotated[
         Path | None,
-        typer.Argument(metavar="[DB]", help="What to search; default: a database of the photos.", show_default=False),
+        typer.Argument(
+            metavar="[DB]",
+            help="What to search; default: a database of the photos.",
+            show_default=False,
+            parser=path_of,
+        ),
     ] = None,
     photos: Annotated[
         Path | None,
@@ -107,6 +113,7 @@ def bench(
             metavar="FOLDER",
             help="What to ask for; default: the demo's photos, or the picture that comes with the bundle.",
             show_default=False,
+            parser=path_of,
         ),
     ] = None,
     runs: Annotated[

@@ -18,6 +18,7 @@ from delf_edge.cli.common import (
     LimitOption,
     PresetOption,
     needs,
+    path_of,
 )
 from delf_edge.cli.output import counted, print_json, say, show, size_text
 
@@ -124,7 +125,9 @@ def build_command(
 @commands.command("fit-codebook", resumes=True)
 def fit_codebook_command(
     source: Source,
-    out: Annotated[Path, typer.Argument(metavar="NEW_BUNDLE", help="Folder of the new bundle.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(metavar="NEW_BUNDLE", help="Folder of the new bundle.", show_default=False, parser=path_of)
+    ],
     scheduler: SchedulerOption = None,
     workers: WorkersOption = None,
     photos: Annotated[
@@ -169,6 +172,7 @@ def fit_codebook_command(
             metavar="FILE",
             help="Weights that `benchmarks.calibrate` fitted with this codebook; default: the base's, with a note.",
             show_default=False,
+            parser=path_of,
         ),
     ] = None,
     base: BaseOption = None,

@@ -22,6 +22,7 @@ from delf_edge.cli.common import (
     PresetOption,
     ThreadsOption,
     open_database,
+    path_of,
 )
 from delf_edge.cli.output import complaint, counted, print_json, print_json_line, progress, say, show
 from delf_edge.errors import OptionError
@@ -40,20 +41,13 @@ _PICTURES = frozenset(
 )
 
 
-def _folder(text: str) -> Path:
-    """The argument FOLDER: an empty one is a mistake, not the current folder."""
-    if not text.strip():
-        raise typer.BadParameter("the name of the folder is empty; '.' is the current one")
-    return Path(text)
-
-
 @commands.command("index", resumes=True)
 def index(
     database: Database,
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", help="Photos; each subfolder is a landmark.", show_default=False, parser=_folder
+            metavar="FOLDER", help="Photos; each subfolder is a landmark.", show_default=False, parser=path_of
         ),
     ],
     manifest: Annotated[
@@ -64,6 +58,7 @@ def index(
             help="Table of photos with the columns path (below FOLDER) and landmark, optionally name, latitude and "
             "longitude (of the landmark, degrees); further columns become metadata.",
             show_default=False,
+            parser=path_of,
         ),
     ] = None,
     landmark: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from delf_edge.cli.common import FOUND, BundleOption, CommandGroup, Database, JsonOption, needs
+from delf_edge.cli.common import FOUND, BundleOption, CommandGroup, Database, JsonOption, needs, path_of
 from delf_edge.cli.output import print_json, show
 
 commands = CommandGroup()
@@ -16,7 +16,9 @@ commands = CommandGroup()
 @commands.command("export")
 def export(
     database: Database,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the files.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder for the files.", show_default=False, parser=path_of)
+    ],
     descriptors: Annotated[
         bool, typer.Option("--descriptors", help="Also every feature's descriptor as float32, for other engines.")
     ] = False,
@@ -42,7 +44,9 @@ def export(
 @commands.command("import")
 def import_(
     database: Database,
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder that export wrote.", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Folder that export wrote.", show_default=False, parser=path_of)
+    ],
     bundle: BundleOption = None,
     as_json: JsonOption = False,
 ) -> int:

@@ -22,6 +22,7 @@ from delf_edge.cli.common import (
     ThreadsOption,
     needs,
     open_database,
+    path_of,
 )
 from delf_edge.cli.output import counted, print_json, show, size_text
 from delf_edge.errors import OptionError
@@ -54,6 +55,7 @@ def serve_command(
             metavar="FILE",
             help="File with the token for changes; default: the variable DELF_EDGE_TOKEN, or a new one each time.",
             show_default=False,
+            parser=path_of,
         ),
     ] = None,
     visit: Annotated[
@@ -71,6 +73,7 @@ def serve_command(
             metavar="FILE",
             help="TOML file with title, logo, languages, colours, fonts, camera of the page.",
             show_default=False,
+            parser=path_of,
         ),
     ] = None,
     pin_file: Annotated[
@@ -80,6 +83,7 @@ def serve_command(
             metavar="FILE",
             help="File with a PIN of six or more digits by which staff sign in; default: the variable DELF_EDGE_PIN.",
             show_default=False,
+            parser=path_of,
         ),
     ] = None,
     open_reading: Annotated[
@@ -93,6 +97,7 @@ def serve_command(
             metavar="FILE",
             help="Where answers are counted; default with --kiosk: DB-statistics beside the database.",
             show_default=False,
+            parser=path_of,
         ),
     ] = None,
     keep_questions: Annotated[
@@ -102,6 +107,7 @@ def serve_command(
             metavar="DIR",
             help="Folder for pictures that were not recognised, if a visitor agrees; they go after 14 days.",
             show_default=False,
+            parser=path_of,
         ),
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Allow no changes.")] = False,
@@ -189,7 +195,9 @@ def serve_command(
 @commands.command("webapp")
 def webapp(
     database: Database,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the page.", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder for the page.", show_default=False, parser=path_of)
+    ],
     title: Annotated[
         str | None,
         typer.Option("--title", metavar="TEXT", help="What the page calls itself.", show_default=False),

@@ -8,21 +8,34 @@ from typing import Annotated
 
 import typer
 
-from delf_edge.cli.common import FOUND, UNKNOWN, BundleOption, CommandGroup, Database, JsonOption, naming, needs
+from delf_edge.cli.common import (
+    FOUND,
+    UNKNOWN,
+    BundleOption,
+    CommandGroup,
+    Database,
+    JsonOption,
+    naming,
+    needs,
+    path_of,
+)
 from delf_edge.cli.output import counted, print_json, say, show, size_text
 from delf_edge.errors import OptionError
 
 commands = CommandGroup()
 
 KeysOption = Annotated[
-    Path, typer.Option("--keys", metavar="DIR", help="Folder of the channel's private keys.", show_default=False)
+    Path,
+    typer.Option(
+        "--keys", metavar="DIR", help="Folder of the channel's private keys.", show_default=False, parser=path_of
+    ),
 ]
 
 
 @commands.command("pack")
 def pack(
     database: Database,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The pack's file.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The pack's file.", show_default=False, parser=path_of)],
     version: Annotated[
         int,
         typer.Option("--version", metavar="N", min=1, max=2**31 - 1, help="Larger than that of the pack it follows."),
@@ -49,7 +62,11 @@ def pack(
     landmarks: Annotated[
         Path | None,
         typer.Option(
-            "--landmarks", metavar="FILE", help="Only the landmarks in this file, one a line.", show_default=False
+            "--landmarks",
+            metavar="FILE",
+            help="Only the landmarks in this file, one a line.",
+            show_default=False,
+            parser=path_of,
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing pack.")] = False,
@@ -99,10 +116,12 @@ def pack(
 
 @commands.command("publish")
 def publish(
-    channel: Annotated[Path, typer.Argument(metavar="CHANNEL", help="The channel's folder.", show_default=False)],
+    channel: Annotated[
+        Path, typer.Argument(metavar="CHANNEL", help="The channel's folder.", show_default=False, parser=path_of)
+    ],
     keys: KeysOption,
     packs: Annotated[
-        list[Path] | None, typer.Argument(metavar="PACK", help="Packs to publish.", show_default=False)
+        list[Path] | None, typer.Argument(metavar="PACK", help="Packs to publish.", show_default=False, parser=path_of)
     ] = None,
     new: Annotated[bool, typer.Option("--new", help="Make the channel and its keys.")] = False,
     rotate: Annotated[
@@ -155,7 +174,9 @@ def publish(
 @commands.command("update")
 def update_command(
     source: Annotated[str, typer.Argument(metavar="CHANNEL", help="A folder or a URL.", show_default=False)],
-    folder: Annotated[Path, typer.Argument(metavar="PACKS", help="Folder of this device's packs.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="PACKS", help="Folder of this device's packs.", show_default=False, parser=path_of)
+    ],
     names: Annotated[
         list[str] | None,
         typer.Argument(
@@ -165,7 +186,11 @@ def update_command(
     root: Annotated[
         Path | None,
         typer.Option(
-            "--root", metavar="FILE", help="The channel's 1.root.json, needed the first time.", show_default=False
+            "--root",
+            metavar="FILE",
+            help="The channel's 1.root.json, needed the first time.",
+            show_default=False,
+            parser=path_of,
         ),
     ] = None,
     bundle: BundleOption = None,

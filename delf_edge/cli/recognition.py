@@ -30,6 +30,7 @@ from delf_edge.cli.common import (
     naming,
     open_database,
     parse_numbers,
+    path_of,
 )
 from delf_edge.cli.output import complaint, error_json, print_json, print_json_line, progress, show
 from delf_edge.errors import ImageError, OptionError
@@ -52,6 +53,7 @@ def identify_command(
             metavar="PHOTO",
             help="The photos; a folder means all photos in it, - one that comes through a pipe.",
             show_default=False,
+            parser=path_of,
         ),
     ],
     top: Annotated[
@@ -109,7 +111,10 @@ def explain(
     database: Database,
     photo: Photo,
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="The picture to write, .png or .jpg.", show_default=False)
+        Path,
+        typer.Option(
+            "--out", metavar="FILE", help="The picture to write, .png or .jpg.", show_default=False, parser=path_of
+        ),
     ],
     near: NearOption = None,
     upright: UprightOption = False,

@@ -117,10 +117,12 @@ def walk_folder(
         raise OptionError(f"{folder}: cannot be read ({listing.unreadable['.']})")
     if not listing.photos:
         others = "".join(f", {n} {suffix or 'without suffix'}" for suffix, n in sorted(listing.passed_over.items()))
+        what = f"{folder}: no photo ({', '.join(sorted(PHOTO_SUFFIXES))})"
+        if landmark is not None:
+            raise OptionError(f"{what} in this folder{others and f'; it has{others[1:]}'}")
         raise OptionError(
-            f"{folder}: no photo ({', '.join(sorted(PHOTO_SUFFIXES))}) to index, {len(listing.unlabelled)} outside a "
-            f"subfolder{others}; put the photos of each landmark into a subfolder of its name, or use --manifest or "
-            "--landmark"
+            f"{what} to index, {len(listing.unlabelled)} outside a subfolder{others}; put the photos of each landmark "
+            "into a subfolder of its name, or use --manifest or --landmark"
         )
     return listing
 

@@ -235,6 +235,10 @@ def test_bad_folders_are_exit_code_2(tmp_path: Path) -> None:
         assert ran.json["error"]["type"] == "OptionError"
     both = run("index", tmp_path / "places.db", tmp_path, "--landmark", "A", "--manifest", tmp_path / "a.csv")
     assert both.code == 2
+    (tmp_path / "empty" / "note.txt").write_text("x")
+    ran = run("index", tmp_path / "places.db", tmp_path / "empty", "--landmark", "A")
+    assert "in this folder; it has 1 .txt" in ran.err
+    assert "subfolder" not in ran.err
 
 
 # ---------------------------------------------------------------------- identify, explain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args, get_type_hints
 
 import cv2
 import numpy as np
@@ -19,6 +21,7 @@ import delf_edge
 from delf_edge import Recognizer
 from delf_edge.cli import command_list
 from delf_edge.cli.command_list import COMMANDS, HEADINGS
+from delf_edge.cli.common import path_of
 from delf_edge.cli.main import app, main
 from delf_edge.cli.output import progress
 from testing.paths import ROOT, TINY_BUNDLE
@@ -51,6 +54,25 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
     out, err = capsys.readouterr()
     assert isinstance(ended.value.code, int)
     return ended.value.code, out, err
+
+
+def test_every_path_of_every_command_is_refused_where_it_is_empty_or_a_url(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    paths = 0
+    for module in {listed.module for listed in COMMANDS.values()}:
+        for name, command in vars(importlib.import_module(f"delf_edge.cli.{module}")).items():
+            if name.startswith("_") or not hasattr(command, "__wrapped__"):  # no command
+                continue
+            for parameter, hint in get_type_hints(command, include_extras=True).items():
+                kinds = get_args(hint)
+                if kinds and "Path" in str(kinds[0]):
+                    paths += 1
+                    assert kinds[1].parser is path_of, f"{name}: {parameter}"
+    assert paths > 40
+    for wrong, why in (("", "the path is empty"), ("https://a.example/b.jpg", "is a URL")):
+        code, _, err = run(capsys, "identify", folder / "places.db", wrong)
+        assert (code, why in err) == (2, True)
 
 
 def test_it_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,6 +78,8 @@ class Ingestion:
 
     def add(self, item: AddItem) -> AddResult:
         """Store one photo; see `Recognizer.add`."""
+        if not isinstance(item, AddItem):
+            raise OptionError(f"{item!r:.60} is of type {type(item).__name__}; pass AddItem(photo, landmark)")
         landmark = clean_name(item.landmark, "landmark")
         given = None if item.name is None else clean_name(item.name, "name")
         given_metadata = None if item.metadata is None else stored_metadata(item.metadata, given or landmark)
@@ -138,7 +140,8 @@ class Ingestion:
             except (ImageError, OptionError) as e:
                 if on_error == "raise":
                     raise
-                result = AddError(str(item.name or _name_of(item.photo, b"")), e)
+                name = item.name or _name_of(item.photo, b"") if isinstance(item, AddItem) else item
+                result = AddError(f"{name!s:.200}", e)
             yield result
 
 

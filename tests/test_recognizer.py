@@ -370,7 +370,9 @@ def test_the_names_of_0_1_stay_with_a_warning(recognizer: Recognizer) -> None:
         assert recognizer.shelf is recognizer.combined
 
 
-@pytest.mark.parametrize("wrong", [6347, 2.5, True, None, b"Petra", np.int64(3), ["Petra"], "", "  ", "a\udcffb"])
+@pytest.mark.parametrize(
+    "wrong", [6347, 2.5, True, None, b"Petra", np.int64(3), ["Petra"], "", "  ", "a\udcffb", "a\0b"]
+)
 def test_a_name_that_is_no_text_is_refused_before_anything_is_stored(recognizer: Recognizer, wrong: Any) -> None:
     with pytest.raises(OptionError, match="landmark"):
         recognizer.add(encoded(0), landmark=wrong)
@@ -387,6 +389,29 @@ def test_a_name_that_is_no_text_is_refused_before_anything_is_stored(recognizer:
     with pytest.raises(OptionError):
         recognizer.store.set_landmark(wrong, latitude=1.0, longitude=1.0)
     assert recognizer.verify() == []
+
+
+@pytest.mark.parametrize("wrong", [True, None, 1.0, b"a.png", ["a.png"]])
+def test_an_image_is_known_by_its_name_or_id_alone(recognizer: Recognizer, wrong: Any) -> None:
+    assert recognizer.add(encoded(1), landmark="A", name="a.png").image_id == 1  # what True equals
+    for change in (recognizer.remove, recognizer.remove_landmark, recognizer.store.image):
+        with pytest.raises(OptionError, match=f"of type {type(wrong).__name__}"):
+            change(wrong)
+    with pytest.raises(OptionError, match=f"of type {type(wrong).__name__}"):
+        recognizer.relabel(wrong, "B")
+    assert [(i.name, i.landmark) for i in recognizer.store.images()] == [("a.png", "A")]
+    assert recognizer.remove(np.int64(1)) == 1  # type: ignore[arg-type]
+
+
+def test_what_is_no_number_or_no_item_is_refused(recognizer: Recognizer, bundle: Bundle, tmp_path: Path) -> None:
+    wrong: Any = "2"
+    with pytest.raises(OptionError, match="deadline_ms is '2'"):
+        recognizer.identify(encoded(1), deadline_ms=wrong)
+    with pytest.raises(OptionError, match="num_threads is '2'"):
+        Recognizer.open(tmp_path / "p.db", bundle=bundle, num_threads=wrong)
+    (result,) = recognizer.add_many([wrong], on_error="collect")
+    assert isinstance(result, AddError)
+    assert "pass AddItem" in str(result.error)
 
 
 def test_a_text_of_numpy_is_a_name_like_any_other(recognizer: Recognizer) -> None:

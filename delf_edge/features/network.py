@@ -110,8 +110,8 @@ class Engine:
     """
 
     def __init__(self, model: bytes, num_threads: int = 1) -> None:
-        if num_threads < 1:
-            raise OptionError(f"num_threads is {num_threads}; it must be at least 1")
+        if not isinstance(num_threads, int) or num_threads < 1:
+            raise OptionError(f"num_threads is {num_threads!r}; it must be a whole number, at least 1")
         num_threads = min(num_threads, len(os.sched_getaffinity(0)))  # more only wait for each other
         if model[4:8] != b"TFL3":
             raise EngineError(f"not a TFLite model ({len(model)} bytes, no TFL3 mark); export it again")

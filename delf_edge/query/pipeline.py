@@ -113,8 +113,8 @@ class QueryPipeline:
         """What `Recognizer.identify` returns; `timings` holds what extracting the features took."""
         if isinstance(top, bool) or not isinstance(top, int) or top < 1:
             raise OptionError(f"top is {top!r}; it must be a whole number, at least 1")
-        if deadline_ms is not None and not deadline_ms >= 0:
-            raise OptionError(f"deadline_ms is {deadline_ms!r}; it must not be negative")
+        if deadline_ms is not None and not (isinstance(deadline_ms, int | float) and deadline_ms >= 0):
+            raise OptionError(f"deadline_ms is {deadline_ms!r}; it must be a number and not negative")
         options, timings = options or IdentifyOptions(), {} if timings is None else timings
         began = time.perf_counter() - sum(timings.values()) / 1000
         with clock(timings, "refresh"):

@@ -67,12 +67,14 @@ def clean_name(name: object, what: str) -> str:
         what: what it is called in messages.
 
     Raises:
-        OptionError: no text, nothing but blanks, or a letter that is no Unicode.
+        OptionError: no text, nothing but blanks, a NUL, or a letter that is no Unicode.
     """
     if not isinstance(name, str):
         raise OptionError(f"{what} {name!r} is of type {type(name).__name__}; a name is a str, pass str({name!r})")
     if not name.strip():
         raise OptionError(f"{what} {name!r} is empty; give it a name")
+    if "\0" in name:
+        raise OptionError(f"{what} {name!r} holds a NUL, which ends a text for SQLite; give it another name")
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -81,7 +83,13 @@ def clean_name(name: object, what: str) -> str:
 
 
 def same_names(name: str) -> tuple[str, ...]:
-    """The ways in which a name may be stored, the likeliest first."""
+    """The ways in which a name may be stored, the likeliest first.
+
+    Raises:
+        OptionError: it is no text.
+    """
+    if not isinstance(name, str):
+        raise OptionError(f"{name!r} is of type {type(name).__name__}; a name is a str")
     if name.isascii():
         return (name,)
     forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))

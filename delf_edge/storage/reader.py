@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from delf_edge.errors import CorruptRowError
+from delf_edge.errors import CorruptRowError, OptionError
 from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
 from delf_edge.storage.catalogue_rows import CatalogueRows
 from delf_edge.storage.names import LOCATED, REMOVED, same_names
@@ -54,9 +54,12 @@ class StoreReader:
         Raises:
             NotFoundError: there is none.
             CorruptRowError: its row, or its landmark's, is damaged.
+            OptionError: `key` is neither.
         """
+        if isinstance(key, bool) or not isinstance(key, str | int | np.integer):  # True would be the image with id 1
+            raise OptionError(f"{key!r} is of type {type(key).__name__}; an image is known by its name or its id")
         with self._file.read() as db, transaction(db, "BEGIN"):
-            image = self._rows.one(db, "images", self._rows.image_id(db, key) if isinstance(key, str) else key)
+            image = self._rows.one(db, "images", self._rows.image_id(db, key) if isinstance(key, str) else int(key))
             if isinstance(key, str) and image[1] not in same_names(key):
                 raise CorruptRowError(
                     f"{self.path}: the index of names leads {key!r} to {image[1]!r}; restore it from a copy"

@@ -1,153 +1,168 @@
-"""The browser SDK beside the Python SDK, in the same run: `python -m benchmarks.phone` (first `make phone`).
+"""The page and the SDK for phones beside the Python SDK, in one run: `python -m benchmarks.phone` (first `make phone`).
 
-The demo's 26 queries are asked in headless Chromium, in a worker, and in Python, one after the other, for each variant
-of the network: how many answers are the same (landmark, at most 2 matched points and 0.02 of probability apart), the
-median milliseconds by stage on both sides, and the bytes that a first visit fetches. A photo of a new size is slower
-in the browser, where the networks are made for each size.
+Chromium without a window, 360 x 740, one thread on both sides unless a row says otherwise:
+
+* the demo's 26 queries in a worker and in Python, one after the other, for each variant of the network: how many
+  answers are the same, the median milliseconds by stage, the memory of a browser that was started for this variant;
+* the same on a processor that is six times as slow, and with two threads;
+* the page itself: time to the first answer at the first visit, at the second and in flight mode, and what is fetched;
+* MediaPipe's image embedder for the web, where it is installed (`npm ci` in benchmarks/phone_js).
+
+`--dev PATH/dev.json` compares the answers to a benchmark's queries instead, all of its photos in the database.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import gzip
-import http.server
 import json
 import os
-import shutil
 import tempfile
-import threading
-from collections import defaultdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy is imported: one thread on both sides
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from benchmarks.lab import phone_dev, phone_mediapipe
+from benchmarks.lab.browser import CHROMIUM, ISOLATED, Browser, Server
+from benchmarks.lab.phone_answers import OPEN, compare
+from benchmarks.lab.phone_visits import visits, write_site
 from benchmarks.lab.records import environment
-from delf_edge import IdentifyOptions, Recognizer
+from delf_edge import Recognizer
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
-from delf_edge.index.search import SearchOptions
 from delf_edge.packs.create import cut_pack
 
 ROOT = Path(__file__).parent.parent
-RESULT = Path(__file__).parent / "results" / "phone.json"
-OPEN = """async variant => {
-    const {openInWorker} = await import('/web-sdk/dist/client.js');
-    window.places?.close();
-    const options = {bundle: '/assets/default/', database: '/demo.pack', variant};
-    window.places = await openInWorker('/web-sdk/dist/worker.js', options);
-    return window.places.info;
+RESULTS = Path(__file__).parent / "results"
+DEMO = ROOT / "assets" / "demo"
+SDK = ROOT / "web-sdk" / "dist"
+VARIANTS = ("int8", "float16")
+SLOWER = 6
+FIRST = "colosseum"  # the photo that a visit asks
+FEW = 8  # queries where all would take long
+WORK = """() => {
+    const source = "onmessage = () => { const began = performance.now(); let x = 0;" +
+        "for (let i = 0; i < 2e7; i++) x += i * i % 7; postMessage(performance.now() - began) }";
+    return new Promise(done => {
+        const worker = new Worker(URL.createObjectURL(new Blob([source])));
+        worker.onmessage = event => done(event.data);
+        worker.postMessage(0);
+    });
 }"""
-ASK = """async url => {
-    const {landmark, nInliers, probability, milliseconds} =
-        await window.places.identify(await (await fetch(url)).blob(), {turns: false});
-    return {landmark, nInliers, probability, milliseconds};
-}"""
 
 
-class _Server(http.server.SimpleHTTPRequestHandler):
-    """The checkout and one pack; notes the compressed bytes of what is fetched."""
-
-    pack = Path()
-    fetched: dict[str, int] = {}  # noqa: RUF012 shared on purpose
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-    def translate_path(self, path: str) -> str:
-        """As the base class, and the pack."""
-        file = f"{self.pack.parent}{path}" if path.startswith("/demo.pack") else super().translate_path(path)
-        if Path(file).is_file() and "/queries/" not in file:
-            self.fetched[path] = len(gzip.compress(Path(file).read_bytes()))
-        return file
+def queries() -> list[tuple[str, Path]]:
+    """(URL, file) of the demo's queries."""
+    return [(f"/demo/queries/{path.name}", path) for path in sorted((DEMO / "queries").glob("*.webp"))]
 
 
-def measure(page: Any, pack: Path, variant: str) -> dict[str, Any]:
-    """Answers and times of one variant."""
+def measure(playwright: Any, server: Server, pack: Path, variant: str, factor: float = 1) -> dict[str, Any]:
+    """Answers and times of one variant, in a browser of its own."""
+    browser = Browser(playwright)
+    page = browser.page(f"{server.url}/bundle/manifest.json")
+    opened = page.evaluate(OPEN, [variant, {}])
     bundle = Bundle.load(default_bundle_path(), variant=variant)
-    opened = page.evaluate(OPEN, variant)
-    times: dict[str, list[float]] = defaultdict(list)
-    same, apart = 0, []
-    # As the browser does it: every word is compared.
-    options = IdentifyOptions(turns=False, search=SearchOptions(exact_words=True))
-    with Recognizer.open(pack, bundle=bundle, read_only=True) as places:
-        for query in sorted((ROOT / "assets" / "demo" / "queries").glob("*.webp")):
-            said = page.evaluate(ASK, f"/assets/demo/queries/{query.name}")
-            answer = places.identify(query, options=options)
-            points = abs(said["nInliers"] - answer.n_inliers)
-            distance = abs(said["probability"] - answer.probability)
-            if said["landmark"] == answer.landmark and points <= 2 and distance <= 0.02:
-                same += 1
-            else:
-                apart.append([query.stem, said["landmark"], answer.landmark, points, round(distance, 4)])
-            for side, spent in (("browser", said["milliseconds"]), ("python", answer.milliseconds)):
-                for stage, value in spent.items():
-                    times[f"{side}: {stage}"].append(value)
-    return {
-        "same answers": same,
-        "apart": apart,
-        "milliseconds, median": {name: round(median(values), 1) for name, values in sorted(times.items())},
-        "milliseconds of opening": {k: round(v) for k, v in opened["milliseconds"].items()},
+    with Recognizer.open(pack, bundle=bundle, read_only=True) as places, browser.slowed(factor):
+        report = compare(page, places, queries() if factor == 1 else queries()[:FEW]).report()
+    report |= {
         "threads": opened["threads"],
+        "milliseconds of opening": {k: round(v) for k, v in opened["milliseconds"].items()},
+        "bytes of the page's process at most": browser.memory(),
     }
+    browser.close()
+    return report
 
 
-def renderer_memory() -> int:
-    """Bytes of memory of the largest page of a Chromium that runs here (VmHWM, its most so far)."""
-    most = 0
-    for process in Path("/proc").iterdir():
-        try:
-            if b"--type=renderer" in (process / "cmdline").read_bytes():
-                status = (process / "status").read_text()
-                most = max(most, 1024 * int(status.partition("VmHWM:")[2].split()[0]))
-        except (OSError, ValueError, IndexError):
-            continue  # no process, or gone by now
-    return most
+def slower(playwright: Any, server: Server) -> float:
+    """How many times as slow a worker becomes, measured with a loop."""
+    browser = Browser(playwright)
+    page = browser.page(f"{server.url}/bundle/manifest.json")
+    plain = min(page.evaluate(WORK) for _ in range(5))
+    with browser.slowed(SLOWER):
+        held = min(page.evaluate(WORK) for _ in range(5))
+    browser.close()
+    return float(round(held / plain, 2))
+
+
+def visited(playwright: Any, server: Server, factor: float) -> tuple[dict[str, Any], dict[str, int]]:
+    """Three visits to the page in a browser of its own, and what the first one fetched."""
+    browser = Browser(playwright)
+    found, sent = visits(browser, server, DEMO / "queries" / f"{FIRST}.webp", factor)
+    found["bytes of the page's process at most"] = browser.memory()
+    browser.close()
+    return found, sent
+
+
+def measure_all(playwright: Any, folder: Path, embedder: Path | None) -> dict[str, Any]:
+    """Everything on the demo."""
+    pack = folder / "pack" / "places.pack"
+    pack.parent.mkdir()
+    with Recognizer.open(folder / "demo.db") as places:
+        for photo in sorted(p for p in DEMO.glob("references/*/*") if p.is_file()):
+            places.add(photo, landmark=photo.parent.name)
+        cut_pack(places.store, pack, name="demo", version=1)
+        site = write_site(places.store, folder / "site", SDK / "visit", VARIANTS[0])
+    folders = {
+        "/sdk/": SDK,
+        "/bundle/": default_bundle_path(),
+        "/pack/": pack.parent,
+        "/demo/": DEMO,
+        "/visit/": site,
+        "/mediapipe/": phone_mediapipe.PACKAGE,
+    }
+    if embedder is not None:
+        folders["/embedder/"] = embedder.resolve().parent
+    model = None if embedder is None else f"/embedder/{embedder.name}"
+    plain, isolated = Server(folders), Server(folders, ISOLATED)
+    result: dict[str, Any] = {
+        "variants": {variant: measure(playwright, plain, pack, variant) for variant in VARIANTS},
+        "two threads": {variant: measure(playwright, isolated, pack, variant) for variant in VARIANTS},
+        f"{SLOWER} times as slow": {
+            "a loop in a worker takes, times": slower(playwright, plain),
+            VARIANTS[0]: measure(playwright, plain, pack, VARIANTS[0], SLOWER),
+        },
+        "visits, milliseconds since the link was followed": {},
+    }
+    visits_ = result["visits, milliseconds since the link was followed"]
+    for factor, name in ((1, "this processor"), (SLOWER, f"{SLOWER} times as slow")):
+        visits_[name], sent = visited(playwright, plain, factor)
+        result["bytes that the first visit fetches, by gzip"] = sent
+    result["MediaPipe's image embedder"] = phone_mediapipe.measure(playwright, plain, queries(), model)
+    plain.stop()
+    isolated.stop()
+    return result
 
 
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=RESULT, help="where the figures go, default benchmarks/results")
+    parser.add_argument("--out", type=Path, help="where the figures go, default: a file in benchmarks/results")
+    parser.add_argument("--dev", type=Path, metavar="FILE", help="a benchmark whose answers are compared instead")
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="keeps the database of --dev for the next run")
+    parser.add_argument(
+        "--embedder", type=Path, metavar="FILE", help="a model for MediaPipe (python -m benchmarks.lab.mediapipe_model)"
+    )
     given = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None or not (ROOT / "web-sdk" / "dist" / "worker.js").is_file():
+    if CHROMIUM is None or not (SDK / "visit" / "worker.js").is_file():
         print("needs Chromium, and web-sdk as `make phone` builds it")
         return 2
-    with tempfile.TemporaryDirectory() as folder:
-        pack = Path(folder) / "demo.pack"
-        with Recognizer.open(Path(folder) / "demo.db") as places:
-            for photo in sorted(p for p in (ROOT / "assets" / "demo").glob("references/*/*") if p.is_file()):
-                places.add(photo, landmark=photo.parent.name)
-            cut_pack(places.store, pack, name="demo", version=1)
-        _Server.pack = pack
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Server, directory=str(ROOT)))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with sync_playwright() as p:
-            browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-            page = browser.new_page()
-            page.set_default_timeout(600_000)
-            page.goto(f"http://127.0.0.1:{server.server_port}/web-sdk/README.md")
-            _Server.fetched.clear()
-            rows = {variant: measure(page, pack, variant) for variant in ("int8", "float16")}
-            version, memory = browser.version, renderer_memory()
-            browser.close()
-        server.shutdown()
-    sizes = dict(sorted(_Server.fetched.items()))
-    result = {
-        "command": "python -m benchmarks.phone",
-        "environment": environment(),
-        "chromium": version,
-        "variants": rows,
-        "bytes by gzip": sizes,
-        "bytes of the page's process at most, both variants one after the other": memory,
-    }
-    given.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    command = "python -m benchmarks.phone" + ("" if given.dev is None else " --dev dev.json")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        if given.dev is not None:
+            from benchmarks.data.datasets import read_json
+
+            name, work = "phone_dev.json", given.work or Path(folder)
+            found = phone_dev.measure(playwright, SDK, read_json(given.dev), work, VARIANTS)
+        else:
+            name, found = "phone.json", measure_all(playwright, Path(folder), given.embedder)
+        version = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        result = {"command": command, "environment": environment(), "chromium": version.version, **found}
+        version.close()
+    text = json.dumps(result, indent=2)
+    (given.out or RESULTS / name).write_text(text + "\n")
+    print(text)
     return 0
 
 

@@ -95,10 +95,10 @@ export class Network {
       try {
         results = await model.run([tensor]);
         const found = new Map<string, NetworkMap>();
-        model.getOutputDetails().forEach(({name}, i) => {
+        for (const [i, {name}] of model.getOutputDetails().entries()) {
           const [, h, w, c] = results[i].type.layout.dimensions;
-          found.set(name, {height: h, width: w, channels: c, data: (results[i].toTypedArray() as Float32Array).slice()});
-        });
+          found.set(name, {height: h, width: w, channels: c, data: (await results[i].data()) as Float32Array});
+        }
         return found;
       } finally {
         tensor.delete();
@@ -117,7 +117,7 @@ export class Network {
   private async sized(height: number, width: number): Promise<CompiledModel> {
     const key = `${width}x${height}`;
     const model = this.compiled.get(key) ?? loadAndCompile(sizedModel(this.model, height, width), {
-      accelerator: this.runtime.accelerator, cpuOptions: {numThreads: this.runtime.threads},
+      accelerator: this.runtime.accelerator, cpuOptions: {numThreads: this.runtime.threads}, gpuOptions: {precision: 'fp32'},
     });
     this.compiled.delete(key);
     this.compiled.set(key, model);

@@ -1,0 +1,207 @@
+"""Chromium for measurements: a server that counts what it sends, the memory of a page, and a slower processor."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import os
+import shutil
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from delf_edge.web.media_types import TYPES
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PHONE = {"width": 360, "height": 740}  # CSS pixels
+FLAGS = ("--no-sandbox", "--disable-gpu")
+# What a page needs before a browser gives it threads.
+ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
+_SLICE = 0.004  # seconds that a slowed process runs at a time
+
+
+class Server:
+    """Gives out folders on this machine, compressed by gzip, and counts the bytes that it sends.
+
+    Args:
+        folders: prefix of the path, such as "/photos/" -> the folder that it stands for.
+        headers: of every answer.
+    """
+
+    def __init__(self, folders: Mapping[str, Path], headers: Mapping[str, str] | None = None) -> None:
+        self._folders, self._headers = dict(folders), dict(headers or {})
+        self.sent: list[tuple[str, int]] = []
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        """Listen, on the port of the last time."""
+        owner = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
+
+            def do_GET(self) -> None:
+                owner.answer(self)
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._server.daemon_threads = True
+        self.port = int(self._server.server_address[1])
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        """The network goes."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        """Of the root, without the last slash."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @cached_property
+    def _compressed(self) -> dict[Path, bytes]:
+        return {}
+
+    def file(self, path: str) -> Path | None:
+        """The file of a path; None where there is none."""
+        for prefix, folder in self._folders.items():
+            if path.startswith(prefix):
+                file = (folder / path.removeprefix(prefix)).resolve()
+                file = file / "index.html" if file.is_dir() else file
+                return file if file.is_relative_to(folder.resolve()) and file.is_file() else None
+        return None
+
+    def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        """One request."""
+        path = unquote(urlsplit(request.path).path)
+        file = self.file(path)
+        body = b"" if file is None else self._compressed.get(file) or gzip.compress(file.read_bytes(), 6, mtime=0)
+        if file is not None:
+            self._compressed[file] = body
+            self.sent.append((path, len(body)))
+        request.send_response(404 if file is None else 200)
+        for name, value in self._headers.items():
+            request.send_header(name, value)
+        if file is not None:
+            request.send_header("Content-Type", TYPES.get(file.suffix, "application/octet-stream"))
+            request.send_header("Content-Encoding", "gzip")
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        with suppress(ConnectionError):
+            request.wfile.write(body)
+
+
+class Browser:
+    """A Chromium of its own. `opened` is Playwright's browser.
+
+    Args:
+        playwright: what `sync_playwright` gives.
+        flags: more of Chromium's.
+    """
+
+    def __init__(self, playwright: Any, flags: tuple[str, ...] = ()) -> None:
+        self._mark = f"--delf-edge-benchmark={uuid.uuid4().hex}"
+        args = [*FLAGS, *flags, self._mark]
+        self.opened = playwright.chromium.launch(executable_path=CHROMIUM, args=args)
+
+    def page(self, url: str) -> Any:
+        """A page with the size of a phone, in a context of its own."""
+        page = self.opened.new_context(viewport=PHONE, locale="en-GB").new_page()
+        page.set_default_timeout(600_000)
+        page.goto(url)
+        return page
+
+    def renderers(self) -> list[int]:
+        """Processes of the pages and their workers."""
+        lines, parents = _commands(), _parents()
+        (root,) = [pid for pid, line in lines.items() if self._mark in line and "--type=" not in line]
+        found = []
+        for pid, line in lines.items():
+            above = pid
+            while above in parents and above != root:
+                above = parents[above]
+            if above == root and "--type=renderer" in line:
+                found.append(pid)
+        return found
+
+    def memory(self) -> int:
+        """Bytes of the largest renderer at its most so far (VmHWM)."""
+        most = 0
+        for pid in self.renderers():
+            with suppress(OSError, ValueError, IndexError):  # gone by now
+                status = Path(f"/proc/{pid}/status").read_text()
+                most = max(most, 1024 * int(status.partition("VmHWM:")[2].split()[0]))
+        return most
+
+    @contextmanager
+    def slowed(self, factor: float) -> Iterator[None]:
+        """Pages and workers run only one part in `factor` of the time.
+
+        Chromium's own switch (Emulation.setCPUThrottlingRate) refuses workers: "Operation is only supported for pages,
+        not workers". So the renderers are stopped and continued by signals: page, worker and service worker.
+        """
+        if factor <= 1:
+            yield
+            return
+        ended = threading.Event()
+
+        def turn() -> None:
+            renderers, looked = self.renderers(), time.monotonic()
+            while not ended.is_set():
+                if time.monotonic() - looked > 0.2:
+                    renderers, looked = self.renderers(), time.monotonic()
+                _signal(renderers, signal.SIGSTOP)
+                time.sleep(_SLICE * (factor - 1))
+                _signal(renderers, signal.SIGCONT)
+                time.sleep(_SLICE)
+
+        thread = threading.Thread(target=turn)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def close(self) -> None:
+        """End it."""
+        self.opened.close()
+
+
+def _signal(pids: list[int], which: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, which)
+
+
+def _commands() -> dict[int, str]:
+    """Process -> its command line."""
+    found = {}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with suppress(OSError):
+                found[int(process.name)] = (
+                    (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
+    return found
+
+
+def _parents() -> dict[int, int]:
+    """Process -> the one that started it."""
+    found = {}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with suppress(OSError, IndexError, ValueError):
+                found[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    return found

@@ -4,6 +4,7 @@
 #   make demo              index the demo photographs, recognise the queries, write out/demo/contact_sheet.png
 #   make test              ruff, mypy --strict, import contracts and every test that needs no PyTorch
 #   make test-browser      the kiosk page in Chromium (Debian: apt-get install chromium), screenshots in out/browser
+#   make test-phone        those of the page for phones alone, built anew (skips without Chromium or Node.js 20)
 #   make phone             the page for visitors' phones and the browser SDK (needs Node.js 20), in delf_edge/web/visit
 #   make lint              the first three of these alone
 #   make docs              the documentation as a site in build/site; a dead link or name fails
@@ -29,7 +30,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser phone lint docs bench bench-search bench-build ablations bundles test-converters audit wheel clean bench-reliability
+.PHONY: help demo test test-browser test-phone phone lint docs bench bench-search bench-build ablations bundles test-converters audit wheel clean bench-reliability
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -84,6 +85,9 @@ phone: web-sdk/node_modules/.package-lock.json
 
 test-browser: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m browser tests/e2e
+
+test-phone: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -m browser tests/e2e/test_visit.py tests/e2e/test_web_sdk.py
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.bench $(DEV)

@@ -63,7 +63,7 @@ def measure(playwright: Any, server: Server, pack: Path, variant: str, factor: f
     opened = page.evaluate(OPEN, [variant, {}])
     bundle = Bundle.load(default_bundle_path(), variant=variant)
     with Recognizer.open(pack, bundle=bundle, read_only=True) as places, browser.slowed(factor):
-        report = compare(page, places, queries() if factor == 1 else queries()[:FEW]).report()
+        report = compare(browser, page, places, queries() if factor == 1 else queries()[:FEW]).report()
     report |= {
         "threads": opened["threads"],
         "milliseconds of opening": {k: round(v) for k, v in opened["milliseconds"].items()},
@@ -88,7 +88,6 @@ def visited(playwright: Any, server: Server, factor: float) -> tuple[dict[str, A
     """Three visits to the page in a browser of its own, and what the first one fetched."""
     browser = Browser(playwright)
     found, sent = visits(browser, server, DEMO / "queries" / f"{FIRST}.webp", factor)
-    found["bytes of the page's process at most"] = browser.memory()
     browser.close()
     return found, sent
 

@@ -11,6 +11,7 @@ import json
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -39,9 +40,18 @@ Made by `python scripts/licences.py` where `requirements.lock` is installed; a t
 |---|---|---|
 """
 PACKAGES = """
-Fonts: none; the kiosk page uses those of the system. JavaScript: the page's own, below the licence of the code; no
-library is bundled.
+Fonts: none; the pages use those of the system. JavaScript of the kiosk's pages: their own, below the licence of the
+code; no library is bundled.
 
+## In the page for phones and the SDK for browsers
+
+These npm packages are built into `web-sdk/dist` and into the page that a wheel has: those of
+`web-sdk/package-lock.json` that are no tools of the developer. Their texts lie beside the page in `licences.txt`, which
+is made of the same list.
+
+| npm package | version | licence |
+|---|---|---|
+{npm}
 ## Packages that are installed beside it
 
 Nothing of these is copied into the wheel. "for" is the first extra that needs the package; those of `test` are never
@@ -114,6 +124,21 @@ def shipped() -> list[tuple[str, str, str]]:
     ]
 
 
+def npm() -> list[tuple[str, str, str]]:
+    """Name, version and licence of the npm packages that end up in what web-sdk ships."""
+    lock = json.loads((ROOT / "web-sdk" / "package-lock.json").read_text(encoding="utf-8"))
+    return [
+        (path.rpartition("node_modules/")[2], about["version"], about["license"])
+        for path, about in lock["packages"].items()
+        if path and not about.get("dev")
+    ]
+
+
+def table(rows: Iterable[tuple[str, ...]]) -> str:
+    """Rows of a table in Markdown."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
 def main() -> None:
     """Write the list."""
     why = needed_by()
@@ -122,8 +147,8 @@ def main() -> None:
         if (installed := importlib.metadata.version(name)) != version:
             raise SystemExit(f"{name} {installed} is installed, requirements.lock names {version}; install that first")
         rows.append((name, version, licence(name), why[name]))
-    tables = ["".join(f"| {' | '.join(row)} |\n" for row in table) for table in (shipped(), rows)]
-    (ROOT / "docs" / "licences.md").write_text(HEAD + tables[0] + PACKAGES + tables[1], encoding="utf-8")
+    text = HEAD + table(shipped()) + PACKAGES.replace("{npm}", table(npm())) + table(rows)
+    (ROOT / "docs" / "licences.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import {fileURLToPath} from 'node:url';
 
 import {build} from 'esbuild';
 
+import {requireShipped} from './licences.js';
+
 const here = dirname(fileURLToPath(import.meta.url));
 process.chdir(here);
 const common = {bundle: true, target: 'es2022', logLevel: 'warning', legalComments: 'none', loader: {'.wasm': 'binary'}};
@@ -24,8 +26,9 @@ if (process.argv.includes('--tests')) {
   await build({...common, entryPoints: ['src/index.ts'], outfile: 'dist/index.js', format: 'esm', minify: true});
   await build({...common, entryPoints: ['src/client.ts'], outfile: 'dist/client.js', format: 'esm', minify: true});
   // A classic worker, because LiteRT.js loads its WebAssembly with importScripts.
-  await build({...common, entryPoints: ['src/worker.ts'], outfile: 'dist/worker.js', format: 'iife', minify: true,
-               define: {'import.meta.url': 'self.location.href'}});
+  const {metafile} = await build({...common, entryPoints: ['src/worker.ts'], outfile: 'dist/worker.js', format: 'iife', minify: true,
+               metafile: true, define: {'import.meta.url': 'self.location.href'}});
+  requireShipped(metafile);
   execFileSync('node_modules/.bin/tsc', ['--project', 'tsconfig.types.json'], {stdio: 'inherit'});
   mkdirSync('dist/wasm', {recursive: true});
   const litert = 'node_modules/@litertjs/core/wasm';

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.lab.browser import Browser
 from delf_edge import IdentifyOptions, Recognizer
 from delf_edge.index.search import SearchOptions
 
@@ -40,6 +42,8 @@ class Comparison:
         apart: the others: name, landmarks of browser and Python, distance in points and in probability.
         points: largest distance.
         probability: largest distance.
+        processor: seconds that each side has computed, "browser" (all of the page's threads) and "python"; a busy
+            machine changes these less than the milliseconds.
         milliseconds: "browser: stage" or "python: stage" -> one value a photo.
     """
 
@@ -49,6 +53,7 @@ class Comparison:
     apart: list[list[Any]] = field(default_factory=list)
     points: int = 0
     probability: float = 0.0
+    processor: dict[str, float] = field(default_factory=lambda: {"browser": 0.0, "python": 0.0})
     milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, name: str, said: dict[str, Any], answer: Any) -> None:
@@ -76,14 +81,25 @@ class Comparison:
             "apart": self.apart,
             "largest distance": {"points": self.points, "probability": round(self.probability, 4)},
             "milliseconds, median": times,
+            "processor's milliseconds a photo": {k: round(1000 * v / self.asked, 1) for k, v in self.processor.items()},
+            "processor's time, browser / Python": round(self.processor["browser"] / self.processor["python"], 2),
             "photo to answer, browser / Python": round(times["browser: total"] / times["python: total"], 2),
         }
 
 
-def compare(page: Any, places: Recognizer, photos: Sequence[tuple[str, Path]]) -> Comparison:
-    """Ask the photos, given as (URL, file), on both sides, one after the other."""
+def compare(browser: Browser, page: Any, places: Recognizer, photos: Sequence[tuple[str, Path]]) -> Comparison:
+    """Ask the photos, given as (URL, file), on both sides, one after the other.
+
+    The first photo is asked once before: Python loads its index then.
+    """
     found = Comparison()
+    places.identify(photos[0][1], options=LIKE_BROWSER)
     for url, file in photos:
+        began = browser.processor_time()
         said = page.evaluate(ASK, url)
-        found.add(file.stem, said, places.identify(file, options=LIKE_BROWSER))
+        found.processor["browser"] += browser.processor_time() - began
+        start = time.process_time()
+        answer = places.identify(file, options=LIKE_BROWSER)
+        found.processor["python"] += time.process_time() - start
+        found.add(file.stem, said, answer)
     return found

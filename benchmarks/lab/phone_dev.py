@@ -51,7 +51,7 @@ def measure(playwright: Any, sdk: Path, dataset: Dataset, folder: Path, variants
         with Recognizer.open(
             pack, bundle=Bundle.load(default_bundle_path(), variant=variant), read_only=True
         ) as places:
-            report = compare(page, places, photos).report()
+            report = compare(browser, page, places, photos).report()
         rows[variant] = report | {
             "milliseconds of opening": {k: round(v) for k, v in opened["milliseconds"].items()},
             "bytes of the page's process at most": browser.memory(),

@@ -55,7 +55,8 @@ def visits(browser: Browser, server: Server, photo: Path, factor: float) -> tupl
         Milliseconds of each, and the bytes that the first one fetched: file -> all its requests together; "all".
     """
     context = browser.opened.new_context(viewport=PHONE, locale="en-GB")
-    url, found = f"{server.url}/visit/", {}
+    url = f"{server.url}/visit/"
+    found: dict[str, Any] = {}
     server.sent.clear()
     with browser.slowed(factor):
         page, found["first visit"] = _visit(context, url, photo)
@@ -73,6 +74,7 @@ def visits(browser: Browser, server: Server, photo: Path, factor: float) -> tupl
             page, found["flight mode"] = _visit(context, url, photo)
         finally:
             server.start()
+    found["bytes of the page's process at most"] = browser.memory()
     context.close()
     return found, fetched
 

@@ -29,8 +29,8 @@ RELEASE = "app.json"
 FORMAT = 1
 PACK = "places.pack"
 BUNDLE = "bundle"
-# In browsers the float16 network takes four times as long as this one (benchmarks/results/phone.json), which ranks
-# slightly less well (docs/figures.md).
+# In browsers the float16 network takes half as long again as this one (benchmarks/results/phone.json), which is smaller
+# and ranks slightly less well (docs/figures.md).
 VARIANT = "int8"
 # Kept from the first visit on. WebAssembly, bundle and pack are kept when they are used: of several a phone uses one.
 _PAGE = (".css", ".html", ".js", ".json", ".svg", ".webmanifest")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -26,9 +27,9 @@ from delf_edge.web.media_types import TYPES
 from delf_edge.web.visit import describe_release, write_webapp
 from testing.kiosk import DEMO, OUT, PATIENCE, chromium, playwright_or_skip, until
 from testing.paths import ROOT, TINY_BUNDLE
+from testing.web_sdk import SDK, built_or_skip, packages_or_skip
 
 pytestmark = pytest.mark.browser
-SDK = ROOT / "web-sdk"
 RED, GREEN, BLUE, GREY = (200, 30, 30), (30, 160, 40), (30, 40, 200), (128, 128, 128)
 
 
@@ -86,10 +87,7 @@ def solid(colour: tuple[int, int, int]) -> bytes:
 
 @pytest.fixture(scope="module")
 def page_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    node = shutil.which("node")
-    if node is None or not (SDK / "node_modules" / "esbuild").exists():
-        pytest.skip("the page is not built: Node.js and `npm ci` in web-sdk are needed")
-    subprocess.run([node, "visit/build.js", "--fake"], cwd=SDK, check=True)
+    subprocess.run(["node", "visit/build.js", "--fake"], cwd=packages_or_skip(), check=True)
     target = tmp_path_factory.mktemp("page") / "visit"
     shutil.copytree(SDK / "build" / "visit", target)
     return target
@@ -173,6 +171,7 @@ def test_a_photo_is_answered_with_what_is_known(browser: Any, site: Site) -> Non
     until(page, "document.getElementById('proof-canvas').width === 320")
     page.screenshot(path=OUT / "visit_found_360.png", full_page=True)
     assert page.locator("#found-list li").all_text_contents()[0].startswith("Red tower")
+    assert re.fullmatch(r"\d\d:\d\d", page.text_content("#found-list time"))  # as in en-GB, not in en-US
     ask(page, solid(GREEN))
     title_is(page, "Green garden")
     assert page.is_hidden("#card-link")  # a link of another kind than http is not shown
@@ -398,9 +397,7 @@ DEFAULT_BUNDLE = ROOT / "assets" / "default"
 
 @pytest.fixture(scope="module")
 def real_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    built = SDK / "dist" / "visit"
-    if not (built / "worker.js").exists():
-        pytest.skip("the page is not built: make phone")
+    built = built_or_skip() / "visit"
     folder = tmp_path_factory.mktemp("real")
     fast = Bundle.load(DEFAULT_BUNDLE, variant="int8")  # the page's
     with Recognizer.open(folder / "places.db", bundle=fast) as places:

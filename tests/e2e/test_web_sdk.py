@@ -16,13 +16,9 @@ from delf_edge import AddItem, IdentifyOptions, Recognizer
 from delf_edge.interchange.photo_lists import list_folder
 from delf_edge.packs.create import cut_pack
 from testing.paths import ROOT
+from testing.web_sdk import built_or_skip
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not (ROOT / "web-sdk" / "dist" / "worker.js").is_file(), reason="build web-sdk first: `make phone`"
-    ),
-]
+pytestmark = pytest.mark.browser
 DEMO = ROOT / "assets" / "demo"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MINUTES = 60_000  # milliseconds
@@ -68,6 +64,7 @@ def page(folder: Path) -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     playwright = pytest.importorskip("playwright.sync_api")
+    built_or_skip()
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -94,6 +91,17 @@ def test_a_flipped_byte_and_a_folder_that_is_no_bundle_are_refused(page: Any) ->
     assert page.evaluate(OPEN, ["/flipped.pack", "/assets/default/"]) == "PackIntegrityError"
     assert page.evaluate(OPEN, ["/nothing.pack", "/assets/default/"]) in ("FetchError", "PackError")
     assert page.evaluate(OPEN, ["/demo.pack", "/assets/demo/"]) == "FetchError"
+
+
+def test_the_graphics_chip_is_refused_where_there_is_none(page: Any) -> None:
+    opened = """async () => {
+        const {openInWorker} = await import('/web-sdk/dist/client.js');
+        const options = {bundle: '/assets/default/', database: '/demo.pack', accelerator: 'webgpu'};
+        return openInWorker('/web-sdk/dist/worker.js', options).then(() => 'opened', e => [e.name, e.message]);
+    }"""
+    name, message = page.evaluate(opened)
+    assert name == "EngineError"
+    assert 'accelerator "wasm"' in message
 
 
 def test_the_answers_are_those_of_python(page: Any, folder: Path) -> None:

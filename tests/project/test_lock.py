@@ -81,3 +81,14 @@ def test_the_licences_of_weights_and_photos_are_listed() -> None:
     assert f"| {len(photos)} demo photos" in text
     for licence in ("Public Domain", "CC0-1.0", "CC-BY-SA 4.0"):
         assert f"{notice.count(f' | {licence} | ')} {licence}" in text
+
+
+def test_the_npm_packages_that_are_shipped_are_listed_as_in_their_lock() -> None:
+    text = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    rows = text.partition("| npm package |")[2].partition("\n\n")[0].splitlines()[2:]
+    lock = json.loads((ROOT / "web-sdk" / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    shipped = {name.rpartition("node_modules/")[2]: p for name, p in lock.items() if name and not p.get("dev")}
+    assert len(shipped) >= 4
+    assert [row.strip("| ").split(" | ") for row in rows] == [
+        [name, package["version"], package["license"]] for name, package in shipped.items()
+    ], "run scripts/licences.py"

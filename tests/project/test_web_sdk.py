@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import subprocess
 from contextlib import closing
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from delf_edge.storage import schema
 from testing.paths import ROOT
+from testing.web_sdk import built_or_skip, packages_or_skip, run
 from testing.web_sdk_vectors import FOLDER, compute, load
 
 SDK = ROOT / "web-sdk"
@@ -78,8 +78,17 @@ def test_the_lock_names_no_registry() -> None:
     assert all("integrity" in package for name, package in lock["packages"].items() if name)
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="no Node.js on this machine")
-@pytest.mark.skipif(not (SDK / "node_modules").is_dir(), reason="run `npm ci` in web-sdk first, or `make phone`")
 def test_its_own_tests_pass() -> None:
-    done = subprocess.run(["npm", "test"], cwd=SDK, capture_output=True, text=True, timeout=300, check=False)
+    done = run(str(shutil.which("npm")), "test", folder=packages_or_skip())
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert "warning" not in (done.stdout + done.stderr).lower(), done.stdout[-3000:] + done.stderr[-2000:]
+
+
+def test_the_page_names_the_licence_of_every_package_in_it() -> None:
+    built = built_or_skip() / "visit" / "licences.txt"
+    listed = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8").partition("| npm package |")[2]
+    rows = [row.strip("| ").split(" | ") for row in listed.partition("\n\n")[0].splitlines()[2:]]
+    said = built.read_text(encoding="utf-8")
+    for name, version, licence in rows:
+        assert f"{name} {version}, {licence}" in said
+    assert "Apache License" in said

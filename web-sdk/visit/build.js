@@ -1,10 +1,12 @@
 // Builds the visitor's page into dist/visit/ from what build.js has made (--fake: a page of its own in build/visit/ whose
 // recogniser tells places by the colour of the photo, for tests of the page without WebAssembly).
-import {cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
+import {cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
 import {dirname, join} from 'node:path';
 import {fileURLToPath} from 'node:url';
 
 import {build} from 'esbuild';
+
+import {licenceTexts} from '../licences.js';
 
 const here = dirname(fileURLToPath(import.meta.url));
 process.chdir(dirname(here));
@@ -28,13 +30,5 @@ if (fake) {
   cpSync('dist/worker.js', join(out, 'worker.js'));
   mkdirSync(join(out, 'wasm'));
   for (const name of readdirSync('dist/wasm')) cpSync(join('dist/wasm', name), join(out, 'wasm', name));
-  writeFileSync(join(out, 'licences.txt'), ['@litertjs/core', '@sqlite.org/sqlite-wasm', '@noble/hashes'].map(licence).join('\n'));
-}
-
-/** Name, version and licence of a package that is in the page, with the text that its authors send along. */
-function licence(name) {
-  const folder = join('node_modules', name);
-  const {version, license, homepage = ''} = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
-  const text = join(folder, 'LICENSE');
-  return `${name} ${version}, ${license} ${homepage}\n${existsSync(text) ? `\n${readFileSync(text, 'utf8')}` : ''}`;
+  writeFileSync(join(out, 'licences.txt'), licenceTexts());
 }

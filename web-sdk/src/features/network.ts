@@ -1,6 +1,6 @@
 /** Runs the networks of a bundle. The only door to LiteRT.js. */
 
-import {type CompiledModel, loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
+import {type CompiledModel, Environment, getDefaultEnvironment, getGlobalLiteRt, loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
 
 import {EngineError} from '../errors.js';
 import {messageOf} from '../files/fetch.js';
@@ -39,25 +39,36 @@ let loading: Promise<number> | null = null;
  * @throws EngineError it cannot be loaded, or there is no WebGPU and it was asked for.
  */
 export async function loadRuntime(options: RuntimeOptions): Promise<Runtime> {
-  if (options.accelerator === 'webgpu' && !('gpu' in navigator)) {
-    throw new EngineError('there is no WebGPU in this browser; open with accelerator "wasm" or "auto"');
-  }
+  const {accelerator, folder} = options, graphics = accelerator === 'webgpu';
+  if (graphics && !('gpu' in navigator)) throw noGraphics();
   loading ??= loadFrom(options);
+  let threads: number;
   try {
-    return {accelerator: options.accelerator, threads: await loading};
+    threads = await loading;
+    if (graphics && getDefaultEnvironment().webGpuDevice === null) getGlobalLiteRt().setDefaultEnvironment(await Environment.create());
   } catch (e) {
     loading = null;
-    throw new EngineError(`LiteRT.js cannot be loaded from ${options.folder}: ${messageOf(e)}; check the folder and the page's policy`);
+    throw new EngineError(`LiteRT.js cannot be loaded from ${folder}: ${messageOf(e)}; check the folder and the page's policy`);
   }
+  if (graphics && getDefaultEnvironment().webGpuDevice === null) throw noGraphics();
+  return {accelerator, threads};
+}
+
+function noGraphics(): EngineError {
+  return new EngineError('there is no WebGPU in this browser; open with accelerator "wasm" or "auto"');
 }
 
 /** Loads the files that this browser can run; gives the number of threads. */
-async function loadFrom({folder, threads}: RuntimeOptions): Promise<number> {
+async function loadFrom({folder, threads, accelerator}: RuntimeOptions): Promise<number> {
   const load = async (threaded: boolean): Promise<void> => {
     // In a worker Emscripten would look for its files beside the worker's script, not beside its own.
     const script = `${folder}litert_wasm_threaded_internal.js`;
     Object.assign(globalThis, {Module: {locateFile: (name: string) => folder + name, ...(threaded && {mainScriptUrlOrBlob: script})}});
-    await loadLiteRt(folder, {threads: threaded});
+    const loaded = await loadLiteRt(folder, {threads: threaded}), device = getDefaultEnvironment().webGpuDevice;
+    if (accelerator === 'webgpu' || device === null) return;
+    // LiteRT.js takes the graphics chip at its fastest as soon as it is loaded; whoever does not use it gives it back.
+    loaded.setDefaultEnvironment(await Environment.create({webGpuDevice: null}));
+    device.destroy();
   };
   if (threads && globalThis.crossOriginIsolated === true && navigator.hardwareConcurrency > 1) {
     try {

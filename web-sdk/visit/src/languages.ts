@@ -34,9 +34,19 @@ export function say(key: string, values: Readonly<Record<string, string | number
   return text.replace(/\{(\w+)\}/g, (whole, name: string) => (name in values ? String(values[name]) : whole));
 }
 
+/** The language in use as the visitor's own country writes it: en-GB and en-US have other hours of the day. */
+function locale(): string {
+  return navigator.languages.find(tag => tag.split('-')[0].toLowerCase() === chosen) ?? chosen;
+}
+
+/** A time of the day as the language writes it. */
+export function timeOfDay(time: number): string {
+  return new Intl.DateTimeFormat(locale(), {hour: '2-digit', minute: '2-digit'}).format(time);
+}
+
 /** A number as the language writes it. */
 export function number(value: number, digits = 0): string {
-  return new Intl.NumberFormat(chosen, {maximumFractionDigits: digits}).format(value);
+  return new Intl.NumberFormat(locale(), {maximumFractionDigits: digits}).format(value);
 }
 
 function remembered(): string | null {

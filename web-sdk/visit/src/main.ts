@@ -5,7 +5,7 @@ import type {Answer, LandmarkInfo, Recognizer} from 'delf-edge';
 import {CameraView} from './camera.js';
 import {clearCard, offerPoints, showPlace, showUnknown} from './card.js';
 import {forget, foundToday, remember, type Found} from './found.js';
-import {choose, first, language, LANGUAGES, number, say, wanted} from './languages.js';
+import {choose, first, language, LANGUAGES, number, say, timeOfDay, wanted} from './languages.js';
 import {keepForLater} from './offline.js';
 import {get, notice, show, trouble} from './page.js';
 import {parseRelease, type Release} from './release.js';
@@ -180,7 +180,7 @@ function listFound(list: readonly Found[]): void {
     title.dir = 'auto';
     const time = document.createElement('time');
     time.dateTime = new Date(place.time).toISOString();
-    time.textContent = new Date(place.time).toLocaleTimeString(language(), {hour: '2-digit', minute: '2-digit'});
+    time.textContent = timeOfDay(place.time);
     button.append(title, time);
     button.onclick = () => void openFound(place);
     item.append(button);

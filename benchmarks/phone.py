@@ -139,7 +139,7 @@ def main() -> int:
     parser.add_argument("--dev", type=Path, metavar="FILE", help="a benchmark whose answers are compared instead")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="keeps the database of --dev for the next run")
     parser.add_argument(
-        "--embedder", type=Path, metavar="FILE", help="a model for MediaPipe (python -m benchmarks.lab.mediapipe_model)"
+        "--embedder", type=Path, metavar="FILE", help="a model for MediaPipe (python -m benchmarks.phone_embedder)"
     )
     given = parser.parse_args()
     from playwright.sync_api import sync_playwright

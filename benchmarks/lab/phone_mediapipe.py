@@ -40,7 +40,7 @@ def measure(
         playwright: what `sync_playwright` gives.
         server: has the package at `/mediapipe/`.
         photos: (URL, file).
-        model: URL of an embedder (`benchmarks.lab.mediapipe_model`); None: the runtime's start alone.
+        model: URL of an embedder (`benchmarks.phone_embedder`); None: the runtime's start alone.
     """
     if not (PACKAGE / "vision_bundle.mjs").is_file():
         return "not measured: not installed (npm ci in benchmarks/phone_js)"

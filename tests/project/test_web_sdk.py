@@ -72,8 +72,9 @@ def test_the_schema_is_the_same() -> None:
     assert f"APPLICATION_ID = {schema.APPLICATION_ID:#x}" in text
 
 
-def test_the_lock_names_no_registry() -> None:
-    lock = json.loads((SDK / "package-lock.json").read_text())
+@pytest.mark.parametrize("folder", ["web-sdk", "benchmarks/phone_js"])
+def test_the_lock_names_no_registry(folder: str) -> None:
+    lock = json.loads((ROOT / folder / "package-lock.json").read_text())
     assert not [name for name, package in lock["packages"].items() if "resolved" in package]
     assert all("integrity" in package for name, package in lock["packages"].items() if name)
 

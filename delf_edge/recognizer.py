@@ -14,20 +14,19 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from delf_edge._old_paths import forward
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
-from delf_edge.catalogue.catalogue import Catalogue
 from delf_edge.errors import OptionError
 from delf_edge.features.extractor import Extractor, extract_options
 from delf_edge.images.decode import load_image
 from delf_edge.images.limits import DEFAULT_LIMITS, ImageLimits
 from delf_edge.images.photo_source import ChannelOrder, PhotoSource
 from delf_edge.index.inverted_index import InvertedIndex
-from delf_edge.ingestion import AddError, AddItem, AddResult, Ingestion
-from delf_edge.packs.installed import open_packs
 from delf_edge.packs.live import LivePacks, PointerStates, pointer_states
 from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.packed_codes import CodeLayout
@@ -40,6 +39,12 @@ from delf_edge.storage.records import Problem, StoreInfo
 from delf_edge.storage.store import Store
 from delf_edge.timing import clock
 from delf_edge.types import Answer, Codes, Features, Image, Match
+
+if TYPE_CHECKING:  # what a program that only asks does without is imported where it is used
+    from delf_edge.catalogue.catalogue import Catalogue
+    from delf_edge.ingestion import AddError, AddItem, AddResult, Ingestion
+
+__getattr__ = forward(__name__, "ingestion")
 
 
 class Recognizer:
@@ -69,7 +74,6 @@ class Recognizer:
         self._extractor = Extractor(bundle, num_threads=num_threads)
         self._extract_options = extract_options(bundle, preset)
         self._coarse = CoarseIndex(bundle.codebook.centroids, graph=bundle.graph)
-        self._ingestion = Ingestion(store, lambda image: self.encode(self._features_of(image, {})), limits)
         combined = CombinedStore(store, packs)
         index = InvertedIndex.from_store(combined, database=store.path, uuid=store.uuid)
         self._packs = LivePacks(combined, index, pack_folders, seen)
@@ -131,6 +135,8 @@ class Recognizer:
         layout = CodeLayout.of(loaded.codebook)
         folders = [Path(given) for given in packs if Path(given).is_dir()]
         seen = pointer_states(folders)  # from before the packs are opened: a later switch is seen at a query
+        if packs:
+            from delf_edge.packs.installed import open_packs
         with ExitStack() as opened:  # closed again where something fails
             store = opened.enter_context(
                 Store.open(path, bundle_id=loaded.id, layout=layout, mode="ro" if read_only else "rw")
@@ -188,9 +194,17 @@ class Recognizer:
     @property
     def catalogue(self) -> Catalogue:
         """What is known of the landmarks of the database and its packs; changes go to the database."""
+        from delf_edge.catalogue.catalogue import Catalogue
+
         return Catalogue(self.combined.stores)
 
     # ------------------------------------------------------------------ changing
+
+    @cached_property
+    def _ingestion(self) -> Ingestion:
+        from delf_edge.ingestion import Ingestion
+
+        return Ingestion(self.store, lambda image: self.encode(self._features_of(image, {})), self.limits)
 
     def add(
         self,
@@ -227,6 +241,8 @@ class Recognizer:
             OptionError: a name is no text or blank, or JSON cannot hold the metadata; nothing was stored.
             StoreError: the database cannot be written; nothing was stored.
         """
+        from delf_edge.ingestion import AddItem
+
         return self._ingestion.add(AddItem(photo, landmark, name, metadata, channel_order, thumbnail, tiny, replace))
 
     def add_many(

@@ -28,7 +28,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _MAX_MANIFEST = 4 * 1024 * 1024  # bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class FileEntry:
     """What the manifest says about one file: `sha256` in hexadecimal, size in `bytes`."""
 
@@ -36,7 +36,7 @@ class FileEntry:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class InputSpec:
     """How the local network wants its input: float32 NHWC RGB, (value - `mean`) / `scale`."""
 
@@ -44,7 +44,7 @@ class InputSpec:
     scale: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class NetworkSpec:
     """The local network.
 
@@ -67,7 +67,7 @@ class NetworkSpec:
     channels: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class TailSpec:
     """The network that turns one level's features into the map of the global descriptor; `channels` is Cg."""
 
@@ -76,7 +76,7 @@ class TailSpec:
     channels: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class GlobalSpec:
     """Global descriptor: GeM exponent, and the pyramid scale whose map is pooled."""
 
@@ -84,7 +84,7 @@ class GlobalSpec:
     level_scale: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Manifest:
     """The content of manifest.json, checked.
 

@@ -18,8 +18,6 @@ from pathlib import Path
 
 from delf_edge.errors import DelfEdgeError, PackError, StoreError
 from delf_edge.index.inverted_index import InvertedIndex
-from delf_edge.packs.installed import POINTER, names, open_installed, versions
-from delf_edge.packs.manifest import open_pack
 from delf_edge.storage.combined import CombinedStore
 from delf_edge.storage.store import Store
 
@@ -49,6 +47,10 @@ class PackSnapshot:
 
 def pointer_states(folders: Sequence[Path]) -> PointerStates:
     """What changes whenever a pack of the folders is switched; a folder that cannot be read says nothing."""
+    if not folders:
+        return ()
+    from delf_edge.packs.installed import POINTER  # as below: a device without packs does without
+
     found = []
     for folder in folders:
         with suppress(OSError):
@@ -162,6 +164,8 @@ class LivePacks:
 
     def _wanted(self, opened: list[_Pack], problems: list[str]) -> list[_Pack]:
         """The packs of the next snapshot: those in use, but for the ones that have a newer version that opens."""
+        from delf_edge.packs.installed import names, versions
+
         homes = {pack.store.path.parent: pack for pack in self._snapshot.packs}
         packs = {pack.number: pack for pack in self._snapshot.packs}
         for folder in self._folders:
@@ -180,6 +184,9 @@ class LivePacks:
 
     def _open(self, folder: Path, name: str, path: Path, first: bool, problems: list[str]) -> Store | None:
         """The version in use; for a pack that is not open yet, else the one before it."""
+        from delf_edge.packs.installed import open_installed
+        from delf_edge.packs.manifest import open_pack
+
         try:
             return open_pack(path, bundle_id=self._own.bundle_id, layout=self._own.layout)
         except (PackError, StoreError, OSError) as e:

@@ -21,7 +21,6 @@ import numpy as np
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.bundle.calibration import Calibration
 from delf_edge.bundle.cohort import Cohort
-from delf_edge.catalogue.reader import CatalogueReader
 from delf_edge.errors import OptionError, StoreError
 from delf_edge.index.inverted_index import InvertedIndex
 from delf_edge.index.inverted_lists import IndexSnapshot
@@ -144,6 +143,8 @@ class QueryPipeline:
         found, why = self._judged(best, options.min_inliers)
         info = None
         if found:
+            from delf_edge.catalogue.reader import CatalogueReader
+
             with suppress(StoreError):  # the catalogue is damaged: the place is known all the same
                 info = CatalogueReader(self._shelf.stores).info(best.landmark, options.languages)
         return Answer(

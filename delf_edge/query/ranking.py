@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from delf_edge.bundle.calibration import Calibration
-from delf_edge.query.query_expansion import expand
 from delf_edge.storage.combined import CombinedStore
 from delf_edge.storage.records import StoredImage
 from delf_edge.types import Candidate, Features, Float32Array, Match, Verification
@@ -125,6 +124,8 @@ class CandidateRanking:
         Args:
             known: float32 (n, G), unit L2, the candidates' global descriptors.
         """
+        from delf_edge.query.query_expansion import expand  # of a ranking alone, not of an answer
+
         similarity = np.array([c.similarity for c in self._candidates], np.float64)
         inliers = np.array([self._n_inliers(c) for c in self._candidates], np.int64)
         expanded = expand(self._calibration, self._features.global_descriptor, known, similarity, inliers)

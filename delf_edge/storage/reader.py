@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delf_edge.errors import CorruptRowError, OptionError
 from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
-from delf_edge.storage.catalogue_rows import CatalogueRows
 from delf_edge.storage.names import LOCATED, REMOVED, same_names
 from delf_edge.storage.records import Landmark, StoredImage
 from delf_edge.storage.rows import CheckedRows, Row, chunks, find_name
 from delf_edge.storage.schema import Value
 from delf_edge.storage.sqlite import SharedConnection, transaction
 from delf_edge.types import Changes, Codes
+
+if TYPE_CHECKING:
+    from delf_edge.storage.catalogue_rows import CatalogueRows
 
 
 class StoreReader:
@@ -26,7 +30,6 @@ class StoreReader:
     Attributes:
         path: the file.
         layout: sizes of its codes.
-        catalogue: lookups in what is known of its landmarks.
     """
 
     layout: CodeLayout
@@ -35,7 +38,13 @@ class StoreReader:
         """Use `Store.open`."""
         self.path = file.path
         self._file, self._rows = file, CheckedRows(file)
-        self.catalogue = CatalogueRows(self._rows)
+
+    @cached_property
+    def catalogue(self) -> CatalogueRows:
+        """Lookups in what is known of its landmarks."""
+        from delf_edge.storage.catalogue_rows import CatalogueRows  # where nothing is found, nobody asks for it
+
+        return CatalogueRows(self._rows)
 
     @property
     def damaged(self) -> dict[tuple[str, Value], str]:

@@ -20,14 +20,11 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from delf_edge.errors import OptionError
 from delf_edge.geo import check_position, parse_position
 from delf_edge.quantization.packed_codes import CodeLayout
-from delf_edge.storage import maintenance
-from delf_edge.storage.catalogue_moves import Prefer
-from delf_edge.storage.catalogue_rows import remove_damaged_rows
 from delf_edge.storage.meta import StoreMeta, new_meta
 from delf_edge.storage.names import clean_name
 from delf_edge.storage.reader import StoreReader
@@ -35,7 +32,10 @@ from delf_edge.storage.records import Added, NewImage, Problem, StoreInfo
 from delf_edge.storage.rows import CATALOGUE_TABLES, TABLES, Row, delete_rows, put_rows, read_meta
 from delf_edge.storage.schema import Value
 from delf_edge.storage.sqlite import SharedConnection
-from delf_edge.storage.write_transaction import WriteTransaction, pack_image, pack_metadata, put_details
+
+if TYPE_CHECKING:  # a program that only reads does without
+    from delf_edge.storage.catalogue_moves import Prefer
+    from delf_edge.storage.write_transaction import WriteTransaction
 
 
 class Store(StoreReader):
@@ -173,6 +173,8 @@ class Store(StoreReader):
             NameTakenError: another photo has the name, and `replace` is False.
             StoreBusyError, StoreFullError, ReadOnlyError: nothing was stored.
         """
+        from delf_edge.storage.write_transaction import pack_image, pack_metadata
+
         named = (
             dataclasses.replace(i, name=clean_name(i.name, "name"), landmark=clean_name(i.landmark, "landmark"))
             for i in images
@@ -211,6 +213,8 @@ class Store(StoreReader):
         A damaged thumbnail is removed by itself; its image stays. What is damaged of the catalogue is removed too, and
         the full-text search made anew.
         """
+        from delf_edge.storage.catalogue_rows import remove_damaged_rows
+
         known = (self.rows(table) for table in CATALOGUE_TABLES)
         deque(chain(self.images(), self.code_batches(), self.rows("thumbnails"), *known), maxlen=0)  # meet all damage
         spoilt = [(key,) for table, key in self.damaged if table == "thumbnails"]
@@ -315,6 +319,8 @@ class Store(StoreReader):
             check_position(latitude or 0.0, longitude or 0.0)
         except OptionError as e:
             raise OptionError(f"{name}: {e}") from None
+        from delf_edge.storage.write_transaction import pack_metadata
+
         text = pack_metadata(metadata or {}, name)
         with self.edit() as edit:
             return edit.set_landmark(name, text, latitude, longitude)
@@ -322,6 +328,8 @@ class Store(StoreReader):
     @contextmanager
     def edit(self) -> Iterator[WriteTransaction]:
         """One durable transaction: all that the block does, or, after an error, nothing of it."""
+        from delf_edge.storage.write_transaction import WriteTransaction
+
         with self._file.write() as db:
             yield WriteTransaction(db, self._rows)
 
@@ -348,6 +356,8 @@ class Store(StoreReader):
 
     def complete_details(self) -> None:
         """Give a slug to every landmark that has none; whoever writes whole rows may leave them out."""
+        from delf_edge.storage.write_transaction import put_details
+
         with self._file.write() as db:
             sql = (
                 "SELECT l.id, l.name, l.revision FROM landmarks l LEFT JOIN landmark_details d ON d.landmark_id = l.id "
@@ -360,6 +370,8 @@ class Store(StoreReader):
 
     def info(self) -> StoreInfo:
         """Facts about the database."""
+        from delf_edge.storage import maintenance
+
         return maintenance.info(self._rows, self.bundle_id, self.layout)
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
@@ -371,6 +383,8 @@ class Store(StoreReader):
         Returns:
             What is wrong; empty for a sound file.
         """
+        from delf_edge.storage import maintenance
+
         return maintenance.verify_database(self._rows, self.layout, progress)
 
     def seal(self) -> None:
@@ -379,10 +393,14 @@ class Store(StoreReader):
         Raises:
             StoreBusyError: another connection has the file open; nothing was changed.
         """
+        from delf_edge.storage import maintenance
+
         maintenance.seal(self._rows)
 
     def compact(self) -> None:
         """Give the space of removed images back to the disk."""
+        from delf_edge.storage import maintenance
+
         maintenance.compact(self._file)
 
     def snapshot(self, target: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -392,4 +410,6 @@ class Store(StoreReader):
             StoreError: `target` exists and `overwrite` is False, or it is open elsewhere.
             StoreFullError: the disk is full; what was at `target` is untouched.
         """
+        from delf_edge.storage import maintenance
+
         return maintenance.snapshot(self._file, Path(target), overwrite=overwrite, unseal=self.sealed)

@@ -16,6 +16,7 @@ import delf_edge
 # What public attributes and methods give out, and is no public name: the insides of a model and of a search.
 INSIDE = {"CodeLayout", "Cohort", "Codebook", "CombinedStore", "Manifest", "QueryPipeline", "WordGraph"}
 UNKNOWN: dict[str, Any] = {"NDArray": list, "BinaryFile": Any, "PillowImage": Any}  # known to type checkers only
+PUBLIC = {name: getattr(delf_edge, name) for name in delf_edge.__all__}  # some are imported where they are used
 CLASSES = [name for name in delf_edge.__all__ if inspect.isclass(getattr(delf_edge, name))]
 FUNCTIONS = [name for name in delf_edge.__all__ if inspect.isfunction(getattr(delf_edge, name))]
 
@@ -43,10 +44,10 @@ def given_out(name: str) -> Iterator[tuple[str, type]]:
         function: Any = found.fget if isinstance(found, property) else found
         function = inspect.unwrap(function)
         if inspect.isfunction(function) or inspect.ismethod(function):
-            hints = get_type_hints(function, localns=UNKNOWN)
+            hints = get_type_hints(function, localns=UNKNOWN | PUBLIC)
             yield from ((f"{name}.{member}", c) for c in classes_in(hints["return"]))
     if dataclasses.is_dataclass(value):
-        for field, hint in get_type_hints(value, localns=UNKNOWN).items():
+        for field, hint in get_type_hints(value, localns=UNKNOWN | PUBLIC).items():
             yield from ((f"{name}.{field}", c) for c in classes_in(hint))
 
 
@@ -65,6 +66,16 @@ def test_the_insides_are_still_given_out() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         _ = delf_edge.nonsense  # type: ignore[attr-defined]
+
+
+def test_who_only_asks_loads_nothing_that_writes() -> None:
+    unneeded = (
+        "ingestion catalogue.editor storage.write_transaction storage.maintenance packs.manifest query.query_expansion"
+    )
+    code = "import sys; from delf_edge import Recognizer; print(*(m[10:] for m in sys.modules if m[:9] == 'delf_edge'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "recognizer" in done.stdout.split()
+    assert set(unneeded.split()) & set(done.stdout.split()) == set()
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

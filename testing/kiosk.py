@@ -176,6 +176,37 @@ def chromium(playwright: Any, film: Path) -> Iterator[Any]:
     opened.close()
 
 
+class LargeLetters:
+    """A browser whose user has chosen larger letters in its settings; `new_page` as of Playwright's browser.
+
+    What a debugger sets instead (`Page.setFontSizes`) is gone again after a screenshot.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def new_page(self, viewport: dict[str, int], color_scheme: str, device_scale_factor: float) -> Any:
+        """A page of this size."""
+        assert device_scale_factor == 1, "letters alone: the zoom stays"
+        page = self._context.new_page()
+        page.set_viewport_size(viewport)
+        page.emulate_media(color_scheme=color_scheme)
+        return page
+
+
+@contextmanager
+def chromium_with_letters(playwright: Any, film: Path, folder: Path, percent: int) -> Iterator[LargeLetters]:
+    """As `chromium`, with letters of another size and all else as it is; `folder` is for its profile."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    settings = {"webkit": {"webprefs": {"default_font_size": 16 * percent // 100}}}
+    (folder / "Default").mkdir(parents=True)
+    (folder / "Default" / "Preferences").write_text(json.dumps(settings), "utf-8")
+    flags = [*FLAGS, f"--use-file-for-fake-video-capture={film}"]
+    context = playwright.chromium.launch_persistent_context(str(folder), executable_path=CHROMIUM, args=flags)
+    yield LargeLetters(context)
+    context.close()
+
+
 @contextmanager
 def playwright_or_skip() -> Iterator[Any]:
     """Playwright; a test is skipped where it or Chromium is not there."""
@@ -233,12 +264,6 @@ def until(page: Any, condition: str, seconds: float = PATIENCE) -> None:
 def name_is(page: Any, name: str) -> None:
     """Wait until the page names a place."""
     until(page, f"document.getElementById('name').textContent === {name!r}")
-
-
-def letters_alone(page: Any, percent: int) -> None:
-    """What a user sets in the browser: letters of another size, and all else as it is."""
-    sizes = {"standard": round(16 * percent / 100), "fixed": round(13 * percent / 100)}
-    page.context.new_cdp_session(page).send("Page.setFontSizes", {"fontSizes": sizes})
 
 
 def resize(page: Any, screen: str) -> None:

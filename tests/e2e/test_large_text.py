@@ -6,6 +6,9 @@ something else, and nothing scrolls sideways.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from testing.kiosk import (
     TOKEN,
     Service,
     chromium,
-    letters_alone,
+    chromium_with_letters,
     name_is,
     open_page,
     reference,
@@ -28,33 +31,45 @@ from testing.page_checks import accessible, fits, nothing_lost
 
 pytestmark = pytest.mark.browser
 STATE = "document.body.dataset.state"
-LARGE = [  # screen, percent of the letters alone, percent of the zoom
-    ("360", 200, 100),
-    ("414", 200, 100),
-    ("pi", 200, 100),
-    ("1280x800", 200, 100),
-    ("1080p", 200, 100),
-    ("pi", 100, 200),
-    ("1280x800", 100, 200),
-    ("1080p", 100, 200),
-    ("1280x800", 100, 400),
-    ("1080p", 100, 400),
-]
+LETTERS = ["360", "414", "pi", "1280x800", "1080p"]  # letters alone, at 200 %
+ZOOMS = [("pi", 200), ("1280x800", 200), ("1080p", 200), ("1280x800", 400), ("1080p", 400)]
+LETTER = "parseFloat(getComputedStyle(document.body).fontSize)"
 
 
-def enlarged(browser: Any, url: str, screen: str, letters: int, zoom: int) -> Any:
-    page = open_page(browser, url, screen, zoom=zoom)
-    if letters != 100:
-        letters_alone(page, letters)
-    return page
+@contextmanager
+def large(playwright: Any, film: Path, folder: Path, url: str) -> Iterator[Iterator[tuple[str, Any]]]:
+    """Pages of one kiosk, each with a name: with large letters on some screens, with a zoom on others."""
+
+    def pages() -> Iterator[tuple[str, Any]]:
+        with chromium_with_letters(playwright, film, folder / "profile", 200) as browser:
+            for screen in LETTERS:
+                page = open_page(browser, url, screen)
+                assert page.evaluate(LETTER) >= 32, "letters are not twice as large"
+                yield f"{screen}_letters200", page
+                assert page.evaluate(LETTER) >= 32, "letters were not twice as large all the time"
+                assert page.complaints == []
+                page.close()
+        with chromium(playwright, film) as browser:
+            for screen, zoom in ZOOMS:
+                page = open_page(browser, url, screen, zoom=zoom)
+                yield f"{screen}_zoom{zoom}", page
+                assert page.complaints == []
+                page.close()
+
+    yield pages()
 
 
-def looked_at(page: Any, name: str, *, contrast: bool = True) -> None:
-    page.wait_for_timeout(400)
-    page.screenshot(path=OUT / f"large_{name}.png", full_page=True)
-    fits(page)
-    nothing_lost(page)
-    accessible(page, contrast=contrast)
+class Faults(list[str]):
+    """What was found wrong on all screens, so that one run tells of all."""
+
+    def look(self, page: Any, name: str) -> None:
+        page.wait_for_timeout(300)
+        page.screenshot(path=OUT / f"large_{name}.png", full_page=True)
+        for check in (fits, nothing_lost, partial(accessible, contrast=True)):
+            try:
+                check(page)
+            except AssertionError as e:
+                self.append(f"{name}: {e}")
 
 
 def choose(page: Any, language: str) -> None:
@@ -63,63 +78,61 @@ def choose(page: Any, language: str) -> None:
     until(page, f"document.documentElement.lang === {language!r}")
 
 
-@pytest.mark.parametrize(("screen", "letters", "zoom"), LARGE)
-def test_a_place_and_the_menu(service: Service, colosseum: Any, screen: str, letters: int, zoom: int) -> None:
-    page = enlarged(colosseum, service.url, screen, letters, zoom)
-    name = f"{screen}_letters{letters}_zoom{zoom}"
-    for language in ("de", "ar"):
-        choose(page, language)
-        until(page, f"{STATE} === 'place' && document.getElementById('name').lang === {language!r}")
-        looked_at(page, f"place_{name}_{language}")
-    choose(page, "en")
-    until(page, "!document.getElementById('more').hidden")
-    page.click("#more")
-    looked_at(page, f"story_{name}_en")
-    page.evaluate("scrollTo(0, 0)")
-    page.click("#language")
-    looked_at(page, f"menu_{name}_en")
-    assert page.complaints == []
-    page.close()
+def test_a_place_and_the_menu(service: Service, playwright: Any, films: dict[str, Path], tmp_path: Path) -> None:
+    faults = Faults()
+    with large(playwright, films["colosseum"], tmp_path, service.url) as pages:
+        for name, page in pages:
+            for language in ("de", "ar"):
+                choose(page, language)
+                until(page, f"{STATE} === 'place' && document.getElementById('name').lang === {language!r}")
+                faults.look(page, f"place_{name}_{language}")
+            choose(page, "en")
+            until(page, "!document.getElementById('more').hidden")
+            page.click("#more")
+            faults.look(page, f"story_{name}_en")
+            page.evaluate("scrollTo(0, 0)")
+            page.click("#language")
+            faults.look(page, f"menu_{name}_en")
+    assert faults == []
 
 
 @pytest.mark.parametrize("film", ["stranger", "dark"])
 def test_what_is_not_known_and_what_is_not_seen(
-    service: Service, playwright: Any, films: dict[str, Path], film: str
+    service: Service, playwright: Any, films: dict[str, Path], film: str, tmp_path: Path
 ) -> None:
-    with chromium(playwright, films[film]) as browser:
-        for screen, letters, zoom in LARGE:
-            page = enlarged(browser, service.url, screen, letters, zoom)
+    faults = Faults()
+    with large(playwright, films[film], tmp_path, service.url) as pages:
+        for name, page in pages:
             choose(page, "de")
             if film == "stranger":
                 until(page, f"{STATE} === 'unknown' && !document.getElementById('keep').hidden")
             else:
                 until(page, f"{STATE} === 'attract' && document.querySelector('.pictures img')?.naturalWidth > 0")
-            looked_at(page, f"{film}_{screen}_letters{letters}_zoom{zoom}_de")
-            page.close()
+            faults.look(page, f"{film}_{name}_de")
+    assert faults == []
 
 
-@pytest.mark.parametrize(("screen", "letters", "zoom"), LARGE)
-def test_the_staff_page(service: Service, colosseum: Any, screen: str, letters: int, zoom: int) -> None:
-    page = enlarged(colosseum, f"{service.url}/staff#token={TOKEN}", screen, letters, zoom)
-    name = f"{screen}_letters{letters}_zoom{zoom}"
-    page.set_input_files("#file", [upload("petra", view_of(reference("Petra"), 6, 1.0, (960, 720)))])
-    name_is(page, "Petra")
-    page.wait_for_selector("#known:not([hidden])", state="attached")
-    looked_at(page, f"staff_look_{name}")
-    for view in ("teach", "places", "statistics", "check", "questions", "screen"):
-        page.click(f"nav button[data-view={view}]")
-        if view == "places":
-            page.wait_for_selector("#list li")
-        looked_at(page, f"staff_{view}_{name}")
-    page.click("nav button[data-view=places]")
-    page.click("button[aria-label='Open Petra']")
-    page.wait_for_selector("#editor:not([hidden])")
-    looked_at(page, f"staff_editor_{name}")
-    page.click("#lock")
-    page.wait_for_load_state()
-    until(page, "window.kioskReady === true")
-    page.click("nav button[data-view=statistics]")
-    page.wait_for_selector("#ask-token[open]")
-    looked_at(page, f"staff_sign_in_{name}")
-    assert page.complaints == []
-    page.close()
+def test_the_staff_page(service: Service, playwright: Any, films: dict[str, Path], tmp_path: Path) -> None:
+    faults = Faults()
+    with large(playwright, films["colosseum"], tmp_path, f"{service.url}/staff#token={TOKEN}") as pages:
+        for name, page in pages:
+            page.set_input_files("#file", [upload("petra", view_of(reference("Petra"), 6, 1.0, (960, 720)))])
+            name_is(page, "Petra")
+            page.wait_for_selector("#known:not([hidden])", state="attached")
+            faults.look(page, f"staff_look_{name}")
+            for view in ("teach", "places", "statistics", "check", "questions", "screen"):
+                page.click(f"nav button[data-view={view}]")
+                if view == "places":
+                    page.wait_for_selector("#list li")
+                faults.look(page, f"staff_{view}_{name}")
+            page.click("nav button[data-view=places]")
+            page.click("button[aria-label='Open Petra']")
+            page.wait_for_selector("#editor:not([hidden])")
+            faults.look(page, f"staff_editor_{name}")
+            with page.expect_navigation():
+                page.click("#lock")
+            until(page, "window.kioskReady === true")
+            page.click("nav button[data-view=statistics]")
+            page.wait_for_selector("#ask-token[open]")
+            faults.look(page, f"staff_sign_in_{name}")
+    assert faults == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from delf_edge.storage.store import Store
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> Iterator[Store]:
     store = Store.open(tmp_path / "places.db", bundle_id="3f2a", layout=CodeLayout(4, 8, 1000))
     with store.edit() as edit:
         for number, (name, title, body) in enumerate(
@@ -27,7 +28,8 @@ def store(tmp_path: Path) -> Store:
         ):
             row = (number, edit.landmark_id(name), "en", title, None, body, None, None, edit.revision)
             put_row(edit.db, "landmark_texts", row)
-    return store
+    yield store
+    store.close()
 
 
 def found(store: Store, query: str) -> list[int]:
@@ -110,7 +112,7 @@ def test_queries_become_quoted_words() -> None:
 
 
 @pytest.fixture
-def polish(tmp_path: Path) -> Store:
+def polish(tmp_path: Path) -> Iterator[Store]:
     store = Store.open(tmp_path / "polish.db", bundle_id="3f2a", layout=CodeLayout(4, 8, 1000))
     titles = [
         "Łódź Fabryczna",
@@ -127,7 +129,8 @@ def polish(tmp_path: Path) -> Store:
         for number, title in enumerate(titles, 1):
             row = (number, edit.landmark_id(title), "en", title, None, None, None, None, edit.revision)
             put_row(edit.db, "landmark_texts", row)
-    return store
+    yield store
+    store.close()
 
 
 @pytest.mark.parametrize(
@@ -179,5 +182,6 @@ def test_among_thousands_whole_words_and_titles_come_first(tmp_path: Path) -> No
     assert found(store, "place kar")[:2] == [1390, 1]
     assert found(store, '"place"') == list(range(1, 11))
     scores = [score for _, score in store.catalogue.search("kar", 10)]
+    store.close()
     assert scores == sorted(scores)
     assert max(scores) < 0

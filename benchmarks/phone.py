@@ -84,10 +84,10 @@ def slower(playwright: Any, server: Server) -> float:
     return float(round(held / plain, 2))
 
 
-def visited(playwright: Any, server: Server, factor: float) -> tuple[dict[str, Any], dict[str, int]]:
+def visited(playwright: Any, server: Server) -> tuple[dict[str, Any], dict[str, int]]:
     """Three visits to the page in a browser of its own, and what the first one fetched."""
     browser = Browser(playwright)
-    found, sent = visits(browser, server, DEMO / "queries" / f"{FIRST}.webp", factor)
+    found, sent = visits(browser, server, DEMO / "queries" / f"{FIRST}.webp")
     browser.close()
     return found, sent
 
@@ -120,12 +120,10 @@ def measure_all(playwright: Any, folder: Path, embedder: Path | None) -> dict[st
             "a loop in a worker takes, times": slower(playwright, plain),
             VARIANTS[0]: measure(playwright, plain, pack, VARIANTS[0], SLOWER),
         },
-        "visits, milliseconds since the link was followed": {},
     }
-    visits_ = result["visits, milliseconds since the link was followed"]
-    for factor, name in ((1, "this processor"), (SLOWER, f"{SLOWER} times as slow")):
-        visits_[name], sent = visited(playwright, plain, factor)
-        result["bytes that the first visit fetches, by gzip"] = sent
+    found, sent = visited(playwright, plain)
+    result["visits, milliseconds since the link was followed"] = found
+    result["bytes that the first visit fetches, by gzip"] = sent
     result["MediaPipe's image embedder"] = phone_mediapipe.measure(playwright, plain, queries(), model)
     plain.stop()
     isolated.stop()

@@ -134,7 +134,8 @@ class Browser:
 
     def _find_renderers(self) -> list[int]:
         lines, parents = _commands(), _parents()
-        (root,) = [pid for pid, line in lines.items() if self._mark in line and "--type=" not in line]
+        # A child that was forked this moment has its parent's command line still: the oldest is the browser.
+        root = min(pid for pid, line in lines.items() if self._mark in line and "--type=" not in line)
         found = []
         for pid, line in lines.items():
             above = pid

@@ -48,8 +48,8 @@ def _visit(context: Any, url: str, photo: Path) -> tuple[Any, dict[str, int]]:
     return page, {"photo given": round(given), "answer shown": round(shown)}
 
 
-def visits(browser: Browser, server: Server, photo: Path, factor: float) -> tuple[dict[str, Any], dict[str, int]]:
-    """The first visit, the second, and one in flight mode, on a processor that is `factor` times as slow.
+def visits(browser: Browser, server: Server, photo: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The first visit, the second, and one in flight mode.
 
     Returns:
         Milliseconds of each, and the bytes that the first one fetched: file -> all its requests together; "all".
@@ -58,22 +58,21 @@ def visits(browser: Browser, server: Server, photo: Path, factor: float) -> tupl
     url = f"{server.url}/visit/"
     found: dict[str, Any] = {}
     server.sent.clear()
-    with browser.slowed(factor):
-        page, found["first visit"] = _visit(context, url, photo)
-        used = sorted({name.removeprefix("/visit/") for name, _ in server.sent if name != "/visit/"})
-        # The page's files are fetched once more by the service worker; the browser has them in its own cache.
-        _until(lambda: bool(page.evaluate(KEPT, [name for name in used if name not in ("sw.js", "app.json")])))
-        fetched: dict[str, int] = {"all": sum(size for _, size in server.sent)}
-        for name, size in server.sent:
-            fetched[name] = fetched.get(name, 0) + size
-        page.close()
-        page, found["second visit"] = _visit(context, url, photo)
-        page.close()
-        server.stop()
-        try:
-            page, found["flight mode"] = _visit(context, url, photo)
-        finally:
-            server.start()
+    page, found["first visit"] = _visit(context, url, photo)
+    used = sorted({name.removeprefix("/visit/") for name, _ in server.sent if name != "/visit/"})
+    # The page's files are fetched once more by the service worker; the browser has them in its own cache.
+    _until(lambda: bool(page.evaluate(KEPT, [name for name in used if name not in ("sw.js", "app.json")])))
+    fetched: dict[str, int] = {"all": sum(size for _, size in server.sent)}
+    for name, size in server.sent:
+        fetched[name] = fetched.get(name, 0) + size
+    page.close()
+    page, found["second visit"] = _visit(context, url, photo)
+    page.close()
+    server.stop()
+    try:
+        page, found["flight mode"] = _visit(context, url, photo)
+    finally:
+        server.start()
     found["bytes of the page's process at most"] = browser.memory()
     context.close()
     return found, fetched

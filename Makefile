@@ -67,8 +67,9 @@ lint: $(VENV)/test.stamp
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
 
+# A process for each core; the tests of a file stay together, for they share what takes long to make.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Material's banner is about another program; the site needs none of what it announces.
 docs: $(VENV)/test.stamp

@@ -14,6 +14,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -335,6 +336,11 @@ class Recognizer:
     def _features_of(self, image: Image, timings: dict[str, float]) -> Features:
         return self._extractor.extract(image, self._extract_options, timings)
 
+    def _glance_of(self, image: Image, timings: dict[str, float]) -> Features:
+        """Features of the smallest scale alone."""
+        options = replace(self._extract_options, scales=(min(self._extract_options.scales),))
+        return self._extractor.extract(image, options, timings)
+
     def identify(
         self,
         photo: PhotoSource,
@@ -358,7 +364,7 @@ class Recognizer:
             StoreError: the database cannot be read.
         """
         timings: dict[str, float] = {}
-        query = PhotoQuery(self.pipeline, self._features_of, deadline_ms)
+        query = PhotoQuery(self.pipeline, self._features_of, deadline_ms, self._glance_of)
         with self._packs.pin():
             image = self._decoded(photo, channel_order, timings)
             return query.identify(image, options or IdentifyOptions(), top, timings).answer
@@ -419,7 +425,7 @@ class Recognizer:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise OptionError(f"limit is {limit!r}; it must be a whole number, at least 1")
         timings: dict[str, float] = {}
-        query = PhotoQuery(self.pipeline, self._features_of, deadline_ms)
+        query = PhotoQuery(self.pipeline, self._features_of, deadline_ms, self._glance_of)
         with self._packs.pin():
             image = self._decoded(photo, channel_order, timings)
             return query.explain_all(image, options or IdentifyOptions(), limit, timings)

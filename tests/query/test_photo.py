@@ -70,21 +70,29 @@ def test_what_is_unknown_in_every_turn_stays_as_it_was_answered_upright(recogniz
 
 
 def asked(recognizer: Recognizer, pixels: np.ndarray, options: IdentifyOptions, deadline_ms: float | None) -> list[Any]:
-    """The sizes of the images whose features were taken for an answer."""
-    sizes: list[tuple[int, int]] = []
+    """The sizes of the images whose features were taken for an answer; of glances as [size]."""
+    sizes: list[Any] = []
 
     def extract(picture: Image, timings: dict[str, float]) -> Features:
         sizes.append(picture.size)
         return recognizer.extract(picture.pixels, channel_order="RGB", timings=timings)
 
-    PhotoQuery(recognizer.pipeline, extract, deadline_ms).identify(image(pixels), options, 5, {})
+    def glance(picture: Image, timings: dict[str, float]) -> Features:
+        sizes.append([picture.size])
+        return recognizer.extract(picture.pixels, channel_order="RGB", timings=timings)
+
+    PhotoQuery(recognizer.pipeline, extract, deadline_ms, glance).identify(image(pixels), options, 5, {})
     return sizes
 
 
 def test_the_other_turns_are_tried_only_where_they_may_help(recognizer: Recognizer) -> None:
     options = IdentifyOptions(min_inliers=15)
     wide, high = (320, 240), (240, 320)
-    assert asked(recognizer, scene(9), options, None) == [wide, high, high, wide]
+    first, *glances, last = asked(recognizer, scene(9), options, None)
+    assert (first, glances) == (wide, [[high], [high], [wide]])
+    assert last in (wide, high)  # the likeliest turn alone is asked with all features
+    lying = np.ascontiguousarray(np.rot90(scene(1)))
+    assert asked(recognizer, lying, options, None) == [high, [wide], [wide], [high], wide]
     assert asked(recognizer, scene(9), options, 0.0) == [wide]
     assert asked(recognizer, scene(1), options, None) == [wide]
     assert asked(recognizer, np.zeros((240, 320, 3), np.uint8), options, None) == [wide]

@@ -166,18 +166,26 @@ class LocalRecognizer implements Recognizer {
     return {...judged, info, milliseconds: timings};
   }
 
-  /** The first turn of a photo in which a landmark is proven beyond doubt. */
+  /**
+   * A photo in the likeliest of its other turns, if a landmark is proven beyond doubt there; all of them are looked at in the
+   * smallest scale first, as `delf_edge/query/photo.py` does.
+   */
   private async inTurns(image: Picture, options: IdentifyOptions, began: number): Promise<Judged | null> {
-    for (const degrees of TURNS) {
-      if (options.deadlineMs !== undefined && performance.now() - began >= options.deadlineMs) return null;
-      const features = await this.extractor.extract(turned(image, degrees), this.extract);
-      const judged = this.pipeline.answer(features, options, {}, began);
-      if (judged.landmark !== null && judged.nInliers >= 2 * (options.minInliers ?? 6) && judged.probability >= TURNED_CERTAIN) {
-        const proof = judged.proof === null ? null : {...judged.proof, turned: degrees};
-        return {...judged, proof, reason: `${judged.reason}; the photo was turned by ${degrees} degrees clockwise`};
-      }
+    const isOver = () => options.deadlineMs !== undefined && performance.now() - began >= options.deadlineMs;
+    const glance = {...this.extract, scales: [Math.min(...this.extract.scales)]};
+    let best = -Infinity, degrees = TURNS[0];
+    for (const turn of TURNS) {
+      if (isOver()) return null;
+      const score = this.pipeline.bestScore(await this.extractor.extract(turned(image, turn), glance), options);
+      if (score > best) [best, degrees] = [score, turn];
     }
-    return null;
+    if (best === -Infinity || isOver()) return null;
+    const features = await this.extractor.extract(turned(image, degrees), this.extract);
+    const judged = this.pipeline.answer(features, options, {}, began);
+    const enough = judged.nInliers >= 2 * (options.minInliers ?? 6) && judged.probability >= TURNED_CERTAIN;
+    if (judged.landmark === null || !enough) return null;
+    const proof = judged.proof === null ? null : {...judged.proof, turned: degrees};
+    return {...judged, proof, reason: `${judged.reason}; the photo was turned by ${degrees} degrees clockwise`};
   }
 }
 

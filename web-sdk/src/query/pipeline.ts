@@ -63,11 +63,8 @@ export class QueryPipeline {
    * @param began milliseconds of `performance.now()` that the deadline counts from.
    */
   answer(features: Features, options: IdentifyOptions, timings: Timings, began: number): Judged {
-    const {verify, certain, minInliers, without, top, deadlineMs, proof} = queryOptions(options), {calibration} = this.bundle;
-    const hidden = new Set([...this.images.values()].filter(i => without.includes(i.landmark)).map(i => i.imageId));
-    const {candidates, strangers} = timed(timings, 'candidates', () => {
-      return this.index.search(features, calibration.balance, Math.max(TOP, verify, 1), hidden);
-    });
+    const {verify, certain, minInliers, top, deadlineMs, proof} = queryOptions(options), {calibration} = this.bundle;
+    const {candidates, strangers, hidden} = timed(timings, 'candidates', () => this.search(features, options));
     const ranking = new CandidateRanking(calibration, id => this.images.get(id) ?? null, features.n, candidates, strangers, {
       searched: this.images.size - hidden.size,
       ofLandmark: landmark => this.photosOf.get(landmark) ?? 0,
@@ -101,6 +98,17 @@ export class QueryPipeline {
       results,
       proof: proof && verification !== undefined ? this.proofOf(features, best.imageId, verification) : null,
     };
+  }
+
+  /** Score of the best candidate before anything is checked; -Infinity where there is none. */
+  bestScore(features: Features, options: IdentifyOptions): number {
+    return features.n ? (this.search(features, options).candidates[0]?.score ?? -Infinity) : -Infinity;
+  }
+
+  private search(features: Features, options: IdentifyOptions) {
+    const {verify, without} = queryOptions(options);
+    const hidden = new Set([...this.images.values()].filter(i => without.includes(i.landmark)).map(i => i.imageId));
+    return {...this.index.search(features, this.bundle.calibration.balance, Math.max(TOP, verify, 1), hidden), hidden};
   }
 
   /** Checks candidates of one query, whose turned descriptors are put into the kernels' memory each time anew. */

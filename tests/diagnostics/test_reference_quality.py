@@ -127,7 +127,7 @@ def test_one_copy_decides_as_the_five_would(tmp_path: Path, monkeypatch: pytest.
             numbers[kind] = len(looks)
         assert numbers["as it is"] == 2  # the photo, and one copy of it
         assert set(numbers.values()) <= {2, 7}
-        monkeypatch.setattr(reference_quality, "_BEYOND_DOUBT", 10**6)  # the five decide
+        monkeypatch.setattr(reference_quality, "BEYOND_DOUBT", 10**6)  # the five decide
         for kind, pixels in spoilt(photo).items():
             assert quick[kind] == assess(opened, pixels, landmark=place, channel_order="RGB"), kind
 

@@ -38,7 +38,7 @@ for _ in $(seq 60); do
   sleep 1
 done
 ask=(curl --silent --show-error --fail --header "authorization: Bearer $token")
-"${ask[@]}" "$url/v1/status" | grep '"status":"ok"'
-"${ask[@]}" -F photo=@assets/demo/references/Colosseum/photo.webp "$url/v1/images?landmark=Colosseum" | grep '"status":"added"'
-"${ask[@]}" -F photo=@assets/demo/queries/colosseum.webp "$url/v1/identify" | grep '"landmark":"Colosseum","probability"'
+"${ask[@]}" "$url/v1/status" | grep -o '"status":"ok"'
+"${ask[@]}" -F photo=@assets/demo/references/Colosseum/photo.webp "$url/v1/images?landmark=Colosseum" | grep -o '"status":"added"'
+"${ask[@]}" -F photo=@assets/demo/queries/colosseum.webp "$url/v1/identify" | grep -oE '"landmark":"Colosseum","probability":[0-9.]+'
 echo "the image builds, serves and recognises"

@@ -38,6 +38,7 @@ from testing.paths import FIXTURES, TINY_BUNDLE
 PRESET = "fast"
 OLD = FIXTURES / "places-0.1.db"
 PHOTOS = 400  # that there are
+PICTURES = 20  # of landmarks
 
 # Name of an image -> its landmark, its photo's SHA-256 in hexadecimal; and what is known of landmarks: "text LANDMARK
 # LANGUAGE" -> its title; "media LANDMARK NAME" -> the SHA-256.
@@ -241,7 +242,7 @@ class World:
         """Texts in two languages and a picture for each landmark, and the content with them."""
         patches, after = [], dict(self.state)
         for landmark in landmarks:
-            number = int(self.rng.integers(PHOTOS))
+            number = int(self.rng.integers(PICTURES))  # a landmark has 50 at most
             titles = {"en": f"title {number}", "ja": f"\u984c {number}"}
             picture = blob(f"{number}.png", photo(number))
             texts = {language: {"title": title} for language, title in titles.items()}

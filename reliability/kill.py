@@ -166,7 +166,7 @@ def _items(numbers: list[int]) -> list[AddItem]:
 
 
 def _just_made(path: Path) -> bool:
-    """Whether a database was killed between its first page and its log; the error must say that it may be removed.
+    """Whether a database was killed between its first page and its log; the error must say that it may be moved away.
 
     A database that was moved without its log is the same to the bit, so the SDK cannot tell them apart.
     """
@@ -175,7 +175,7 @@ def _just_made(path: Path) -> bool:
     try:
         Store.open(path).close()
     except NotADatabaseError as e:
-        return f"nothing was in it yet: remove {path.name}" in str(e)
+        return f"nothing was in it yet: move {path.name} away" in str(e)
     return False
 
 

@@ -155,7 +155,7 @@ def _check_file(path: Path, busy_timeout: float) -> None:
         raise NotADatabaseError(
             f"{path}: empty, {wal.name} is missing beside it; a database that was not closed has its newest content "
             f"there: bring {wal.name} here too, or copy the database with `delf-edge snapshot`. If it was only just "
-            f"being made when something stopped it, nothing was in it yet: remove {path.name} and start again"
+            f"being made when something stopped it, nothing was in it yet: move {path.name} away and start again"
         )
     (page_size,), (pages,) = struct.unpack(">H", head[16:18]), struct.unpack(">I", head[28:32])
     expected = pages * (65536 if page_size == 1 else page_size)

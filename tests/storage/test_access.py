@@ -118,7 +118,7 @@ def test_a_log_that_was_left_behind_is_named(path: Path) -> None:
     moved = path.parent / "moved.db"
     log = moved.with_name("moved.db-wal").rename(path.parent / "aside")
     for mode in ("ro", "rw"):
-        with pytest.raises(NotADatabaseError, match=r"moved\.db-wal is missing.*remove moved\.db and"):
+        with pytest.raises(NotADatabaseError, match=r"moved\.db-wal is missing.*move moved\.db away and"):
             Store.open(moved, bundle_id="3f2a", layout=LAYOUT, mode=mode)
     log.rename(moved.with_name("moved.db-wal"))
     with Store.open(moved, mode="ro") as store:

@@ -4,8 +4,9 @@ Chromium without a window, 360 x 740, one thread on both sides unless a row says
 
 * the demo's 26 queries in a worker and in Python, one after the other, for each variant of the network: how many
   answers are the same, the median milliseconds by stage, the memory of a browser that was started for this variant;
-* the same on a processor that is six times as slow, and with two threads;
-* the page itself: time to the first answer at the first visit, at the second and in flight mode, and what is fetched;
+* the same with two threads, and on a processor that is six times as slow (a control group with a quota: needs root);
+* the page itself, plainly and so slowed: time to the first answer at the first visit, at the second and in flight mode,
+  and what is fetched;
 * MediaPipe's image embedder for the web, where it is installed (`npm ci` in benchmarks/phone_js).
 
 `--dev PATH/dev.json` compares the answers to a benchmark's queries instead, all of its photos in the database.
@@ -84,10 +85,11 @@ def slower(playwright: Any, server: Server) -> float:
     return float(round(held / plain, 2))
 
 
-def visited(playwright: Any, server: Server) -> tuple[dict[str, Any], dict[str, int]]:
+def visited(playwright: Any, server: Server, factor: float = 1) -> tuple[dict[str, Any], dict[str, int]]:
     """Three visits to the page in a browser of its own, and what the first one fetched."""
     browser = Browser(playwright)
-    found, sent = visits(browser, server, DEMO / "queries" / f"{FIRST}.webp")
+    with browser.slowed(factor):
+        found, sent = visits(browser, server, DEMO / "queries" / f"{FIRST}.webp")
     browser.close()
     return found, sent
 
@@ -122,6 +124,8 @@ def measure_all(playwright: Any, folder: Path, embedder: Path | None) -> dict[st
         },
     }
     found, sent = visited(playwright, plain)
+    slow, _ = visited(playwright, plain, SLOWER)
+    result[f"{SLOWER} times as slow"]["visits, milliseconds since the link was followed"] = slow
     result["visits, milliseconds since the link was followed"] = found
     result["bytes that the first visit fetches, by gzip"] = sent
     result["MediaPipe's image embedder"] = phone_mediapipe.measure(playwright, plain, queries(), model)

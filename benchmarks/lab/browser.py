@@ -7,7 +7,6 @@ import http.server
 import math
 import os
 import shutil
-import signal
 import threading
 import time
 import uuid
@@ -25,7 +24,7 @@ PHONE = {"width": 360, "height": 740}  # CSS pixels
 FLAGS = ("--no-sandbox", "--disable-gpu")
 # What a page needs before a browser gives it threads.
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
-_SLICE = 0.02  # seconds that a slowed process runs at a time; its time is known to a hundredth
+_PERIOD = 20_000  # microseconds in which a slowed browser has its part
 
 
 class Server:
@@ -132,18 +131,23 @@ class Browser:
             self._renderers, self._looked = self._find_renderers(), now
         return self._renderers
 
-    def _find_renderers(self) -> list[int]:
+    def _processes(self) -> list[int]:
+        """All processes of this browser."""
         lines, parents = _commands(), _parents()
         # A child that was forked this moment has its parent's command line still: the oldest is the browser.
         root = min(pid for pid, line in lines.items() if self._mark in line and "--type=" not in line)
         found = []
-        for pid, line in lines.items():
+        for pid in lines:
             above = pid
             while above in parents and above != root:
                 above = parents[above]
-            if above == root and "--type=renderer" in line:
+            if above == root:
                 found.append(pid)
         return found
+
+    def _find_renderers(self) -> list[int]:
+        lines = _commands()
+        return [pid for pid in self._processes() if "--type=renderer" in lines.get(pid, "")]
 
     def memory(self) -> int:
         """Bytes of the largest renderer at its most so far (VmHWM)."""
@@ -164,46 +168,61 @@ class Browser:
 
     @contextmanager
     def slowed(self, factor: float) -> Iterator[None]:
-        """Pages and workers together get one part in `factor` of a processor.
+        """All processes of the browser, and those that it starts meanwhile, share one part in `factor` of a processor.
 
         Chromium's own switch (Emulation.setCPUThrottlingRate) refuses workers: "Operation is only supported for pages,
-        not workers". So the renderers are stopped and continued by signals: page, worker and service worker.
+        not workers". So the kernel does it, by a control group with a quota.
+
+        Raises:
+            PermissionError: no control group can be made; that takes the superuser on Linux.
         """
         if factor <= 1:
             yield
             return
-        ended = threading.Event()
-
-        def turn() -> None:
-            used, credit, last, running = self.processor_time(), 0.0, time.monotonic(), True
-            while not ended.is_set():
-                now, spent = time.monotonic(), self.processor_time()
-                # What was not used does not add up: a pause makes nothing faster afterwards.
-                credit = min(credit + (now - last) / factor - max(spent - used, 0), _SLICE)
-                used, last = spent, now
-                if running != (credit > 0):
-                    running = not running
-                    _signal(self.renderers(), signal.SIGCONT if running else signal.SIGSTOP)
-                time.sleep(_SLICE / 4)
-            _signal(self.renderers(), signal.SIGCONT)
-
-        thread = threading.Thread(target=turn)
-        thread.start()
+        group = _control_group(1 / factor)
+        for pid in self._processes():
+            with suppress(ProcessLookupError):
+                (group / "cgroup.procs").write_text(str(pid))
         try:
             yield
         finally:
-            ended.set()
-            thread.join()
+            for pid in (group / "cgroup.procs").read_text().split():
+                with suppress(OSError):
+                    (group.parent / "cgroup.procs").write_text(pid)
+            _remove(group)
 
     def close(self) -> None:
         """End it."""
         self.opened.close()
 
 
-def _signal(pids: list[int], which: signal.Signals) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, which)
+def _control_group(part: float) -> Path:
+    """A new group of processes that together get this part of one processor (cgroups version 1, else version 2)."""
+    old = Path("/sys/fs/cgroup/cpu")
+    parent = old if old.is_dir() else old.parent
+    group = parent / f"delf-edge-{uuid.uuid4().hex}"
+    quota = round(_PERIOD * part)
+    try:
+        group.mkdir()
+        if parent == old:
+            (group / "cpu.cfs_period_us").write_text(str(_PERIOD))
+            (group / "cpu.cfs_quota_us").write_text(str(quota))
+        else:
+            (group / "cpu.max").write_text(f"{quota} {_PERIOD}")
+    except OSError as e:
+        with suppress(OSError):
+            group.rmdir()
+        raise PermissionError(f"{group}: no control group can be made ({e.strerror}); run it as root on Linux") from e
+    return group
+
+
+def _remove(group: Path) -> None:
+    """Take a group away once the last process has left it; that takes the kernel a moment."""
+    for _ in range(50):
+        with suppress(OSError):
+            group.rmdir()
+            return
+        time.sleep(0.1)
 
 
 def _commands() -> dict[int, str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
 from delf_edge import AddItem, IdentifyOptions, Recognizer
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.browser
 DEMO = ROOT / "assets" / "demo"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MINUTES = 60_000  # milliseconds
+TURNED = ("colosseum.webp", "tajMahal.webp", "kutubMinar.webp", "cathedral.webp")  # the last one is not stored
 OPEN = """async ([database, bundle]) => {
     const {openInWorker} = await import('/web-sdk/dist/client.js');
     try {
@@ -29,8 +31,8 @@ OPEN = """async ([database, bundle]) => {
     } catch (e) { return e.name; }
     return window.places.info;
 }"""
-ASK = """async url => {
-    const {proof, ...answer} = await window.places.identify(await (await fetch(url)).blob(), {turns: false});
+ASK = """async ([url, turns]) => {
+    const {proof, ...answer} = await window.places.identify(await (await fetch(url)).blob(), {turns});
     return {...answer, points: proof === null ? 0 : proof.query.length / 2};
 }"""
 FRAMES = """async url => {
@@ -71,8 +73,8 @@ def page(folder: Path) -> Iterator[Any]:
             pass
 
         def translate_path(self, path: str) -> str:
-            packs = path.startswith(("/demo.pack", "/flipped.pack"))
-            return f"{folder}{path}" if packs else super().translate_path(path)
+            made = path.startswith(("/demo.pack", "/flipped.pack", "/turned"))
+            return f"{folder}{path}" if made else super().translate_path(path)
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(ROOT)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -109,12 +111,32 @@ def test_the_answers_are_those_of_python(page: Any, folder: Path) -> None:
     with Recognizer.open(folder / "demo.db") as places:
         assert (info["bundleId"], info["nImages"]) == (places.bundle.id, len(places.store))
         for query in sorted((DEMO / "queries").glob("*.webp")):
-            said = page.evaluate(ASK, f"/assets/demo/queries/{query.name}")
+            said = page.evaluate(ASK, [f"/assets/demo/queries/{query.name}", False])
             answer = places.identify(query, options=IdentifyOptions(turns=False))
             assert said["landmark"] == answer.landmark, query.name
             assert said["nInliers"] == pytest.approx(answer.n_inliers, abs=2), query.name
             assert said["probability"] == pytest.approx(answer.probability, abs=0.02), query.name
             assert said["points"] == said["nInliers"]
+
+
+@pytest.mark.parametrize("turn", [cv2.ROTATE_90_CLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_COUNTERCLOCKWISE])
+def test_a_photo_on_its_side_gets_the_answer_of_python(page: Any, folder: Path, turn: int) -> None:
+    page.evaluate(OPEN, ["/demo.pack", "/assets/default/"])
+    found = []
+    with Recognizer.open(folder / "demo.db") as places:
+        for query in TURNED:
+            upright = cv2.imread(str(DEMO / "queries" / query))
+            assert upright is not None
+            file = folder / f"turned-{turn}-{query}.png"  # PNG: both decoders give the same pixels
+            cv2.imwrite(str(file), cv2.rotate(upright, turn))
+            said, answer = page.evaluate(ASK, [f"/{file.name}", True]), places.identify(file)
+            assert said["landmark"] == answer.landmark, query
+            assert said["nInliers"] == pytest.approx(answer.n_inliers, abs=2), query
+            assert said["probability"] == pytest.approx(answer.probability, abs=0.02), query
+            found.append(answer.landmark)
+            if answer.found:
+                assert page.evaluate(ASK, [f"/{file.name}", False])["landmark"] is None  # only by turning
+    assert found.count(None) == 1  # the stranger
 
 
 def test_of_ten_frames_at_once_the_newest_is_looked_at(page: Any) -> None:

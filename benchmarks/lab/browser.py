@@ -186,9 +186,9 @@ class Browser:
         try:
             yield
         finally:
-            for pid in (group / "cgroup.procs").read_text().split():
+            for left in (group / "cgroup.procs").read_text().split():
                 with suppress(OSError):
-                    (group.parent / "cgroup.procs").write_text(pid)
+                    (group.parent / "cgroup.procs").write_text(left)
             _remove(group)
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from benchmarks.lab.records import environment
 from delf_edge import AddItem, Recognizer
 from delf_edge.diagnostics.reference_quality import assess_stored
+from delf_edge.errors import DelfEdgeError
 from delf_edge.interchange.photo_lists import list_folder
 
 REFERENCES = Path(__file__).parent.parent / "assets" / "demo" / "references"
@@ -25,7 +27,7 @@ RESULT = Path(__file__).parent / "results" / "lint.json"
 
 
 def measure(photos: Path) -> dict[str, Any]:
-    """Seconds of processor a photo, and what was said of them."""
+    """Seconds of processor a photo, and how many were judged from their files, not from their codes alone."""
     with tempfile.TemporaryDirectory() as folder, Recognizer.open(Path(folder) / "photos.db") as recognizer:
         listed, _ = list_folder(photos)
         list(recognizer.add_many(AddItem(p.path, p.landmark, p.name, {"path": str(p.path)}) for p in listed))
@@ -51,8 +53,13 @@ def main() -> int:
     parser.add_argument("photos", type=Path, nargs="?", help="a folder for each landmark; default: those of the demo")
     parser.add_argument("--out", type=Path, default=RESULT, help="where the figures go")
     options = parser.parse_args()
-    result = measure(options.photos or REFERENCES)
-    record = {"command": "python -m benchmarks.lint", "environment": environment(), **result}
+    try:
+        result = measure(options.photos or REFERENCES)
+    except DelfEdgeError as e:
+        print(e, file=sys.stderr)
+        return 2
+    command = " ".join(["python -m benchmarks.lint", *sys.argv[1:]])
+    record = {"command": command, "environment": environment(), **result}
     options.out.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(result, indent=1))
     return 0

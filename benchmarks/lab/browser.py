@@ -128,26 +128,23 @@ class Browser:
         """Processes of the pages and their workers, looked for every fifth of a second."""
         now = time.monotonic()
         if now - self._looked > 0.2:
-            self._renderers, self._looked = self._find_renderers(), now
+            self._renderers = [pid for pid, line in self._processes().items() if "--type=renderer" in line]
+            self._looked = now
         return self._renderers
 
-    def _processes(self) -> list[int]:
-        """All processes of this browser."""
+    def _processes(self) -> dict[int, str]:
+        """All processes of this browser -> their command lines."""
         lines, parents = _commands(), _parents()
         # A child that was forked this moment has its parent's command line still: the oldest is the browser.
         root = min(pid for pid, line in lines.items() if self._mark in line and "--type=" not in line)
-        found = []
-        for pid in lines:
+        found = {}
+        for pid, line in lines.items():
             above = pid
             while above in parents and above != root:
                 above = parents[above]
             if above == root:
-                found.append(pid)
+                found[pid] = line
         return found
-
-    def _find_renderers(self) -> list[int]:
-        lines = _commands()
-        return [pid for pid in self._processes() if "--type=renderer" in lines.get(pid, "")]
 
     def memory(self) -> int:
         """Bytes of the largest renderer at its most so far (VmHWM)."""
@@ -180,16 +177,12 @@ class Browser:
             yield
             return
         group = _control_group(1 / factor)
-        for pid in self._processes():
-            with suppress(ProcessLookupError):
-                (group / "cgroup.procs").write_text(str(pid))
         try:
+            for pid in self._processes():
+                _move(pid, group)
             yield
         finally:
-            for left in (group / "cgroup.procs").read_text().split():
-                with suppress(OSError):
-                    (group.parent / "cgroup.procs").write_text(left)
-            _remove(group)
+            _dissolve(group)
 
     def close(self) -> None:
         """End it."""
@@ -216,13 +209,21 @@ def _control_group(part: float) -> Path:
     return group
 
 
-def _remove(group: Path) -> None:
-    """Take a group away once the last process has left it; that takes the kernel a moment."""
+def _move(pid: int, group: Path) -> None:
+    with suppress(ProcessLookupError):  # gone by now
+        (group / "cgroup.procs").write_text(str(pid))
+
+
+def _dissolve(group: Path) -> None:
+    """Give all processes of a group back to the one above and take it away; the kernel needs a moment for each."""
     for _ in range(50):
+        for pid in (group / "cgroup.procs").read_text().split():
+            _move(int(pid), group.parent)
         with suppress(OSError):
             group.rmdir()
             return
         time.sleep(0.1)
+    raise OSError(f"{group}: the kernel keeps this control group; remove it by hand with rmdir")
 
 
 def _commands() -> dict[int, str]:

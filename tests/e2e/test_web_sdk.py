@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import pytest
 
-from delf_edge import AddItem, IdentifyOptions, Recognizer
+from delf_edge import AddItem, Answer, IdentifyOptions, Recognizer
 from delf_edge.interchange.photo_lists import list_folder
 from delf_edge.packs.create import cut_pack
 from testing.paths import ROOT
@@ -106,6 +106,12 @@ def test_the_graphics_chip_is_refused_where_there_is_none(page: Any) -> None:
     assert 'accelerator "wasm"' in message
 
 
+def is_answer(said: dict[str, Any], answer: Answer, query: str) -> None:
+    assert said["landmark"] == answer.landmark, query
+    assert said["nInliers"] == pytest.approx(answer.n_inliers, abs=2), query
+    assert said["probability"] == pytest.approx(answer.probability, abs=0.02), query
+
+
 def test_the_answers_are_those_of_python(page: Any, folder: Path) -> None:
     info = page.evaluate(OPEN, ["/demo.pack", "/assets/default/"])
     with Recognizer.open(folder / "demo.db") as places:
@@ -113,9 +119,7 @@ def test_the_answers_are_those_of_python(page: Any, folder: Path) -> None:
         for query in sorted((DEMO / "queries").glob("*.webp")):
             said = page.evaluate(ASK, [f"/assets/demo/queries/{query.name}", False])
             answer = places.identify(query, options=IdentifyOptions(turns=False))
-            assert said["landmark"] == answer.landmark, query.name
-            assert said["nInliers"] == pytest.approx(answer.n_inliers, abs=2), query.name
-            assert said["probability"] == pytest.approx(answer.probability, abs=0.02), query.name
+            is_answer(said, answer, query.name)
             assert said["points"] == said["nInliers"]
 
 
@@ -130,9 +134,7 @@ def test_a_photo_on_its_side_gets_the_answer_of_python(page: Any, folder: Path, 
             file = folder / f"turned-{turn}-{query}.png"  # PNG: both decoders give the same pixels
             cv2.imwrite(str(file), cv2.rotate(upright, turn))
             said, answer = page.evaluate(ASK, [f"/{file.name}", True]), places.identify(file)
-            assert said["landmark"] == answer.landmark, query
-            assert said["nInliers"] == pytest.approx(answer.n_inliers, abs=2), query
-            assert said["probability"] == pytest.approx(answer.probability, abs=0.02), query
+            is_answer(said, answer, query)
             found.append(answer.landmark)
             if answer.found:
                 assert page.evaluate(ASK, [f"/{file.name}", False])["landmark"] is None  # only by turning

@@ -2,17 +2,21 @@
 
 A folder of photos, the demo's references if none is given, is stored; then `lint` judges each as a reference. Measured
 is processor time, all threads together; the first photo is judged once more before, so that loading is not counted.
+As in the command, the libraries beneath have one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy is imported
 
 import numpy as np
 

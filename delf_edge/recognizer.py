@@ -120,7 +120,8 @@ class Recognizer:
             bundle: folder of a model bundle, or a loaded one; default: the one that came with the package.
             preset: extraction preset of the bundle, such as "fast" or "balanced"; default: the bundle's own.
             read_only: never write to the database; the file must exist.
-            num_threads: threads of the network.
+            num_threads: threads of the network. NumPy's are its own matter: `OPENBLAS_NUM_THREADS=1`, set before it is
+                imported, saves processor time.
             limits: how large a photo may be; see `ImageLimits`.
             packs: read-only packs to search as well; a folder stands for the packs that `delf-edge update` installed
                 there. Their bytes are compared with their manifests. A version that is put into use in a folder later

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from delf_edge import library_threads
 from delf_edge.cli.output import error_json, print_json, print_json_line, say
 from delf_edge.errors import DelfEdgeError, OptionError
 
@@ -53,7 +55,11 @@ PresetOption = Annotated[
 ThreadsOption = Annotated[
     int,
     typer.Option(
-        "--threads", metavar="N", min=1, max=MAX_THREADS, help="Threads of the network, as many as cores at most."
+        "--threads",
+        metavar="N",
+        min=1,
+        max=MAX_THREADS,
+        help="Threads of the network and of the libraries beneath, as many as cores at most.",
     ),
 ]
 LimitOption = Annotated[
@@ -151,6 +157,8 @@ def _with_exit_code(body: Callable[..., int], after_interruption: str) -> Callab
         try:
             if kwargs["as_json"] and kwargs.get("as_lines"):
                 raise OptionError("--json and --jsonl are two forms of the same output; give one of them")
+            if "threads" in kwargs:  # the command imports NumPy, which starts them
+                library_threads.limit(os.environ, kwargs["threads"])
             code = body(*args, **kwargs)
         except KeyboardInterrupt:
             say(f"interrupted{after_interruption}")

@@ -14,12 +14,11 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from delf_edge import library_threads
 from delf_edge.distributed.shards import ShardManifest, make_shard
 from delf_edge.errors import BuildError
 from delf_edge.interchange.photo_entry import PhotoEntry
 from delf_edge.interchange.photo_tables import Shard
-
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def make_shard_isolated(shard: Shard) -> ShardManifest:
@@ -29,7 +28,7 @@ def make_shard_isolated(shard: Shard) -> ShardManifest:
         BuildError: the child fails without dying, or dies without having begun a photo.
     """
     bad: dict[int, str] = {}
-    environment = {**os.environ, **dict.fromkeys(_THREADS, "1")}
+    environment = {**os.environ, **dict.fromkeys(library_threads.VARIABLES, "1")}
     with tempfile.TemporaryDirectory(prefix="delf-edge-isolated-") as scratch:
         at, result = Path(scratch) / "at", Path(scratch) / "result"
         while True:

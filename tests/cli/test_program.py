@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 import typer
 
 import delf_edge
-from delf_edge import Recognizer
+from delf_edge import Recognizer, library_threads
 from delf_edge.cli import command_list
 from delf_edge.cli.command_list import COMMANDS, HEADINGS
 from delf_edge.cli.common import path_of
@@ -120,6 +121,41 @@ except SystemExit:
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ran.stdout.splitlines()[-1] == "command_list common database main output"
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core: one thread in any case")
+@pytest.mark.parametrize("command", ["identify", "index", "lint", "doctor"])
+def test_the_libraries_beneath_start_as_many_threads_as_are_asked_for(
+    folder: Path, tmp_path: Path, command: str
+) -> None:
+    given: dict[str, list[str | Path]] = {
+        "identify": [folder / "places.db", folder / "photos" / "a.png"],
+        "index": [tmp_path / "new.db", folder / "photos", "--landmark", "Town hall"],
+        "lint": [folder / "places.db"],
+        "doctor": [],
+    }
+    code = """
+import os, sys
+from delf_edge.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    print(end.code, os.environ["OPENBLAS_NUM_THREADS"], len(os.listdir("/proc/self/task")))
+"""
+
+    def ended(*options: str, **said: str) -> list[int]:
+        (tmp_path / "new.db").unlink(missing_ok=True)
+        line = [sys.executable, "-c", code, command, *map(str, given[command]), *BUNDLE, *options]
+        environment = {name: v for name, v in os.environ.items() if name not in library_threads.VARIABLES} | said
+        ran = subprocess.run(line, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+        return [int(n) for n in ran.stdout.splitlines()[-1].split()]
+
+    end, number, threads = ended()
+    assert (end, number) == (0, 1)
+    assert ended("--threads", "2")[:2] == [0, 2]
+    end, number, more = ended(OPENBLAS_NUM_THREADS="2")  # who says it himself gets it
+    assert (end, number) == (0, 2)
+    assert more > threads
 
 
 def test_the_shell_can_complete_commands() -> None:

@@ -11,6 +11,9 @@ train places of `train_more`; never VAL or DEV), at the projection of the bundle
   words by either way in turn, all stages;
 * VAL: mAP of `Recognizer.rank` with the names of landmarks, without a cohort (`--val`; every run is a look at VAL).
 
+With `--write OUT` a bundle with the first of these codebooks is put there: the networks and the global descriptor of
+the bundle, and words and codes of its own. Cohort and probability are then to be fitted again (`benchmarks.honest`).
+
 Stored are training photos, then perturbed copies of them as in `benchmarks.search` (`lab.search_data.Copies`); asked
 are VAL's queries. Times are of the processor, medians on one thread. Features are extracted once and kept in `--out`.
 """
@@ -34,6 +37,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when numpy is imported
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.data.datasets import Dataset, read_json
 from benchmarks.data.feature_cache import FeatureCache
@@ -46,7 +50,7 @@ from benchmarks.lab.search_data import Copies
 from benchmarks.search_codes import asked
 from delf_edge.arrays import l2_normalise
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
-from delf_edge.codebooks.bundle_writer import npz
+from delf_edge.codebooks.bundle_writer import npz, with_codebook
 from delf_edge.codebooks.fit import compress_rows, expand_rows
 from delf_edge.codebooks.kmeans import assign, tree_kmeans
 from delf_edge.codebooks.opq import fit_opq
@@ -66,6 +70,16 @@ from delf_edge.types import Codebook, Codes, Features, Float32Array
 RESULT = Path(__file__).parent / "results" / "words.json"
 REAL = 1200  # training photos that are encoded for the large databases
 K = 60  # neighbours
+CARD = """# Words and codes of the default bundle
+
+Made by
+
+    {command}
+
+{size}: K words, the first D dimensions of the networks' own projection, codes of M bytes. Fitted on {sample}
+descriptors at most of {photos} training photos, words with {refine} more Lloyd iterations over all of them.
+`MODEL_CARD_OF_NETWORKS.md` says what the networks are.
+"""
 TABLES = 32  # query features whose tables are made at a time
 
 
@@ -129,7 +143,11 @@ class Words:
 
     def codebook(self, size: Size) -> Codebook:
         """A codebook of a size, fitted once."""
-        own = self.bundle.codebook
+        a, own = self._fitted(size), self.bundle.codebook
+        fitted = {name: np.asarray(a[name], np.float32) for name in ("centroids", "pq", "rotation")}
+        return replace(own, pca_basis=own.pca_basis[: size.dim], **fitted)
+
+    def _fitted(self, size: Size) -> dict[str, NDArray[Any]]:
         key = f"words 1 {self.bundle.id} {size} {self.sample} {self.refine} {len(self.names)}"
 
         def make() -> dict[str, Float32Array]:
@@ -143,15 +161,32 @@ class Words:
             spent = np.array([time.process_time() - began], np.float32)
             return {"centroids": centroids, "words": words, "pq": pq, "rotation": rotation, "seconds": spent}
 
-        a = self.cache.get(key, b"words", make)
-        fitted = {name: np.asarray(a[name], np.float32) for name in ("centroids", "pq", "rotation")}
-        return replace(own, pca_basis=own.pca_basis[: size.dim], **fitted)
+        return dict(self.cache.get(key, b"words", make))
+
+    def write(self, size: Size, out: Path, command: str) -> Bundle:
+        """Put a bundle with the codebook of a size at `out`; everything else is the default bundle's."""
+        base, kept = default_bundle_path(), self._fitted(size)
+        with np.load(base / "codebook.npz", allow_pickle=False) as stored:
+            arrays = {name: np.asarray(stored[name]) for name in stored.files if not name.startswith("centroids")}
+        short = compress_rows(kept["words"], size.storage)
+        arrays |= {"centroids" if name == "values" else f"centroids_{name}": a for name, a in short.items()}
+        arrays |= {"pca_basis": arrays["pca_basis"][: size.dim], "rotation": kept["rotation"]}
+        arrays["pq"] = kept["pq"].astype(np.float16)
+        with_codebook(
+            base,
+            out,
+            arrays,
+            name="delf-edge default",
+            data=f"Words and codes: {len(self.names)} photos of train/, train_extra/ and train_more/",
+            card=CARD.format(
+                command=command, size=size, photos=len(self.names), sample=self.sample, refine=self.refine
+            ),
+        )
+        return Bundle.load(out)
 
     def storage_loss(self, size: Size) -> dict[str, float]:
         """What keeping centroids short costs: cosine to the whole ones, and words that change by it."""
-        whole = self.cache.get(
-            f"words 1 {self.bundle.id} {size} {self.sample} {self.refine} {len(self.names)}", b"words", dict, {"words"}
-        )["words"]
+        whole = np.asarray(self._fitted(size)["words"], np.float32)
         few = cut(self.lab.features(self.names[0]), size.dim).descriptors
         few = np.concatenate([few, *(cut(self.lab.features(n), size.dim).descriptors for n in self.names[:2000:200])])
         right, losses = assign(few, whole)[0], {}
@@ -358,14 +393,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument(
         "--json", type=Path, default=RESULT, help="file to write; what is there stays, but for the same rows"
     )
+    p.add_argument("--write", type=Path, metavar="OUT", help="put a bundle with the first codebook here, and end")
     a = p.parse_args(arguments)
+    command = " ".join(["python -m benchmarks.words", *(sys.argv[1:] if arguments is None else arguments)])
     words = Words(a.data, a.out, a.sample, a.refine)
+    if a.write:
+        dim, code_size = (int(part) for part in a.codes[0].split("x"))
+        print(words.write(Size(a.words[0], dim, code_size), a.write, command).id)
+        return 0
     dataset = read_json(a.data / "val.json")
     words.lab.prepare([q.name for q in dataset.queries])
     queries = [f for q in dataset.queries if len(f := words.lab.features(q.name)) == 300][: a.queries]
     result: dict[str, Any] = json.loads(a.json.read_text(encoding="utf-8")) if a.json.exists() else {}
     rows = result.setdefault("rows", {})
-    command = " ".join(["python -m benchmarks.words", *(sys.argv[1:] if arguments is None else arguments)])
     for n in a.identify:
         figures = identify(words, dataset, n, a.out, a.rounds) | {"command": command, "environment": environment()}
         result.setdefault("identify", {})[str(n)] = jsonable(figures | {"bundle": words.bundle.id})

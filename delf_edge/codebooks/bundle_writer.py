@@ -243,7 +243,8 @@ def with_codebook(
     base_id = head.pop("id", None) or bundle_id(head)
     files = {file: (base / file).read_bytes() for file in head.pop("files")}
     if "MODEL_CARD.md" in files:
-        files.setdefault(NETWORK_CARD, files["MODEL_CARD.md"])
+        own = files["MODEL_CARD.md"].decode().partition(_STRANGERS_CARD)[0]  # the cohort is left behind
+        files.setdefault(NETWORK_CARD, own.encode())
     files |= {head["codebook"]: npz(arrays), "MODEL_CARD.md": card.encode()}
     head |= {"name": name, "training_data": [*head["training_data"], data]}
     for key in ("cohort", "graph"):  # both are of the base's codebook

@@ -86,7 +86,8 @@ def pages(playwright: Any, profile: Path) -> tuple[Any, list[Any]]:
     while not (port.exists() and port.read_text("utf-8")):
         assert time.monotonic() < end, "Chromium did not start"
         time.sleep(0.1)
-    browser = playwright.chromium.connect_over_cdp(f"http://127.0.0.1:{port.read_text('utf-8').split()[0]}")
+    address = f"http://127.0.0.1:{port.read_text('utf-8').split()[0]}"
+    browser = playwright.chromium.connect_over_cdp(address, timeout=120_000)
     for _ in range(50):
         if browser.contexts[0].pages:
             break

@@ -120,8 +120,9 @@ bench-reliability: $(VENV)/test.stamp
 	$(BIN)/python -m reliability.longrun
 	$(BIN)/python -m reliability.plots
 
+# A process for each core as in `make test`, each with one thread.
 test-converters: $(CONVERTERS)/converters.stamp
-	$(CONVERTERS)/bin/python -m pytest -m torch
+	OMP_NUM_THREADS=1 $(CONVERTERS)/bin/python -m pytest -m torch -n auto --dist loadfile
 
 # --strict: a package that the service does not know is a failure; without it, no answer would read as "none found".
 audit: $(VENV)/test.stamp

@@ -230,6 +230,7 @@ using Scanner = decltype(&scan_list<0>);
 Scanner scanner(int code_size) {
     switch (code_size) {
         case 8: return scan_list<8>;
+        case 10: return scan_list<10>;
         case 12: return scan_list<12>;
         case 14: return scan_list<14>;
         case 16: return scan_list<16>;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from delf_edge.catalogue.fields import check_external_ids, check_metadata
@@ -12,7 +12,7 @@ from delf_edge.catalogue.records import TEXT_FIELDS, ImportReport, LandmarkPatch
 from delf_edge.errors import OptionError
 from delf_edge.files import dump_metadata
 from delf_edge.storage.full_text import words_follow
-from delf_edge.storage.names import merged_metadata, now_called
+from delf_edge.storage.names import Known, merged_metadata, renamed_since
 from delf_edge.storage.rows import TABLES, Row, delete_rows, next_id, with_checksum
 from delf_edge.storage.store import Store
 from delf_edge.storage.write_transaction import WriteTransaction, put_details
@@ -52,7 +52,7 @@ def apply_patches(
     try:
         with store.edit() as edit:
             edit.db.execute("PRAGMA defer_foreign_keys=1")
-            editor = _Editor(store, edit, from_export)
+            editor = _Editor(store, edit, patches if from_export else None)
             for patch in patches:
                 editor.apply(patch)
             editor.flush()
@@ -62,6 +62,11 @@ def apply_patches(
     except _DryRun:
         pass
     return report
+
+
+def names_of(patches: Iterable[LandmarkPatch]) -> Iterator[Known]:
+    """Names and metadata of the landmarks of an export."""
+    return ((p.name, p.facts.get("metadata") or {}) for p in patches if p.name is not None)
 
 
 def check_twice(patches: Sequence[LandmarkPatch]) -> None:
@@ -85,12 +90,15 @@ def check_twice(patches: Sequence[LandmarkPatch]) -> None:
 class _Editor:
     """Applies patches one after the other; rows are written when it is flushed."""
 
-    def __init__(self, store: Store, edit: WriteTransaction, from_export: bool) -> None:
+    def __init__(self, store: Store, edit: WriteTransaction, export: Sequence[LandmarkPatch] | None) -> None:
         import sqlite_utils
 
         self._store, self._edit, self._db = store, edit, edit.db
-        self._located = store.located_by_hand() if from_export else None
-        self._now_called = now_called((x.name, x.metadata) for x in store.landmarks()) if from_export else None
+        self._located = store.located_by_hand() if export is not None else None
+        self._renamed: dict[str, str] | None = None  # of an export: what its landmarks are called now
+        if export is not None:
+            here = ((x.name, x.metadata) for x in store.landmarks())
+            self._renamed = renamed_since(here, names_of(export))
         self._tables = sqlite_utils.Database(edit.db, recursive_triggers=False, execute_plugins=False)
         self._put: dict[str, dict[Any, Row]] = defaultdict(dict)
         self._gone: dict[str, list[Any]] = defaultdict(list)
@@ -114,11 +122,8 @@ class _Editor:
 
     def _landmark(self, patch: LandmarkPatch) -> tuple[int, bool]:
         """The landmark of a row, which is made where there is none, and whether it was."""
-        if self._now_called is not None and patch.name is not None:
-            name = patch.name  # where it has another name now, and no other landmark has taken its old one since
-            if self._edit.find_landmark(name) is None:
-                name = self._now_called.get(name, name)
-            return self._exported_landmark(name, patch.slug)
+        if self._renamed is not None and patch.name is not None:
+            return self._exported_landmark(self._renamed.get(patch.name, patch.name), patch.slug)
         by_slug = None if patch.slug is None else self._find("landmark_details", "landmark_id", "slug", patch.slug)
         by_name = None if patch.name is None else self._edit.find_landmark(patch.name)
         if patch.slug is None:
@@ -193,7 +198,7 @@ class _Editor:
             latitude, longitude = said
         if "metadata" in facts:
             stored, given = json.loads(text), facts["metadata"]
-            if self._now_called is not None and given is not None:
+            if self._renamed is not None and given is not None:
                 given = merged_metadata(stored, given)
             known = check_metadata(_changed(stored, given))
             text = dump_metadata(known)

@@ -36,6 +36,9 @@ import pyarrow.parquet as pq
 
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.catalogue.catalogue import Catalogue
+from delf_edge.catalogue.columns import read_patches
+from delf_edge.catalogue.editor import apply_patches, names_of
+from delf_edge.catalogue.records import LandmarkPatch
 from delf_edge.errors import BundleMismatchError, OptionError
 from delf_edge.files import dump_metadata, parse_json, replacing, write_atomically
 from delf_edge.quantization.packed_codes import CodeLayout
@@ -45,8 +48,8 @@ from delf_edge.storage.names import (
     PATH,
     corrected_metadata,
     merged_metadata,
-    now_called,
     numbered,
+    renamed_since,
     without_path,
 )
 from delf_edge.storage.records import Landmark, NewImage, StoredImage
@@ -206,10 +209,13 @@ def import_database(store: Store, folder: Path) -> dict[str, Any]:
     path = folder / IMAGES
     counts = {"added": 0, "updated": 0, "replaced": 0}
     places: dict[str, tuple[float | None, float | None]] = {}
-    landmarks = store.landmarks()
-    now = now_called((landmark.name, landmark.metadata) for landmark in landmarks)
-    now = {old: new for old, new in now.items() if old not in {landmark.name for landmark in landmarks}}
+    lines, catalogue = folder / CATALOGUE_LINES, list[LandmarkPatch]()
+    if lines.exists():
+        catalogue, _ = read_patches(lines, database=Path(store.path).resolve().parent)
     try:
+        located_there = _properties(folder / LANDMARKS)
+        there = chain(names_of(catalogue), located_there.items())
+        now = renamed_since([(landmark.name, landmark.metadata) for landmark in store.landmarks()], there)
         with path.open("rb") as file, pq.ParquetFile(file) as table:
             _check(path, table.schema_arrow, store)
             for batch in table.iter_batches(_BATCH, columns=[name for name, _ in _FIELDS]):
@@ -218,7 +224,7 @@ def import_database(store: Store, folder: Path) -> dict[str, Any]:
                 for added in store.add_many(_with_free_names(store, images)):
                     counts[added.status] += 1
                 places |= {row["landmark"]: (row["latitude"], row["longitude"]) for row in rows}
-        known = {now.get(name, name): said for name, said in _properties(folder / LANDMARKS).items()}
+        known = {now.get(name, name): said for name, said in located_there.items()}
     except (OSError, pa.ArrowException) as e:
         raise OptionError(f"{path}: cannot be read as an export of delf-edge ({e})") from e
     located = {name: at for name, at in places.items() if None not in at}
@@ -229,8 +235,8 @@ def import_database(store: Store, folder: Path) -> dict[str, Any]:
             latitude, longitude = landmark.latitude, landmark.longitude
         metadata = merged_metadata(landmark.metadata, known.get(name, {}))
         store.set_landmark(name, metadata=metadata, latitude=latitude, longitude=longitude)
-    if (folder / CATALOGUE_LINES).exists():
-        Catalogue([store]).import_file(folder / CATALOGUE_LINES, from_export=True)
+    if lines.exists():
+        apply_patches(store, catalogue, from_export=True)
     return {**counts, "located": len(located)}
 
 

@@ -18,6 +18,7 @@ INDEXED_AS = "indexed_as"  # metadata of an image: the landmark it had before; o
 LOCATED = "located:"  # meta, with the landmark's id: a person said where it is, or that this is not known
 
 
+Known = tuple[str, Mapping[str, Any]]  # a landmark's name and metadata
 PATH = "path"  # metadata of an image: where its file lies
 REMOVED = "removed:"  # meta, with a photo's SHA-256: a person removed it although its file may still be there
 
@@ -48,15 +49,35 @@ def _texts(value: object) -> list[str]:
     return [text for text in value if isinstance(text, str) and text.strip()] if isinstance(value, list) else []
 
 
-def now_called(landmarks: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+def now_called(landmarks: Iterable[Known]) -> dict[str, str]:
     """What landmarks are called now, by the names that they had before.
 
     Args:
         landmarks: name and metadata of each.
     """
-    return {
-        clean_name(old, "landmark"): name for name, metadata in landmarks for old in _texts(metadata.get(INDEXED_AS))
-    }
+    return {old: name for name, metadata in landmarks for old in _earlier(metadata)}
+
+
+def renamed_since(landmarks: Iterable[Known], exported: Iterable[Known]) -> dict[str, str]:
+    """What landmarks of an export are called now, by the names that they have there, where they were renamed since.
+
+    A name that another landmark of the export had once, before the export, is that of a landmark of its own there.
+
+    Args:
+        landmarks: those of the database.
+        exported: those of the export.
+    """
+    here, there = list(landmarks), list(exported)
+    now: dict[str, str] = {}
+    for name, metadata in here:
+        earlier = _earlier(metadata)
+        known_then = {old for other, known in there if other in {name, *earlier} for old in _earlier(known)}
+        now |= dict.fromkeys(earlier - known_then, name)
+    return {old: new for old, new in now.items() if old not in {name for name, _ in here}}
+
+
+def _earlier(metadata: Mapping[str, Any]) -> set[str]:
+    return {clean_name(old, "landmark") for old in _texts(metadata.get(INDEXED_AS))}
 
 
 def clean_name(name: object, what: str) -> str:

@@ -148,6 +148,27 @@ def test_an_export_of_before_undoes_nothing(bundle: Bundle, tmp_path: Path) -> N
         assert len(set(Catalogue([new]).slugs().values())) == len(new.landmarks())
 
 
+def test_a_landmark_that_has_an_old_name_of_another_is_no_other(bundle: Bundle, tmp_path: Path) -> None:
+    """Found by `reliability habits`: a name that was given up before the export, and given to another landmark."""
+    database = make_database(tmp_path / "a.db", bundle, n_images=4)
+    with Store.open(database) as store:
+        image = next(store.images())
+        old, elsewhere = image.landmark, next(x.name for x in store.landmarks() if x.name != image.landmark)
+        store.rename_landmark(old, "new name")
+        store.relabel(image.name, old)
+        export_database(store, tmp_path / "out")
+        store.relabel(image.name, elsewhere)
+        for _ in range(2):
+            import_database(store, tmp_path / "out")
+            assert store.image(image.name).landmark == old
+        store.rename_landmark(old, "third name")
+        store.rename_landmark("new name", "fourth name")
+        for _ in range(2):
+            import_database(store, tmp_path / "out")
+            assert store.image(image.name).landmark == "third name"
+            assert {"new name", old}.isdisjoint(landmark.name for landmark in store.landmarks())
+
+
 def test_other_programs_can_read_it(exported: tuple[Path, Path], bundle: Bundle) -> None:
     database, out = exported
     rows = pq.read_table(out / "images.parquet").to_pylist()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from delf_edge.errors import NotFoundError, OptionError
+from delf_edge.storage.names import renamed_since
 from delf_edge.storage.records import Landmark, NewImage
 from delf_edge.storage.store import Store
 from testing.stores import new_image, open_store
@@ -142,3 +143,13 @@ def test_half_a_surrogate_is_refused(store: Store) -> None:
     image: NewImage = new_image(30, name="\udcff.jpg")
     with pytest.raises(OptionError, match="no Unicode"):
         store.add(image)
+
+
+def test_what_was_renamed_since_an_export() -> None:
+    there = [("A", {}), ("B", {"indexed_as": ["Z"]})]
+    assert renamed_since(there, there) == {}
+    assert renamed_since([("C", {"indexed_as": ["A"]}), *there[1:]], there) == {"A": "C"}
+    assert renamed_since([("C", {"indexed_as": ["B", "Z"]})], there) == {"B": "C"}  # Z was no name of it any more
+    assert renamed_since([("C", {"indexed_as": ["Z"]}), *there], there) == {"Z": "C"}
+    assert renamed_since([("A", {}), ("C", {"indexed_as": ["A"]})], there) == {}  # another has the name now
+    assert renamed_since([("C", {"indexed_as": "A"}), ("D", {"indexed_as": [1, " "]})], there) == {}

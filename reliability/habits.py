@@ -279,9 +279,10 @@ def batch(seed: int, n: int) -> dict[str, Any]:
     began, steps, found = Habits.done, Habits.steps, []
     try:
         live(n, seed, LongHabits)
-    except AssertionError as e:
-        notes = [str(note) for note in getattr(e, "__notes__", ())]
-        found.append("\n".join([f"seed {seed}: {str(e).splitlines()[0][:500]}", *notes])[:4000])
+    except* AssertionError as group:  # one group where several things were found
+        for e in group.exceptions:
+            notes = [str(note) for note in getattr(e, "__notes__", ())]
+            found.append("\n".join([f"seed {seed}: {str(e)[:3000]}", *notes])[:8000])
     return {
         "n": n,
         "steps": Habits.steps - steps,

@@ -240,6 +240,10 @@ class Person:
         self.kept(ran, before, after, gone)
         for name in gone:
             what = (before.places[name], {k[1]: v for k, v in before.texts.items() if k[0] == name})
+            followers = {after.by_photo.get(digest, "") for place, digest in before.images.values() if place == name}
+            if len(followers) == 1 and followers <= fresh:  # all its photos went there, and its former names with them
+                former = {old for old, new in self.called if new == name}
+                self.called |= {(old, follower) for old in former for follower in followers & fresh}
             if what == (None, {}):
                 continue
             found = [(after.places[f], {k[1]: v for k, v in after.texts.items() if k[0] == f}) for f in fresh]

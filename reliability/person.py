@@ -296,7 +296,10 @@ class Person:
                 wanted = before.texts.get((new, language), title)
                 assert after.texts[new, language] == wanted, f"a text is lost: {ran}"
         if old != new:
-            self.called.add((old, new))
+            self._renamed(old, new)
+
+    def _renamed(self, old: str, new: str) -> None:
+        self.called.add((old, new))
         for fixed in (self.corrected, self.added):
             fixed |= {sha256: new for sha256, place in fixed.items() if place == old}
 
@@ -502,6 +505,8 @@ class Person:
             self._learn(self.below(what[0]), between)
             self.index(what[0], None)
             return
+        if act == "rename" and between != before:  # it was done before the kill; now there is no such landmark
+            self._renamed(what[0], what[1])
         getattr(self, act)(*what)
         after = content(self.database)
         assert between in (before, after), f"half done: {ran}: {between} of {before} and {after}"

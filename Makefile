@@ -100,7 +100,7 @@ ablations: $(VENV)/bench.stamp
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m benchmarks.ablations $(DEV)
 
 # Selected by L2 norm, with sizes and weights of the default bundle, so that only the network differs.
-SIZES ?= --words 8192 --code-size 16 --global-dim 384
+SIZES ?= --words 8192 --dim 60 --code-size 12 --global-dim 384
 BUNDLE := $(CONVERTERS)/bin/delf-edge-convert bundle
 SAME := --photos build/default/codebook.csv $(SIZES) --per-place 60 --selection l2norm \
 	--variants float16 --probability assets/default/manifest.json

@@ -88,8 +88,8 @@ class Size:
     """K words, D dimensions, M bytes of a code, how centroids are kept, and the seed of the fit."""
 
     n_words: int
-    dim: int = 64
-    code_size: int = 16
+    dim: int = 60
+    code_size: int = 12
     storage: str = "int8"
     seed: int = 1
 
@@ -331,7 +331,10 @@ def identify(words: Words, dataset: Dataset, n: int, out: Path, rounds: int) -> 
                         cpu[way].append(1e3 * (time.thread_time() - began))
                         wall[way].append(spent)
                         answers[way].append(answer.landmark)
-        figures: dict[str, Any] = {"images": n, "features": recognizer.pipeline.index.n_features}
+        index = recognizer.pipeline.index
+        figures: dict[str, Any] = {"images": n, "features": index.n_features}
+        figures["ram_bytes_per_feature"] = index.nbytes / index.n_features
+        figures["disk_bytes_per_feature"] = file.stat().st_size / index.n_features
         for way, times in cpu.items():
             best = np.array(times).reshape(rounds, -1).min(axis=0)
             figures[way] = {
@@ -377,7 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="python -m benchmarks.words", description=(__doc__ or "").splitlines()[0])
     p.add_argument("data", type=Path, nargs="?", default=Path("../shared/data"), help="default ../shared/data")
     p.add_argument("--words", type=int, nargs="*", default=[8192, 16384, 32768, 65536], help="K")
-    p.add_argument("--codes", type=str, nargs="+", default=["64x16"], help="as 60x12: dimensions and bytes of a code")
+    p.add_argument("--codes", type=str, nargs="+", default=["60x12"], help="as 60x12: dimensions and bytes of a code")
     p.add_argument("--probes", type=int, nargs="+", default=[8, 12, 16, 32], help="words looked up for a feature")
     p.add_argument("--images", type=int, nargs="*", default=[1000, 10_000, 100_000], help="sizes of databases")
     p.add_argument(
@@ -397,6 +400,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     a = p.parse_args(arguments)
     command = " ".join(["python -m benchmarks.words", *(sys.argv[1:] if arguments is None else arguments)])
     words = Words(a.data, a.out, a.sample, a.refine)
+    most = words.bundle.codebook.dim
+    if a.words and any(int(text.split("x")[0]) > most for text in a.codes):
+        p.error(f"--codes {' '.join(a.codes)}: the default bundle's descriptors have {most} dimensions, and no more")
     if a.write:
         dim, code_size = (int(part) for part in a.codes[0].split("x"))
         print(words.write(Size(a.words[0], dim, code_size), a.write, command).id)

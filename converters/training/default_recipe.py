@@ -21,9 +21,10 @@ The places in `HELD_OUT` are never shown to the network: probability and thresho
 Words, codes and projections are fitted on the training photos without the held-out places: a whitening that has seen a
 place flattens what tells its photos from others (held-out places, global descriptor alone: mAP 0.81 seen, 0.91 not
 seen), so that the probability would be fitted on places that are harder than new ones. `codebook.csv` lists the
-photos; `assets/default/MODEL_CARD.md` has the command.
+photos; `assets/default/MODEL_CARD_OF_NETWORKS.md` has the command. Since 0.2 the projections alone are of that fit:
+words, codes and probability came later (`assets/default/MODEL_CARD.md`).
 
-The probability was then fitted on a bundle packed without `--probability`, and its `calibration` packed with it::
+The probability of 0.1 was fitted on a bundle packed without `--probability`, and its `calibration` packed with it::
 
     python -m benchmarks.calibrate DATA --bundle DIR --only porto/camara sfm/british_museum sfm/nle_tower \\
         sfm/sceaux_castle vietnam/hochiminh_mausoleum wonders7/petra \\

@@ -53,7 +53,7 @@ _ENOUGH = 120  # features
 _SHARP = 0.12  # of `gate.measure`: most photos that are in focus have more
 _ALIKE = 0.85  # cosine of two features that cannot be told apart
 _PROVEN = 16  # inliers, twice what strangers have
-BEYOND_DOUBT = 32  # inliers of the copy that is changed in all ways; below, some of the five may fail
+BEYOND_DOUBT = 40  # inliers of the copy that is changed in all ways; below, some of the five may fail
 _RIVALS = 5  # candidates that are verified for a copy; a rival with more inliers than the photo itself is among them
 _GRID = 4
 

@@ -14,7 +14,7 @@ import {loadSqlite} from '../src/storage/sqlite.js';
 import {bundleFiles, bytesOf, VECTORS} from './vectors.js';
 
 const pack = bytesOf(join(VECTORS, 'demo.pack')), manifest = bytesOf(join(VECTORS, 'demo.pack.json'));
-const layout = {codeSize: 16, globalDim: 384, nWords: 8192};
+const layout = {codeSize: 12, globalDim: 384, nWords: 8192};
 let bundleId = '', sqlite: Awaited<ReturnType<typeof loadSqlite>>;
 
 before(async () => {

@@ -79,6 +79,16 @@ def managed(folder: Path, url: str, policies: dict[str, Any], *flags: str) -> It
         shutil.rmtree(profile, ignore_errors=True)
 
 
+def connected(playwright: Any, address: str) -> Any:
+    """Connect to a Chromium that has just been started; while it opens its page it may leave that unanswered."""
+    from playwright.sync_api import TimeoutError as NoAnswerError
+
+    for _ in range(8):
+        with contextlib.suppress(NoAnswerError):
+            return playwright.chromium.connect_over_cdp(address, timeout=15_000)
+    return playwright.chromium.connect_over_cdp(address, timeout=30_000)
+
+
 def pages(playwright: Any, profile: Path) -> tuple[Any, list[Any]]:
     """Connect to it; what it lets be seen."""
     port = profile / "DevToolsActivePort"
@@ -86,8 +96,7 @@ def pages(playwright: Any, profile: Path) -> tuple[Any, list[Any]]:
     while not (port.exists() and port.read_text("utf-8")):
         assert time.monotonic() < end, "Chromium did not start"
         time.sleep(0.1)
-    address = f"http://127.0.0.1:{port.read_text('utf-8').split()[0]}"
-    browser = playwright.chromium.connect_over_cdp(address, timeout=120_000)
+    browser = connected(playwright, f"http://127.0.0.1:{port.read_text('utf-8').split()[0]}")
     for _ in range(50):
         if browser.contexts[0].pages:
             break

@@ -51,7 +51,7 @@ from benchmarks.search_codes import asked
 from delf_edge.arrays import l2_normalise
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.codebooks.bundle_writer import npz, with_codebook
-from delf_edge.codebooks.fit import compress_rows, expand_rows
+from delf_edge.codebooks.fit import compress_rows, expand_rows, named_rows
 from delf_edge.codebooks.kmeans import assign, tree_kmeans
 from delf_edge.codebooks.opq import fit_opq
 from delf_edge.index.inverted_lists import IndexSnapshot
@@ -168,11 +168,10 @@ class Words:
         base, kept = default_bundle_path(), self._fitted(size)
         with np.load(base / "codebook.npz", allow_pickle=False) as stored:
             arrays = {name: np.asarray(stored[name]) for name in stored.files if not name.startswith("centroids")}
-        short = compress_rows(kept["words"], size.storage)
-        arrays |= {"centroids" if name == "values" else f"centroids_{name}": a for name, a in short.items()}
+        arrays |= named_rows("centroids", compress_rows(kept["words"], size.storage))
         arrays |= {"pca_basis": arrays["pca_basis"][: size.dim], "rotation": kept["rotation"]}
         arrays["pq"] = kept["pq"].astype(np.float16)
-        with_codebook(
+        return with_codebook(
             base,
             out,
             arrays,
@@ -182,7 +181,6 @@ class Words:
                 command=command, size=size, photos=len(self.names), sample=self.sample, refine=self.refine
             ),
         )
-        return Bundle.load(out)
 
     def storage_loss(self, size: Size) -> dict[str, float]:
         """What keeping centroids short costs: cosine to the whole ones, and words that change by it."""
@@ -400,12 +398,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     a = p.parse_args(arguments)
     command = " ".join(["python -m benchmarks.words", *(sys.argv[1:] if arguments is None else arguments)])
     words = Words(a.data, a.out, a.sample, a.refine)
+    pairs = [(int(dim), int(code_size)) for dim, code_size in (text.split("x") for text in a.codes)]
     most = words.bundle.codebook.dim
-    if a.words and any(int(text.split("x")[0]) > most for text in a.codes):
+    if a.words and any(dim > most for dim, _ in pairs):
         p.error(f"--codes {' '.join(a.codes)}: the default bundle's descriptors have {most} dimensions, and no more")
     if a.write:
-        dim, code_size = (int(part) for part in a.codes[0].split("x"))
-        print(words.write(Size(a.words[0], dim, code_size), a.write, command).id)
+        print(words.write(Size(a.words[0], *pairs[0]), a.write, command).id)
         return 0
     dataset = read_json(a.data / "val.json")
     words.lab.prepare([q.name for q in dataset.queries])
@@ -418,8 +416,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(result["identify"][str(n)], indent=1), flush=True)
         _write(a.json, result)
     for seed in range(1, a.seeds + 1):
-        for text in a.codes:
-            dim, code_size = (int(part) for part in text.split("x"))
+        for dim, code_size in pairs:
             for n_words in a.words:
                 size = Size(n_words, dim, code_size, seed=seed)
                 codebook, mine = words.codebook(size), [cut(q, dim) for q in queries]

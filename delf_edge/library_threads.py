@@ -8,17 +8,22 @@ cores, twice as much for a photo as one thread takes.
 from __future__ import annotations
 
 import os
+from collections.abc import MutableMapping
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def limit(environment: os._Environ[str] | dict[str, str], n: int) -> None:
+def usable_cores() -> int:
+    """Cores that this process may run on; all of the machine where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def limit(environment: MutableMapping[str, str], n: int) -> None:
     """Allow n threads, or as many as the process has cores, where the environment does not say a number itself.
 
     Args:
         environment: `os.environ` before NumPy is imported, or the environment of a child process.
         n: threads.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for name in VARIABLES:
-        environment.setdefault(name, str(min(n, cores)))
+        environment.setdefault(name, str(min(n, usable_cores())))

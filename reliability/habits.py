@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from reliability.person import TREES, Content, Person, content
 from reliability.running import BUNDLE, Ran
+from testing.paths import ROOT
 
 __all__ = ["STEPS", "Content", "Habits", "LongHabits", "Person", "Ran", "batch", "content", "live"]
 
@@ -282,7 +283,7 @@ def batch(seed: int, n: int) -> dict[str, Any]:
     except* AssertionError as group:  # one group where several things were found
         for e in group.exceptions:
             notes = [str(note) for note in getattr(e, "__notes__", ())]
-            found.append("\n".join([f"seed {seed}: {str(e)[:3000]}", *notes])[:8000])
+            found.append("\n".join([f"seed {seed}: {str(e)[:3000]}", *notes])[:8000].replace(f"{ROOT}/", ""))
     return {
         "n": n,
         "steps": Habits.steps - steps,

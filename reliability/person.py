@@ -243,7 +243,7 @@ class Person:
             followers = {after.by_photo.get(digest, "") for place, digest in before.images.values() if place == name}
             if len(followers) == 1 and followers <= fresh:  # all its photos went there, and its former names with them
                 former = {old for old, new in self.called if new == name}
-                self.called |= {(old, follower) for old in former for follower in followers & fresh}
+                self.called |= {(old, follower) for old in former for follower in followers}
             if what == (None, {}):
                 continue
             found = [(after.places[f], {k[1]: v for k, v in after.texts.items() if k[0] == f}) for f in fresh]

@@ -115,7 +115,11 @@ def shipped() -> list[tuple[str, str, str]]:
     told = ", ".join(f"{n} {what}" for what, n in photos.most_common())
     return [
         ("code, page and documents", "Apache-2.0", "[LICENSE](../LICENSE)"),
-        ("weights, codebook and golden vectors", weights["licence"], "[model card](../assets/default/MODEL_CARD.md)"),
+        (
+            "weights, codebook and golden vectors",
+            weights["licence"],
+            "[model card](../assets/default/MODEL_CARD_OF_NETWORKS.md)",
+        ),
         (
             f"{photos.total()} demo photos (not in the wheel), and docs/match.jpg made of two of them",
             told,

@@ -233,7 +233,7 @@ def quantise(
     )
     arrays: dict[str, NDArray[Any]] = {"pca_mean": mean, "pca_basis": basis, "pq": pq16, "rotation": rotation}
     arrays |= {"global_mean": global_mean}
-    arrays |= _named("centroids", stored) | _named("global_basis", stored_basis)
+    arrays |= named_rows("centroids", stored) | named_rows("global_basis", stored_basis)
     seen = {"descriptors_seen": moments.n, "descriptors_sampled": n, "images": global_moments.n}
     losses = _losses(codebook, moments, head(few, _REPORT_ROWS), words, pooled, global_basis)
     return Fit(codebook, arrays, {name: float(value) for name, value in seen.items()} | losses)
@@ -260,7 +260,8 @@ def automatic_words(descriptors: int) -> int:
     return int(min(16384, 2 ** max(0, (descriptors // 8).bit_length() - 1)))
 
 
-def _named(name: str, stored: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def named_rows(name: str, stored: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """What `compress_rows` gave, by the names that a codebook's file has for it."""
     return {name if key == "values" else f"{name}_{key}": value for key, value in stored.items()}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from delf_edge import native
 from delf_edge.errors import EngineError
 from delf_edge.features.network import runtime_version
+from delf_edge.library_threads import usable_cores
 
 _DISTRIBUTIONS = ("delf-edge", "numpy", "opencv-python-headless", "hnswlib", "ai-edge-litert", "tflite-runtime")
 
@@ -36,7 +37,7 @@ def describe_machine(num_threads: int) -> dict[str, str]:
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": processor(),
-        "cores": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} usable",
+        "cores": f"{usable_cores()} of {os.cpu_count()} usable",
         "threads of the network": str(num_threads),
         "candidate search": _search_form(),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from delf_edge.errors import EngineError, OptionError
+from delf_edge.library_threads import usable_cores
 from delf_edge.types import Float32Array
 
 SIGNATURE = "serving_default"
@@ -112,7 +113,7 @@ class Engine:
     def __init__(self, model: bytes, num_threads: int = 1) -> None:
         if not isinstance(num_threads, int) or num_threads < 1:
             raise OptionError(f"num_threads is {num_threads!r}; it must be a whole number, at least 1")
-        num_threads = min(num_threads, len(os.sched_getaffinity(0)))  # more only wait for each other
+        num_threads = min(num_threads, usable_cores())  # more only wait for each other
         if model[4:8] != b"TFL3":
             raise EngineError(f"not a TFLite model ({len(model)} bytes, no TFL3 mark); export it again")
         self._model = model

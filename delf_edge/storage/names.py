@@ -18,9 +18,10 @@ INDEXED_AS = "indexed_as"  # metadata of an image: the landmark it had before; o
 LOCATED = "located:"  # meta, with the landmark's id: a person said where it is, or that this is not known
 
 
-Known = tuple[str, Mapping[str, Any]]  # a landmark's name and metadata
 PATH = "path"  # metadata of an image: where its file lies
 REMOVED = "removed:"  # meta, with a photo's SHA-256: a person removed it although its file may still be there
+
+Known = tuple[str, Mapping[str, Any]]  # a landmark's name and metadata
 
 
 def without_path(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from delf_edge.ingestion import AddError, AddResult
 from delf_edge.interchange.photo_entry import PhotoEntry
 from delf_edge.interchange.photo_lists import same_elsewhere
 from delf_edge.recognizer import Recognizer
-from delf_edge.storage.names import INDEXED_AS, PATH, clean_name, now_called, numbered
+from delf_edge.storage.names import ALSO_FROM, BY_PROGRAM, INDEXED_AS, PATH, also_from, clean_name, now_called, numbered
 from delf_edge.storage.records import StoredImage
 from delf_edge.storage.store import Store
 
@@ -174,6 +174,7 @@ class Indexer:
         corrected = self._corrected(stored)
         if stored.image_id in self._seen or (origin != path and self._stays(stored, origin, landmark)):
             self._seen.add(stored.image_id)
+            self._note_copy(data, path, stored, origin)
             warning = None
             if landmark not in (stored.landmark, corrected):
                 warning = (
@@ -187,6 +188,9 @@ class Indexer:
         kept = corrected is not None and (not self._stated or landmark in (corrected, stored.landmark))
         shown = stored.landmark if kept else landmark
         metadata = {**stored.metadata, **entry.metadata, PATH: path}
+        elsewhere = [BY_PROGRAM] if origin is None else also_from(stored.metadata)
+        if elsewhere:
+            metadata[ALSO_FROM] = [known for known in elsewhere if known != path]
         if not kept:
             metadata.pop(INDEXED_AS, None)
         name = self._name_of_known(entry, stored, origin, path)
@@ -203,6 +207,14 @@ class Indexer:
             if corrected is not None:
                 warning = f"{name}: the table says {shown} now, which replaces the {stored.landmark} of `relabel`"
         return Indexed(result, warning, kept=kept)
+
+    def _note_copy(self, data: bytes, path: str, stored: StoredImage, origin: str | None) -> None:
+        """Remember that a stored photo lies at `path`, too: `--prune` asks before it removes the image."""
+        known = also_from(stored.metadata)
+        if origin in (None, path) or path in known:
+            return
+        metadata = {**stored.metadata, ALSO_FROM: [*known, path]}
+        self._recognizer.add(data, landmark=stored.landmark, name=stored.name, metadata=metadata)
 
     def _stays(self, stored: StoredImage, origin: str | None, landmark: str) -> bool:
         """Whether a stored photo belongs to another file than this one."""
@@ -249,6 +261,7 @@ class Indexer:
                     return None
                 landmark = landmark if corrected is None else holder.landmark
                 metadata = {**holder.metadata, **metadata}
+                metadata.pop(ALSO_FROM, None)  # of the photo before
             result = self._recognizer.add(
                 data,
                 landmark=landmark,
@@ -278,7 +291,8 @@ def gone_photos(store: Store, folder: Path | None = None) -> list[StoredImage]:
         folder: only those that were indexed from below it; None: all.
 
     Returns:
-        By id. Images that were not indexed from a file, and files that may not be looked at, are not among them.
+        By id. Images that a program added, images whose photo was also indexed from another file that still holds it,
+        and files that may not be looked at are not among them.
     """
     root = None if folder is None else os.path.join(os.path.realpath(folder), "")
     return [
@@ -288,7 +302,16 @@ def gone_photos(store: Store, folder: Path | None = None) -> list[StoredImage]:
         and os.path.isabs(path)
         and (root is None or path.startswith(root))
         and _is_gone(path)
+        and not any(known == BY_PROGRAM or _holds(known, image) for known in also_from(image.metadata))
     ]
+
+
+def _holds(path: str, image: StoredImage) -> bool:
+    """Whether the photo of an image lies at a path, or may: a file that cannot be looked at speaks for it."""
+    try:
+        return content_hash(Path(path).read_bytes()) == image.content_hash
+    except OSError:
+        return not _is_gone(path)
 
 
 def _is_gone(path: str) -> bool:

@@ -197,7 +197,7 @@ class Person:
             assert len(missing) <= len(left_out), f"a photo is not in, and exit 0: {ran}"
         for name in pruned:
             assert "--prune" in ran.words, f"pruned unasked: {ran}"
-            there = [path for path in self.came_from.get(name, ()) if path in self.files]
+            there = [path for path in self.came_from.get(name, ()) if self._holds(path, before.images[name][1])]
             assert not there, f"{name} was pruned, and may have come from {there}: {ran}"
         self._check_images(ran, mine, landmark, before, after, pruned)
         self._check_places(ran, before, after)
@@ -248,6 +248,18 @@ class Person:
                 continue
             found = [(after.places[f], {k[1]: v for k, v in after.texts.items() if k[0] == f}) for f in fresh]
             assert what in found, f"what was known of {name} is gone: {what}: {ran}"
+
+    def _holds(self, path: str, sha256: str) -> bool:
+        return path in self.files and world.digest(self.files[path]) == sha256
+
+    def _given(self, photo: str, name: str, before: Content, after: Content) -> None:
+        """A program gave the photo of a file. The database is not told which: what is from a file there stays so."""
+        mine = world.digest(self.files[photo])
+        if mine not in before.by_photo or mine in self.added:
+            self._learn({photo: mine}, after)
+            return
+        known = [self.came_from.get(n, set()) for n, (_, sha256) in before.images.items() if sha256 == mine]
+        self.came_from.setdefault(name, set()).update(*known)
 
     def _learn(self, mine: dict[str, str], after: Content) -> None:
         """Which files an image may have come from."""
@@ -366,7 +378,7 @@ class Person:
                 assert after.images.get(name) == (place, sha256), f"{name} ({place}) is gone or changed: {ran}"
         assert after.by_photo[mine] == landmark, ran
         self.kept(ran, before, after)
-        self._learn({photo: mine}, after)
+        self._given(photo, result.name, before, after)
         known = before.by_photo.get(mine)
         if known is None:
             self.added[mine] = landmark
@@ -550,7 +562,7 @@ class Person:
                 self.added[mine] = landmark
             elif known != landmark:
                 (self.added if mine in self.added else self.corrected)[mine] = landmark
-            self._learn({photo: mine}, after)
+            self._given(photo, name, before, after)
         self.steps += 1
         self.check_files(ran)
 

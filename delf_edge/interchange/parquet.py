@@ -44,6 +44,7 @@ from delf_edge.files import dump_metadata, parse_json, replacing, write_atomical
 from delf_edge.quantization.packed_codes import CodeLayout
 from delf_edge.quantization.product_quantizer import decode
 from delf_edge.storage.names import (
+    ALSO_FROM,
     INDEXED_AS,
     PATH,
     corrected_metadata,
@@ -283,7 +284,8 @@ def _with_origin(image: NewImage, stored: StoredImage) -> dict[str, Any]:
     """Metadata of an image that is stored already: its file here stays known, and `index` leaves the new landmark."""
     if PATH not in stored.metadata:
         return dict(image.metadata)
-    known = {key: stored.metadata[key] for key in (PATH, INDEXED_AS) if key in stored.metadata} | dict(image.metadata)
+    here = (PATH, ALSO_FROM, INDEXED_AS)
+    known = {key: stored.metadata[key] for key in here if key in stored.metadata} | dict(image.metadata)
     return corrected_metadata(known, stored.landmark, image.landmark)
 
 

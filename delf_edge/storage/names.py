@@ -19,14 +19,21 @@ LOCATED = "located:"  # meta, with the landmark's id: a person said where it is,
 
 
 PATH = "path"  # metadata of an image: where its file lies
+ALSO_FROM = "also_from"  # the same: where else the same photo lies, and BY_PROGRAM
+BY_PROGRAM = "program"  # in ALSO_FROM: a program had added the photo before `index` found its file
 REMOVED = "removed:"  # meta, with a photo's SHA-256: a person removed it although its file may still be there
 
 Known = tuple[str, Mapping[str, Any]]  # a landmark's name and metadata
 
 
 def without_path(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata of an image for other machines: without the path of its file, which names folders and people."""
-    return {key: value for key, value in metadata.items() if key != PATH}
+    """Metadata of an image for other machines: without the paths of its file, which name folders and people."""
+    return {key: value for key, value in metadata.items() if key not in (PATH, ALSO_FROM)}
+
+
+def also_from(metadata: Mapping[str, Any]) -> list[str]:
+    """Where else an image came from than from the file at `PATH`: paths, and `BY_PROGRAM`."""
+    return _texts(metadata.get(ALSO_FROM))
 
 
 def corrected_metadata(metadata: Mapping[str, Any], old: str, new: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from delf_edge.storage.names import without_path
 from delf_edge.storage.store import Store
 from testing.command import Ran, run
 from testing.paths import TINY_BUNDLE
@@ -428,6 +429,66 @@ def test_photos_whose_file_is_gone(desk: Desk) -> None:
     assert desk.index("photos", "--prune", "--dry-run")["pruned"] == ["Paris/a.bmp"]
     assert desk.index("photos", "--prune")["pruned"] == ["Paris/a.bmp"]
     assert desk.stored == {"Paris/b.bmp": "Paris", "Rome/c.bmp": "Rome"}
+
+
+def test_a_photo_that_another_folder_still_holds_is_not_pruned(desk: Desk) -> None:
+    first = desk.put("cardB/Petra/a.bmp", 1)
+    desk.put("cardB/Petra/b.bmp", 2)
+    copies = [desk.put(f"card{card}/Petra/a.bmp", 1) for card in "AC"]
+    desk.index("cardB", "--thumbnails")
+    for card in ("cardA", "cardC", "cardA"):
+        assert counts(desk.index(card)) == {"unchanged": 1}
+    desk.run("relabel", desk.database, "Petra/a.bmp", "Al-Khazneh")
+    for gone in (first, copies[0]):
+        gone.unlink()
+        assert desk.run("missing", desk.database).code == 0
+        assert desk.index("cardB", "--prune", "--dry-run")["pruned"] == []
+        assert desk.index("cardB", "--prune")["pruned"] == []
+        assert desk.stored == {"Petra/a.bmp": "Al-Khazneh", "Petra/b.bmp": "Petra"}
+    with Store.open(desk.database, mode="ro") as store:
+        assert store.thumbnail(store.image("Petra/a.bmp").image_id) is not None
+    copies[1].unlink()
+    assert [row["name"] for row in desk.run("missing", desk.database, "--json").json["missing"]] == ["Petra/a.bmp"]
+    assert desk.index("cardB", "--prune")["pruned"] == ["Petra/a.bmp"]
+
+
+def test_where_the_copies_lie_is_nobody_elses_business(desk: Desk) -> None:
+    for card in "AB":
+        desk.put(f"card{card}/Petra/a.bmp", 1)
+        desk.index(f"card{card}")
+    with Store.open(desk.database, mode="ro") as store:
+        metadata = store.image("Petra/a.bmp").metadata
+    assert without_path(metadata) == {}
+    assert str(desk.folder / "cardB") in json.dumps(metadata)
+    pack = desk.folder / "a.pack"
+    assert desk.run("pack", desk.database, pack).code == 0
+    assert b"card" not in pack.read_bytes()
+
+
+def test_a_copy_that_shows_something_else_by_now_does_not_keep_an_image(desk: Desk) -> None:
+    first, other = desk.put("cardB/Petra/a.bmp", 1), desk.put("cardA/Petra/a.bmp", 1)
+    desk.put("cardB/Petra/b.bmp", 2)
+    desk.index("cardB")
+    desk.index("cardA")
+    first.unlink()
+    desk.put("cardA/Petra/a.bmp", 3)
+    assert other.exists()
+    assert desk.index("cardB", "--prune")["pruned"] == ["Petra/a.bmp"]
+
+
+def test_what_a_program_added_is_not_pruned(desk: Desk) -> None:
+    from delf_edge import Recognizer
+
+    desk.put("cardA/Petra/b.bmp", 2)
+    desk.index("cardA")
+    file = desk.put("cardA/Petra/a.bmp", 1)
+    with Recognizer.open(desk.database, bundle=TINY_BUNDLE) as recognizer:
+        recognizer.add(file.read_bytes(), landmark="Petra", name="by a program")
+    assert counts(desk.index("cardA")) == {"unchanged": 1, "updated": 1}
+    file.unlink()
+    assert desk.index("cardA", "--prune")["pruned"] == []
+    assert desk.stored == {"Petra/b.bmp": "Petra", "by a program": "Petra"}
+    assert desk.run("missing", desk.database).code == 0
 
 
 def test_one_bad_entry_does_not_end_the_run(desk: Desk) -> None:

@@ -82,6 +82,8 @@ class List {
     }
 };
 
+constexpr std::int64_t BLOCK = 128;  // features scored before the best are chosen
+
 // The best K of what one query meets, and everything equal to the K-th. Which score exceeds the limit cannot be foretold, and
 // a wrong guess costs the processor as much as scoring a feature: so loops here write first and decide by an addition.
 class Best {
@@ -94,15 +96,16 @@ class Best {
         full_ = 4 * k_ + 64;
     }
 
-    // Takes what exceeds the limit of n scores of features first, first + 1, ... of a list.
+    // Takes what exceeds the limit of n scores, at most `BLOCK`, of features first, first + 1, ... of a list.
     void add(const float *scores, std::size_t n, std::int64_t first, std::int32_t word) {
-        if (hits_.size() < n_ + n) hits_.resize(2 * (n_ + n));
-        Hit *next = hits_.data() + n_;
+        std::uint8_t better[BLOCK];
+        std::size_t found = 0;
         for (std::size_t i = 0; i < n; ++i) {
-            *next = {scores[i], word, first + static_cast<std::int64_t>(i)};
-            next += scores[i] > limit_;
+            better[found] = static_cast<std::uint8_t>(i);
+            found += scores[i] > limit_;
         }
-        n_ = static_cast<std::size_t>(next - hits_.data());
+        if (hits_.size() < n_ + found) hits_.resize(2 * (n_ + found));
+        for (std::size_t i = 0; i < found; ++i) hits_[n_++] = {scores[better[i]], word, first + better[i]};
     }
 
     // Drops the hits from `from` on whose images are dead.
@@ -162,8 +165,6 @@ class Best {
     std::vector<Hit> hits_;
     std::vector<float> scores_;
 };
-
-constexpr std::int64_t BLOCK = 128;  // features scored before the best are chosen
 
 // Gathering table entries into vectors costs more than the additions it saves, but GCC believes otherwise.
 #if defined(__GNUC__) && !defined(__clang__)

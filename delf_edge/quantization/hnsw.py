@@ -20,7 +20,8 @@ from delf_edge.types import Float32Array
 M = 16  # links of a word above level 0; twice as many on level 0
 EF_CONSTRUCTION = 200
 _SEED = 1
-_LEAST, _MORE = 32, 8  # words looked at for a query: so many at least, and so many more than are asked for
+_LEAST, _MORE = 20, 8  # words looked at for a query: so many at least, and so many more than are asked for
+_STEP = 16  # numbers that hnswlib's fast loops take at a time; other dimensions are filled up with zeros
 
 
 class HnswGraph:
@@ -42,10 +43,11 @@ class HnswGraph:
         """
         import hnswlib
 
-        K, D = centroids.shape
-        index = hnswlib.Index("l2", D)
+        K = len(centroids)
+        vectors = _filled_up(centroids)
+        index = hnswlib.Index("l2", vectors.shape[1])
         index.init_index(K, M=links, ef_construction=ef_construction, random_seed=_SEED)
-        index.add_items(centroids, np.arange(K), num_threads=1)
+        index.add_items(vectors, np.arange(K), num_threads=1)
         return cls(index)
 
     @classmethod
@@ -55,12 +57,13 @@ class HnswGraph:
 
         if not graph.fits(centroids):
             return None
-        K, D = centroids.shape
+        vectors = _filled_up(centroids)
+        K, D = vectors.shape
         below, above = graph.links.shape[1], graph.upper.shape[1]
         level0 = np.zeros(K, _record(below, D))
         rows = np.arange(K)
         level0["n"], level0["links"] = _counts(graph.links, rows), graph.links
-        level0["vector"], level0["label"] = centroids, rows
+        level0["vector"], level0["label"] = vectors, rows
         upper = np.zeros(len(graph.nodes), _record(above))
         upper["n"], upper["links"] = _counts(graph.upper, graph.nodes), graph.upper
         levels = graph.levels
@@ -103,8 +106,8 @@ class HnswGraph:
     def links(self, centroids: Float32Array) -> WordGraph:
         """What a bundle keeps of the graph of these centroids."""
         (state,) = self._index.__getstate__()
-        K, D = centroids.shape
-        level0 = state["data_level0"].view(_record(state["max_M0"], D))
+        K = len(centroids)
+        level0 = state["data_level0"].view(_record(state["max_M0"], state["dim"]))
         external, internal = state["label_lookup_external"], state["label_lookup_internal"]
         if not (external == internal).all() or len(level0) != K:
             raise AssertionError("hnswlib numbers words in another way than they were given")
@@ -130,10 +133,16 @@ class HnswGraph:
         """
         looked_at = min(max(_LEAST, n + _MORE), self._index.element_count)
         try:
-            labels, _ = self._index.knn_query(descriptors, k=looked_at, num_threads=1)
+            labels, _ = self._index.knn_query(_filled_up(descriptors), k=looked_at, num_threads=1)
         except RuntimeError:
             return None
         return np.asarray(labels[:, :n], np.intp)
+
+
+def _filled_up(vectors: Float32Array) -> Float32Array:
+    """The vectors with zeros behind them, which change no distance, up to a multiple of `_STEP`."""
+    missing = -vectors.shape[1] % _STEP
+    return np.pad(vectors, ((0, 0), (0, missing))) if missing else vectors
 
 
 def _record(links: int, dim: int | None = None) -> np.dtype[np.void]:

@@ -36,8 +36,9 @@ def test_exact_is_brute_force_by_l2(n_words: int, n_probe: int) -> None:
     assert_allclose(similarity, np.einsum("npd,nd->np", centroids[words], queries), atol=1e-5)
 
 
-def test_graph_recall_has_a_floor_and_repeats() -> None:
-    centroids, queries = clustered(3000, 32, 3), clustered(200, 32, 4)
+@pytest.mark.parametrize("dim", [32, 30])  # what hnswlib's fast loops take, and what has to be filled up for them
+def test_graph_recall_has_a_floor_and_repeats(dim: int) -> None:
+    centroids, queries = clustered(3000, dim, 3), clustered(200, dim, 4)
     expected, _ = CoarseIndex(centroids, method="exact").assign(queries, 8)
     graph = CoarseIndex(centroids, method="graph")
     words, _ = graph.assign(queries, 8)

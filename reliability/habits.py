@@ -18,6 +18,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from reliability.person import TREES, Content, Person, content
@@ -276,18 +277,36 @@ def live(n: int, seed: int, machine: type[Habits] = Habits, *, shorten: bool = T
 
 
 def batch(seed: int, n: int) -> dict[str, Any]:
-    """A batch of the campaign: steps, and what was found."""
-    began, steps, found = Habits.done, Habits.steps, []
+    """A batch of the campaign: steps, and what was found.
+
+    Hypothesis gives a batch up where the same choices lead to another end when it repeats them: a process that was
+    killed may have come further. What was done by then counts, and what was found then counts all the same.
+    """
+    began, steps, found, given_up = Habits.done, Habits.steps, [], 0
     try:
         live(n, seed, LongHabits)
-    except* AssertionError as group:  # one group where several things were found
-        for e in group.exceptions:
+    except (AssertionError, ExceptionGroup, Flaky) as error:
+        failures = _failures(error)
+        if not failures and not isinstance(error, Flaky):
+            raise
+        given_up = int(not failures)
+        for e in failures:
             notes = [str(note) for note in getattr(e, "__notes__", ())]
             found.append("\n".join([f"seed {seed}: {str(e)[:3000]}", *notes])[:8000].replace(f"{ROOT}/", ""))
     return {
-        "n": n,
+        "n": min(n, Habits.steps - steps) if given_up else n,
         "steps": Habits.steps - steps,
         "commands": Habits.done - began,
         "lost or wrong": len(found),
+        "given up": given_up,
         "found": found,
     }
+
+
+def _failures(error: BaseException | None) -> list[AssertionError]:
+    """What failed in an error of hypothesis: alone, one of several, or what it was about when it gave up."""
+    if isinstance(error, AssertionError):
+        return [error]
+    if isinstance(error, BaseExceptionGroup):
+        return [e for part in error.exceptions for e in _failures(part)]
+    return [] if error is None else _failures(error.__cause__) or _failures(error.__context__)

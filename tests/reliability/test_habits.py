@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis.errors import Flaky
 
 from delf_edge.storage.store import Store
 from reliability import habits, world
@@ -96,3 +97,43 @@ def test_a_changed_photo_a_lost_image_and_a_changed_sealed_file_are_noticed(pers
     ran = habits.Ran(("index",), 0, told, "")
     with pytest.raises(AssertionError, match="a photo is not in"):
         person.check_index(ran, person.below("cardA"), None, before, habits.content(person.database))
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (AssertionError("lost"), ["seed 7: lost"]),
+        (ExceptionGroup("two", [AssertionError("lost"), AssertionError("wrong")]), ["seed 7: lost", "seed 7: wrong"]),
+        (Flaky("gave up"), []),
+    ],
+)
+def test_a_batch_says_what_failed(error: Exception, found: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def live(*_: object) -> None:
+        habits.Habits.steps += 3
+        raise error
+
+    monkeypatch.setattr(habits, "live", live)
+    told = habits.batch(7, 400)
+    assert told["found"] == found
+    assert told["lost or wrong"] == len(found)
+    assert (told["given up"], told["n"]) == ((0, 400) if found else (1, 3))
+
+
+def test_what_failed_before_hypothesis_gave_up_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def live(*_: object) -> None:
+        try:
+            raise AssertionError("lost")
+        except AssertionError:
+            raise Flaky("gave up") from None
+
+    monkeypatch.setattr(habits, "live", live)
+    assert habits.batch(7, 400)["found"] == ["seed 7: lost"]
+
+
+def test_another_error_ends_the_campaign(monkeypatch: pytest.MonkeyPatch) -> None:
+    def live(*_: object) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(habits, "live", live)
+    with pytest.raises(OSError, match="no space"):
+        habits.batch(7, 400)

@@ -122,11 +122,14 @@ class Words:
         out: folder of what is kept.
         sample: descriptors that words are fitted on at most.
         refine: Lloyd iterations over all words after the two levels.
+        variant: of the bundle's networks, for what is asked and stored; codebooks are fitted on those of the default.
     """
 
-    def __init__(self, data: Path, out: Path, sample: int, refine: int) -> None:
-        self.bundle = Bundle.load(default_bundle_path())
+    def __init__(self, data: Path, out: Path, sample: int, refine: int, variant: str | None = None) -> None:
+        self.bundle = Bundle.load(default_bundle_path(), variant=variant)
         self.lab = Lab(data, self.bundle, out, progress=to_stderr)
+        trained = variant is None
+        self._trained = self.lab if trained else Lab(data, Bundle.load(default_bundle_path()), out, progress=to_stderr)
         self.cache, self.sample, self.refine = FeatureCache(out / "features"), sample, refine
         self.names = training_names(data)
         self._rows: Float32Array | None = None
@@ -134,8 +137,8 @@ class Words:
     def rows(self) -> Float32Array:
         """Descriptors of training photos, evenly thinned to `sample`."""
         if self._rows is None:
-            self.lab.prepare(self.names)
-            rows = np.concatenate([self.lab.features(name).descriptors for name in self.names])
+            self._trained.prepare(self.names)
+            rows = np.concatenate([self._trained.features(name).descriptors for name in self.names])
             chosen = np.sort(np.random.default_rng(1).permutation(len(rows))[: self.sample])
             print(f"{len(rows)} descriptors of {len(self.names)} photos, {len(chosen)} fitted on", file=sys.stderr)
             self._rows = rows[chosen]
@@ -385,6 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--identify", type=int, nargs="*", default=[], help="sizes of databases that are asked; needs no --words"
     )
     p.add_argument("--val", action="store_true", help="rank VAL with every codebook")
+    p.add_argument("--variant", help="with --val: of the bundle's networks, such as int8; codebooks stay the same")
     p.add_argument("--seeds", type=int, default=1, help="fits of every codebook, default 1; more are for --val")
     p.add_argument("--sample", type=int, default=600_000, help="descriptors fitted on at most")
     p.add_argument("--refine", type=int, default=1, help="Lloyd iterations over all words")
@@ -397,7 +401,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     p.add_argument("--write", type=Path, metavar="OUT", help="put a bundle with the first codebook here, and end")
     a = p.parse_args(arguments)
     command = " ".join(["python -m benchmarks.words", *(sys.argv[1:] if arguments is None else arguments)])
-    words = Words(a.data, a.out, a.sample, a.refine)
+    words = Words(a.data, a.out, a.sample, a.refine, a.variant)
     pairs = [(int(dim), int(code_size)) for dim, code_size in (text.split("x") for text in a.codes)]
     most = words.bundle.codebook.dim
     if a.words and any(dim > most for dim, _ in pairs):
@@ -419,8 +423,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for dim, code_size in pairs:
             for n_words in a.words:
                 size = Size(n_words, dim, code_size, seed=seed)
+                name = str(size) if a.variant is None else f"{size}, {a.variant}"
                 codebook, mine = words.codebook(size), [cut(q, dim) for q in queries]
-                row = rows.setdefault(str(size), asdict(size)) | {"command": command, "environment": environment()}
+                row = rows.setdefault(name, asdict(size)) | {"command": command, "environment": environment()}
                 if seed == 1:
                     row["words"] = words_stage(codebook, mine, a.probes, a.rounds)
                     row["centroids"] = words.storage_loss(size)
@@ -434,8 +439,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         print(size, n, json.dumps(jsonable(found)), flush=True)
                 if a.val:
                     row["val"] = val(words, codebook, dataset)
-                rows[str(size)] = jsonable(row)
-                print(size, json.dumps(jsonable({k: row.get(k) for k in ("words", "centroids", "val")})), flush=True)
+                rows[name] = jsonable(row)
+                print(name, json.dumps(jsonable({k: row.get(k) for k in ("words", "centroids", "val")})), flush=True)
                 _write(a.json, result)
     return 0
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from benchmarks.words import Size, cut, lists_stage, words_stage
+from benchmarks import words
+from benchmarks.words import Size, Words, cut, lists_stage, words_stage
 from delf_edge.arrays import l2_normalise
 from delf_edge.bundle.bundle import Bundle
 from delf_edge.index.inverted_lists import IndexSnapshot
@@ -13,8 +16,11 @@ from delf_edge.quantization.coarse_quantizer import CoarseIndex
 from delf_edge.quantization.packed_codes import CodeBatch, CodeLayout
 from delf_edge.quantization.product_quantizer import encode
 from delf_edge.types import Features
-from testing.paths import TINY_BUNDLE
+from testing.paths import DEMO, TINY_BUNDLE
 from testing.synthetic_database import made_up
+
+
+COLOSSEUM = DEMO / "queries" / "colosseum.webp"
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +59,16 @@ def test_a_cut_descriptor_is_a_unit_vector_of_its_first_dimensions(queries: list
     short = cut(first, 3).descriptors
     np.testing.assert_allclose(short, l2_normalise(whole[:, :3]))
     assert str(Size(8192, 60, 12, seed=2)) == "K=8192 D=60 M=12 seed 2"
+
+
+def test_another_variant_is_asked_with_codebooks_of_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Bundle
+) -> None:
+    monkeypatch.setattr(words, "default_bundle_path", lambda: TINY_BUNDLE)
+    for table in ("train.csv", "train_more.csv"):
+        (tmp_path / table).write_text(f"path,place,split\n{COLOSSEUM},colosseum,train\n", encoding="utf-8")
+    plain, other = (Words(tmp_path, tmp_path / "out", 1000, 1, variant) for variant in (None, "int8"))
+    assert (plain.bundle.variant, other.bundle.variant) == (bundle.variant, "int8")
+    asked = [w.lab.features(str(COLOSSEUM)).descriptors for w in (plain, other)]
+    assert asked[0].shape != asked[1].shape or not np.allclose(asked[0], asked[1])
+    np.testing.assert_array_equal(plain.rows(), other.rows())

@@ -52,9 +52,12 @@ $(VENV)/bench.stamp: $(VENV)/runtime.stamp
 	touch $@
 
 # PyTorch first and by itself: TORCH may name a CPU build, which saves gigabytes.
-$(CONVERTERS)/converters.stamp: pyproject.toml
+$(CONVERTERS)/torch.stamp: pyproject.toml
 	test -x $(CONVERTERS)/bin/python || $(PYTHON) -m venv $(CONVERTERS)
 	$(CONVERTERS)/bin/python -m pip install --quiet '$(TORCH)'
+	touch $@
+
+$(CONVERTERS)/converters.stamp: $(CONVERTERS)/torch.stamp
 	$(CONVERTERS)/bin/python -m pip install --quiet --editable '.[converters,test]'
 	touch $@
 

@@ -31,14 +31,18 @@ from benchmarks.data.places import Places, filler, folds, read_places, split, tr
 from benchmarks.lab.evidence import Found, Lab, choose_cohort, code_cohort
 from benchmarks.lab.records import environment, jsonable
 from benchmarks.lab.runner import Progress, silent, to_stderr
-from benchmarks.metrics import logistic, stats
+from benchmarks.metrics import logistic, quantile, stats
 from delf_edge.bundle.bundle import Bundle, default_bundle_path
 from delf_edge.bundle.calibration import Calibration
 from delf_edge.bundle.cohort import Cohort
 from delf_edge.codebooks.bundle_writer import with_cohort, with_extraction
 from delf_edge.errors import DelfEdgeError
+from delf_edge.query.options import RANKING
 
 STRANGERS = 0.01
+TAIL = (
+    0.98  # of strangers are weaker than what the numbers of photos are fitted on; 0.97 and 0.985: the same within 1 %
+)
 LANDMARK = 2.0  # weight of the landmark's best score in a ranking: VAL and the folds alike, see the note
 SMALL = 24  # databases of each small size: with 8, one pair of look-alikes decided the threshold
 RESAMPLES = 500
@@ -57,30 +61,48 @@ def columns(found: Sequence[Found]) -> dict[Column, list[Found]]:
 def fit(found: Sequence[Found], start: Calibration) -> Calibration:
     """Probability and threshold for answers, in which every column weighs the same, and that of all places twice.
 
-    The score enters less what strangers reach (`cohort_slope` is `slope`), and the logarithms of the photos that are
-    stored and of those of the landmark enter, or a threshold for many photos would be too high for few. The threshold
-    is the lowest at which a new stranger is named with a probability of at most 1 %, whatever the number of places in
-    the database, moved half the way to the next stranger: photos of one place are strangers together, so a few hundred
-    say less than they count.
+    The score enters less what strangers reach (`cohort_slope` is `slope`). The numbers of photos, of the database and of
+    the landmark, take away what they add to the evidence of the strongest strangers, those above `TAIL` of all. (What the
+    likelihood asks for looks at all strangers alike; with it the threshold that many photos need was too high for few.)
+
+    The threshold is the lowest at which a new stranger is named with a probability of at most 1 %, whatever the number
+    of places in the database, moved half the way to the next stranger: photos of one place are strangers together, so a
+    few hundred say less than they count.
     """
-    x, y, weight = [], [], []
+    evidence, counts, y, weight = [], [], [], []
     for (size, _), answers in columns(found).items():
         for f in answers:
-            margin = start.margin(f.score, f.rival, f.strangers)
-            x.append([f.score - f.strangers, margin, -math.log(max(1, f.searched)), -math.log(max(1, f.of_landmark))])
+            evidence.append([f.score - f.strangers, start.margin(f.score, f.rival, f.strangers)])
+            counts.append(held_against(f))
             y.append(f.known and f.right)
             weight.append((2.0 if size is None else 1.0) / len(answers))
-    names = ("slope", "margin_slope", "size_slope", "photos_slope")
-    model = logistic.fit(np.array(x), np.array(y), names, weight=np.array(weight))
-    slope, margin, by_size, by_photos = (max(0.0, float(w)) for w in model.weights)
-    sizes = {f.size for f in found}
-    fitted = replace(start, bias=model.bias, slope=slope, margin_slope=margin, cohort_slope=slope)
+    in_order = [f for answers in columns(found).values() for f in answers]
+    x, n, right, w = np.array(evidence), np.array(counts), np.array(y), np.array(weight)
+    model = logistic.fit(np.hstack([x, -n]), right, ("slope", "margin_slope", "size_slope", "photos_slope"), weight=w)
+    strength = x @ np.maximum(model.weights[:2], 0.0)
+    other = np.array([not f.known for f in in_order])
+    proven = np.array([f.inliers >= RANKING.min_inliers for f in in_order])
+    reached = np.where(proven, strength, strength.min())  # what is not proven is never named
+    _, taken = quantile.fit(n[other], reached[other], TAIL, w[other])
+    last = logistic.fit((strength - n @ taken)[:, None], right, ("all",), weight=w)
+    factor = max(0.0, float(last.weights[0]))
+    slope, margin = (max(0.0, float(value)) * factor for value in model.weights[:2])
+    by_size, by_photos = (float(value) * factor for value in taken)
+    fitted = replace(start, bias=last.bias, slope=slope, margin_slope=margin, cohort_slope=slope)
     fitted = replace(fitted, size_slope=by_size, photos_slope=by_photos)
+    sizes = {f.size for f in found}
     strangers = {size: np.array([f.logit(fitted) for f in found if f.size == size and not f.known]) for size in sizes}
     least = max(stats.conformal_threshold(logits, STRANGERS) for logits in strangers.values())
     above = np.concatenate([logits[logits >= least] for logits in strangers.values()])
     chosen = (least + above.min()) / 2 if len(above) else least
     return replace(fitted, threshold=float(logistic.sigmoid(np.array(chosen))))
+
+
+def held_against(f: Found) -> list[float]:
+    """What `size_slope` and `photos_slope` are multiplied with."""
+    none = Calibration(bias=0.0, slope=0.0, margin_slope=0.0)
+    ways = replace(none, size_slope=1.0), replace(none, photos_slope=1.0)
+    return [-c.logit(0.0, 0.0, 0.0, searched=f.searched, of_landmark=f.of_landmark) for c in ways]
 
 
 def named(found: Sequence[Found], logits: NDArray[Any], strangers: float) -> float:

@@ -6,7 +6,7 @@
                   + inliers * max(0, log((1 + n) / (1 + floor)))
     margin      = score - max(the best score of another landmark, strangers)
     probability = sigmoid(bias + slope * score + margin_slope * margin - cohort_slope * strangers
-                          - size_slope * log(photos stored) - photos_slope * log(photos of the landmark))
+                          - size_slope * log(min(photos stored, 300)) - photos_slope * log(photos of the landmark))
 
 `floor` is the number of inliers that RANSAC finds between strangers, so that a verified stranger gains nothing over
 an image that was not verified. `strangers` is what the query reaches among the coded photos of nobody's places that the
@@ -16,8 +16,9 @@ chance show the very place that was asked for. A bundle without a cohort has the
 cosine of 0.25 in its place, which is what the best of another landmark reaches for half of all strangers in a database
 of 30 places. The more photos are stored, and the more of them show one landmark, the higher the best of many chances
 scores for a stranger; the two logarithms take that away again, so that one threshold holds for a database of one photo
-and for one of many thousands. The weights are fitted on training photos of places that the network never saw
-(`python -m benchmarks.calibrate`), the threshold is set there for at most 1 % of strangers named.
+and for one of many thousands. Beyond 300 photos more of them lift the best of another landmark as much, and the lead
+over it no further. The weights are fitted on places that are left out in turn (`python -m benchmarks.honest`), the
+threshold is set there for at most 1 % of strangers named.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from dataclasses import dataclass, fields
 from delf_edge.errors import BundleError
 
 _OTHER_VOTES, _OTHER_COSINE = 0.01, 0.25  # what strangers reach, where a bundle has no cohort
+_FEW = 300  # photos, see the module
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,8 @@ class Calibration:
         support: images most like an image that stand up for it when a database is ranked; 0 switches it off. Neither
             of the two changes a probability, which speaks of the evidence for the image itself (see `expansion`).
         cohort_slope: what the score of strangers takes from the logit of the probability.
-        size_slope, photos_slope: what the logarithms of the number of photos that were searched, and of those that show
-            the landmark, take from it.
+        size_slope, photos_slope: what the logarithms of the number of photos that were searched, 300 at most, and of
+            those that show the landmark, take from it.
         landmark: weight of the best score of an image's landmark, when a database is ranked: what is known of one photo
             of a place speaks for its others. It changes no probability either; 0 ranks every image by itself.
     """
@@ -119,7 +121,8 @@ class Calibration:
         """
         x = self.bias + self.slope * score + self.margin_slope * margin
         x -= self.cohort_slope * (self.strangers(()) if strangers is None else strangers)
-        return x - self.size_slope * math.log(max(1, searched)) - self.photos_slope * math.log(max(1, of_landmark))
+        x -= self.size_slope * math.log(min(max(1, searched), _FEW))
+        return x - self.photos_slope * math.log(max(1, of_landmark))
 
     def probability(
         self, score: float, margin: float, strangers: float | None = None, *, searched: int = 1, of_landmark: int = 1

@@ -3,6 +3,7 @@
 import {BundleError} from '../errors.js';
 
 const OTHER_VOTES = 0.01, OTHER_COSINE = 0.25; // what strangers reach, where a bundle has no cohort
+const FEW = 300; // photos: beyond them more take no further chance away
 const DEFAULTS = {
   votes: 4, similarity: 1, inliers: 1, floor: 8, bias: -4, slope: 2.5, margin_slope: 1.5, threshold: 0.5, expansion: 0,
   alpha: 3, support: 0, cohort_slope: 0, landmark: 0, size_slope: 0, photos_slope: 0,
@@ -54,7 +55,7 @@ export class Calibration {
    */
   probability(score: number, rival: number, strangers: number, searched: number, ofLandmark: number): number {
     const w = this.weights, margin = score - Math.max(rival, strangers);
-    const chances = w.size_slope * Math.log(Math.max(1, searched)) + w.photos_slope * Math.log(Math.max(1, ofLandmark));
+    const chances = w.size_slope * Math.log(Math.min(Math.max(1, searched), FEW)) + w.photos_slope * Math.log(Math.max(1, ofLandmark));
     const x = w.bias + w.slope * score + w.margin_slope * margin - w.cohort_slope * strangers - chances;
     return x >= 0 ? 1 / (1 + Math.exp(-x)) : Math.exp(x) / (1 + Math.exp(x));
   }

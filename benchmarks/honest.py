@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +36,6 @@ from delf_edge.bundle.calibration import Calibration
 from delf_edge.bundle.cohort import Cohort
 from delf_edge.codebooks.bundle_writer import with_cohort, with_extraction
 from delf_edge.errors import DelfEdgeError
-from delf_edge.query.options import RANKING
 
 STRANGERS = 0.01
 TAIL = (
@@ -61,34 +59,28 @@ def columns(found: Sequence[Found]) -> dict[Column, list[Found]]:
 def fit(found: Sequence[Found], start: Calibration) -> Calibration:
     """Probability and threshold for answers, in which every column weighs the same, and that of all places twice.
 
-    The score enters less what strangers reach (`cohort_slope` is `slope`). The numbers of photos, of the database and of
-    the landmark, take away what they add to the evidence of the strongest strangers, those above `TAIL` of all. (What the
-    likelihood asks for looks at all strangers alike; with it the threshold that many photos need was too high for few.)
+    The score enters less what strangers reach (`cohort_slope` is `slope`). The numbers of photos, of the database and
+    of the landmark, take away what they add to the evidence of the strongest strangers, those above `TAIL` of all. (The
+    likelihood looks at all strangers alike; with what it asks for, the threshold that many photos need was too high
+    for few.)
 
     The threshold is the lowest at which a new stranger is named with a probability of at most 1 %, whatever the number
     of places in the database, moved half the way to the next stranger: photos of one place are strangers together, so a
     few hundred say less than they count.
     """
-    evidence, counts, y, weight = [], [], [], []
-    for (size, _), answers in columns(found).items():
-        for f in answers:
-            evidence.append([f.score - f.strangers, start.margin(f.score, f.rival, f.strangers)])
-            counts.append(held_against(f))
-            y.append(f.known and f.right)
-            weight.append((2.0 if size is None else 1.0) / len(answers))
-    in_order = [f for answers in columns(found).values() for f in answers]
-    x, n, right, w = np.array(evidence), np.array(counts), np.array(y), np.array(weight)
-    model = logistic.fit(np.hstack([x, -n]), right, ("slope", "margin_slope", "size_slope", "photos_slope"), weight=w)
-    strength = x @ np.maximum(model.weights[:2], 0.0)
-    other = np.array([not f.known for f in in_order])
-    proven = np.array([f.inliers >= RANKING.min_inliers for f in in_order])
-    reached = np.where(proven, strength, strength.min())  # what is not proven is never named
-    _, taken = quantile.fit(n[other], reached[other], TAIL, w[other])
-    last = logistic.fit((strength - n @ taken)[:, None], right, ("all",), weight=w)
-    factor = max(0.0, float(last.weights[0]))
-    slope, margin = (max(0.0, float(value)) * factor for value in model.weights[:2])
-    by_size, by_photos = (float(value) * factor for value in taken)
-    fitted = replace(start, bias=last.bias, slope=slope, margin_slope=margin, cohort_slope=slope)
+    of = columns(found)
+    n_answers = {column: len(answers) for column, answers in of.items()}
+    x = np.array([[f.score - f.strangers, start.margin(f.score, f.rival, f.strangers)] for f in found])
+    counts, right = np.array([held_against(f) for f in found]), np.array([f.known and f.right for f in found])
+    other, proven = (np.array(which) for which in zip(*((not f.known, f.is_proven) for f in found), strict=True))
+    weight = np.array([(2.0 if f.size is None else 1.0) / n_answers[f.size, f.photos] for f in found])
+    names = ("slope", "margin_slope", "size_slope", "photos_slope")
+    own = np.maximum(logistic.fit(np.hstack([x, -counts]), right, names, weight=weight).weights[:2], 0.0)
+    reached = np.where(proven, x @ own, (x @ own).min())  # what is not proven is not named
+    _, taken = quantile.fit(counts[other], reached[other], TAIL, weight[other])
+    whole = logistic.fit((x @ own - counts @ taken)[:, None], right, ("all",), weight=weight)
+    slope, margin, by_size, by_photos = (float(v) * max(0.0, float(whole.weights[0])) for v in (*own, *taken))
+    fitted = replace(start, bias=whole.bias, slope=slope, margin_slope=margin, cohort_slope=slope)
     fitted = replace(fitted, size_slope=by_size, photos_slope=by_photos)
     sizes = {f.size for f in found}
     strangers = {size: np.array([f.logit(fitted) for f in found if f.size == size and not f.known]) for size in sizes}

@@ -67,11 +67,16 @@ class Found:
     ap_alone: float = float("nan")
     first: bool = False
 
+    @property
+    def is_proven(self) -> bool:
+        """Whether the best photo has the points without which nothing is named."""
+        return self.inliers >= RANKING.min_inliers
+
     def logit(self, c: Calibration) -> float:
         """Log odds that the best photo shows what is asked for, -inf where it proves too little to be named."""
         margin = c.margin(self.score, self.rival, self.strangers)
         x = c.logit(self.score, margin, self.strangers, searched=self.searched, of_landmark=self.of_landmark)
-        return x if self.inliers >= RANKING.min_inliers else float("-inf")
+        return x if self.is_proven else float("-inf")
 
 
 class Lab:

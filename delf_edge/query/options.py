@@ -34,7 +34,7 @@ class IdentifyOptions:
     search: SearchOptions = field(default_factory=SearchOptions)
     geometry: VerifyOptions = field(default_factory=VerifyOptions)
     verify: int = 20
-    certain: float = 0.95
+    certain: float = 0.9
     min_inliers: int = 6
     near: Near | None = None
     without: frozenset[str] = frozenset()

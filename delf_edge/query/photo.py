@@ -25,7 +25,7 @@ from delf_edge.query.pipeline import Explanation, QueryPipeline
 from delf_edge.types import Answer, BoolArray, Features, Float32Array, Image
 from delf_edge.verification import outside_hull
 
-TURNED_CERTAIN = 0.9  # least probability of what is found in a turned photo
+TURNED_CERTAIN = 0.8  # least probability of what is found in a turned photo
 _TURNS = (90, 270, 180)  # degrees clockwise, the likeliest first
 _LEAST_PART, _LEAST_SIDE = 1 / 8, 64  # of the photo's pixels, and pixels: smaller parts are not asked
 _PARTS = 2  # of the photo that are tried for each further landmark

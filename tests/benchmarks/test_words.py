@@ -19,7 +19,6 @@ from delf_edge.types import Features
 from testing.paths import DEMO, TINY_BUNDLE
 from testing.synthetic_database import made_up
 
-
 COLOSSEUM = DEMO / "queries" / "colosseum.webp"
 
 

@@ -60,7 +60,8 @@ def test_the_same_score_proves_less_among_many_photos(recognizer: Recognizer) ->
     plain = probability(WEIGHTS, 1)
     assert probability(WEIGHTS, 1000) == plain
     sized = replace(WEIGHTS, size_slope=0.5)
-    assert plain == probability(sized, 1) > probability(sized, 4) > probability(sized, 1000)
+    assert plain == probability(sized, 1) > probability(sized, 4) > probability(sized, 300)
+    assert probability(sized, 300) == probability(sized, 10_000)
     by_landmark = replace(WEIGHTS, photos_slope=1.0)  # two photos show landmark a
     odds = probability(by_landmark, 4) / (1 - probability(by_landmark, 4))
     assert odds == pytest.approx(plain / (1 - plain) / 2)

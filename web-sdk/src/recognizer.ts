@@ -25,7 +25,7 @@ import type {
   SessionOptions,
 } from './types.js';
 
-const TURNS = [90, 270, 180], TURNED_CERTAIN = 0.9; // of what is found in a turned photo
+const TURNS = [90, 270, 180], TURNED_CERTAIN = 0.8; // of what is found in a turned photo
 
 /**
  * Opens a bundle and a database in this thread. A page should use `openInWorker`: this one blocks while it works.

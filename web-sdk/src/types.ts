@@ -71,7 +71,7 @@ export interface ImageLimits {
 export interface IdentifyOptions {
   /** Candidates checked at most; default: 20. */
   readonly verify?: number;
-  /** Stop checking once the best probability is this high; default: 0.95. */
+  /** Stop checking once the best probability is this high; default: 0.9. */
   readonly certain?: number;
   /** Fewer matched points prove nothing; default: 6. */
   readonly minInliers?: number;

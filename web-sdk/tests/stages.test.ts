@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import {before, test} from 'node:test';
 
+import {Calibration} from '../src/bundle/calibration.js';
 import {measure} from '../src/camera/frame_gate.js';
 import {Voter} from '../src/camera/temporal_voting.js';
 import {type Features, globalLevel, type LevelMap, poolGlobal, projectDescriptors, select} from '../src/features/features.js';
@@ -130,6 +131,13 @@ test('what a landmark is not, is no candidate', async () => {
   const features = await featuresOf('brandenburgGate');
   const answer = pipeline.answer(features, {without: ['Brandenburg Gate']}, {}, performance.now());
   assert.ok(answer.results.length > 0 && answer.results.every(m => m.landmark !== 'Brandenburg Gate'));
+});
+
+test('the number of photos counts up to 300', () => {
+  const weights = Calibration.from({size_slope: 0.5});
+  const [one, few, many, more] = [1, 4, 300, 10_000].map(searched => weights.probability(2, 0, 0.2, searched, 1));
+  assert.ok(one > few && few > many);
+  assert.equal(many, more);
 });
 
 test('frames become events as in Python', () => {

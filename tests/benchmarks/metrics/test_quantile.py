@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("scipy", reason="the extra 'benchmarks' is not installed")
-
 from benchmarks.metrics import quantile
 
 

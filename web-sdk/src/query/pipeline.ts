@@ -28,7 +28,7 @@ export interface Judged {
 /** Options with their defaults, checked. */
 export function queryOptions(options: IdentifyOptions): Required<Omit<IdentifyOptions, 'deadlineMs'>> & {deadlineMs: number | null} {
   const filled = {
-    verify: options.verify ?? 20, certain: options.certain ?? 0.95, minInliers: options.minInliers ?? 6,
+    verify: options.verify ?? 20, certain: options.certain ?? 0.9, minInliers: options.minInliers ?? 6,
     without: options.without ?? [], turns: options.turns ?? true, top: options.top ?? 5, deadlineMs: options.deadlineMs ?? null,
     languages: options.languages ?? [], proof: options.proof ?? true,
   };

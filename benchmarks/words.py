@@ -8,7 +8,7 @@ train places of `train_more`; never VAL or DEV), at the projection of the bundle
 * candidate search among 1,000 to 100,000 photos: the time of lists, the features looked at, and how many of the 60
   nearest stored features are found that an exhaustive scan finds, with words by either way;
 * `identify` after extraction among VAL's database, training photos and copies, with the bundle as it is (`--identify`):
-  words by either way in turn, all stages;
+  words by either way in turn, all stages; and a process from its start to its first answer;
 * VAL: mAP of `Recognizer.rank` with the names of landmarks, without a cohort (`--val`; every run is a look at VAL).
 
 With `--write OUT` a bundle with the first of these codebooks is put there: the networks and the global descriptor of
@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 from benchmarks.data.datasets import Dataset, read_json
 from benchmarks.data.feature_cache import FeatureCache
 from benchmarks.data.places import WRONG
+from benchmarks.lab import search_life
 from benchmarks.lab.evidence import Lab
 from benchmarks.lab.records import environment, jsonable
 from benchmarks.lab.runner import to_stderr
@@ -80,6 +81,7 @@ Made by
 descriptors at most of {photos} training photos, words with {refine} more Lloyd iterations over all of them.
 `MODEL_CARD_OF_NETWORKS.md` says what the networks are.
 """
+STARTS = 3  # fresh processes, from their start to the first answer
 TABLES = 32  # query features whose tables are made at a time
 
 
@@ -347,7 +349,8 @@ def identify(words: Words, dataset: Dataset, n: int, out: Path, rounds: int) -> 
                 "stages_ms": {s: float(np.median([w[s] for w in wall[way]])) for s in wall[way][0]},
             }
         same = [a == b for a, b in zip(answers["hnsw"], answers["exact"], strict=True)]
-        return figures | {"same_answers": float(np.mean(same)), "load_average": os.getloadavg()[0]}
+        figures |= {"same_answers": float(np.mean(same)), "load_average": os.getloadavg()[0]}
+    return figures | {"start": search_life.starts(file, dataset.path(dataset.queries[0].name), STARTS)}
 
 
 def _stored(words: Words, dataset: Dataset, n: int, file: Path) -> Path:

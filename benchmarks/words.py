@@ -129,9 +129,9 @@ class Words:
 
     def __init__(self, data: Path, out: Path, sample: int, refine: int, variant: str | None = None) -> None:
         self.bundle = Bundle.load(default_bundle_path(), variant=variant)
-        self.lab = Lab(data, self.bundle, out, progress=to_stderr)
-        trained = variant is None
-        self._trained = self.lab if trained else Lab(data, Bundle.load(default_bundle_path()), out, progress=to_stderr)
+        self.lab = self._trained = Lab(data, self.bundle, out, progress=to_stderr)
+        if variant is not None:
+            self._trained = Lab(data, Bundle.load(default_bundle_path()), out, progress=to_stderr)
         self.cache, self.sample, self.refine = FeatureCache(out / "features"), sample, refine
         self.names = training_names(data)
         self._rows: Float32Array | None = None

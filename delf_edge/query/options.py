@@ -24,7 +24,7 @@ class IdentifyOptions:
         near: where the photo was taken; landmarks with coordinates outside of it are not candidates.
         without: landmarks that are not candidates.
         turns: where a photo is unknown, look at it turned by 90, 270 and 180 degrees and try the likeliest of these
-            (`query.photo`). An unknown photo then takes up to two and a half times as long; after the deadline no turn
+            (`query.photo`). An unknown photo then takes up to three times as long; after the deadline no turn
             is begun. A camera's frames are never turned.
         anew: where `explain_all` finds no further landmark, take features of the rest of the photo anew. Each part that
             is tried, two at most, takes as long as a photo. Not for a camera.
